@@ -1,0 +1,29 @@
+/** The bottom of a chain as the engine sees it: an immutable disk that is never written. */
+import type { Extent } from './disk-image.js';
+
+/**
+ * How a base is opened, as stored by the VM side in the store and handed to every I/O thread. Chains of foreign
+ * images are resolved once, at import: `files` lists them top first.
+ */
+export interface BaseSpec {
+  readonly id: string;
+  /** Absolute path and format of each image of the foreign chain, top first. */
+  readonly images: readonly { readonly path: string; readonly format: string }[];
+  /** Bytes. */
+  readonly virtualSize: number;
+  /** Bytes of real data, as found at import: goes into `st_blocks`. */
+  readonly allocatedSize: number;
+}
+
+/** An opened base: the merged view of a foreign chain. Synchronous; one instance a thread. */
+export interface Base {
+  readonly virtualSize: number;
+  /** Like `DiskImage.extentAt`, with the whole foreign chain walked: `unallocated` = nobody holds it, reads as zero. */
+  extentAt(offset: number, length: number, out: Extent): void;
+  /** Reads any range inside the virtual size; zero and unallocated parts are filled with zeroes. */
+  readAt(target: Buffer, targetOffset: number, offset: number, length: number): void;
+  close(): void;
+}
+
+/** Opens a base on the calling thread. Injected where rooms are wired together. */
+export type OpenBase = (spec: BaseSpec) => Base;

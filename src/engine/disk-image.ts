@@ -1,0 +1,85 @@
+/** The contract of a disk image format: it answers for its own bytes only and never opens its parent. */
+
+/**
+ * What an image says about a range of its virtual disk:
+ * - `data`: bytes in this image's files;
+ * - `zero`: reads as zeroes, whatever a parent holds;
+ * - `unallocated`: this image does not know; its parent answers, or zeroes where there is none.
+ */
+export type ExtentState = 'data' | 'zero' | 'unallocated';
+
+/** A run of bytes with one state, starting at the offset that was asked for. Reused by callers: no allocation. */
+export interface Extent {
+  state: ExtentState;
+  /** Bytes, at least 1. */
+  length: number;
+}
+
+/** How an image names the image below it. Only `formats/open-chain.ts` follows it. */
+export interface ParentReference {
+  /** Names to try, in order, as written in the image, already turned into POSIX separators. */
+  readonly names: readonly string[];
+  /** The parent's format when the child states it (qcow2), else undefined: probe. */
+  readonly format?: string;
+  /**
+   * Whether the opened parent is the one this child was made from: undefined when it is, else one line
+   * that says what was expected and what was found.
+   */
+  mismatch(parent: DiskImage): string | undefined;
+  /** A difference worth a warning only (VHD time stamps). */
+  warning?(parent: DiskImage): string | undefined;
+}
+
+/** What `info FILE` prints; all sizes in bytes. */
+export interface ImageInfo {
+  readonly format: string;
+  readonly subformat: string;
+  readonly virtualSize: number;
+  /** Bytes of virtual disk this image holds data for. */
+  readonly allocatedSize: number;
+  /** Allocation unit of the format in bytes (VDI block, grain, cluster); 0 where there is none. */
+  readonly unitSize: number;
+  readonly logicalSectorSize: number;
+  /** UUIDs, CIDs: whatever the format identifies itself by, by name. */
+  readonly identity: Readonly<Record<string, string>>;
+  readonly creator?: string;
+  /** Non-fatal findings, one line each (replayed log, bad backup header, unknown optional feature). */
+  readonly notes: readonly string[];
+}
+
+/** Where a data extent lies on the host, for `map`. `offset` undefined: compressed or otherwise not plain. */
+export interface ExtentLocation {
+  readonly file: string;
+  readonly offset?: number;
+}
+
+/**
+ * One opened image, read-only. All calls are synchronous: they run on I/O threads that do nothing else.
+ * Errors are `DiskError`s: `damaged` (with errno EIO) for bytes that the image should have and has not.
+ *
+ * INVARIANT: nothing here writes to, truncates, locks or touches the times of an image's files.
+ * INVARIANT: memory is bounded by the image's real file sizes, never by a number found in a header.
+ */
+export interface DiskImage {
+  readonly format: string;
+  /** The main file's path as opened. */
+  readonly path: string;
+  /** Every file that holds part of this image (extents, external data), main file first. */
+  readonly files: readonly string[];
+  /** Bytes, any value from 0 (callers check limits); not necessarily a multiple of 4096. */
+  readonly virtualSize: number;
+  readonly parent: ParentReference | undefined;
+  info(): ImageInfo;
+  /**
+   * Describes the run that starts at `offset`, at most `length` bytes of it, into `out`.
+   * Requires 0 <= offset, length >= 1, offset + length <= virtualSize.
+   */
+  extentAt(offset: number, length: number, out: Extent): void;
+  /**
+   * Reads `length` bytes at `offset` into `target` from `targetOffset` on. The range must lie in one or more
+   * `data` or `zero` extents (zero ranges are filled with zeroes).
+   */
+  readAt(target: Buffer, targetOffset: number, offset: number, length: number): void;
+  locate?(offset: number): ExtentLocation | undefined;
+  close(): void;
+}

@@ -1,0 +1,89 @@
+/** The contract between the engine and the VM side: deltas as files, chains as open volumes. Main thread only. */
+import type { DeltaId } from './delta-id.js';
+
+/** What lies directly below a delta. */
+export type Below =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'delta'; readonly id: DeltaId }
+  | { readonly kind: 'base'; readonly id: string };
+
+export type Allocation = 'dynamic' | 'static';
+
+export interface DeltaSpec {
+  readonly below: Below;
+  /** Bytes. */
+  readonly virtualSize: number;
+  /** `static` takes all its space now (only with `below: none`) or fails with ENOSPC. */
+  readonly allocation: Allocation;
+}
+
+export interface DeltaInfo extends DeltaSpec {
+  readonly id: DeltaId;
+  /** Bytes that this delta's own files take on the host. */
+  readonly storedSize: number;
+}
+
+/** The delta files of a store. */
+export interface Deltas {
+  /** Makes an empty delta; durable when it resolves. Reachable from no manifest yet: garbage until then. */
+  create(spec: DeltaSpec): Promise<DeltaId>;
+  /** @throws DiskError `not-found` or `damaged`, naming the delta. */
+  describe(id: DeltaId): DeltaInfo;
+  /** Every delta in the store, referenced or not. */
+  list(): Promise<DeltaId[]>;
+  /** Deltas and leftovers of interrupted work that are not in `referenced` go to the trash; answers what went, and bytes. */
+  collect(
+    referenced: ReadonlySet<DeltaId>,
+    dryRun: boolean,
+  ): Promise<{ readonly files: string[]; readonly bytes: number }>;
+}
+
+export interface OpenVolume {
+  /** Index that I/O threads know it by; becomes the FUSE file handle. */
+  readonly handle: number;
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly allocatedSize: number;
+}
+
+/** One head that moves: for a snapshot `to` lies directly on `from`; for a restore it lies elsewhere. */
+export interface HeadSwitch {
+  readonly from: DeltaId;
+  readonly to: DeltaId;
+}
+
+export interface CopyProgress {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** Chains that are open. A chain is named by its top delta. */
+export interface Volumes {
+  /** Opens the chain under `top`, or counts one more user of it. A head is opened writable, a sealed delta read-only. */
+  acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume>;
+  /** One user less; with none the volume is flushed and closed (after a short rest). */
+  release(top: DeltaId): void;
+  isOpen(top: DeltaId): boolean;
+  /**
+   * Moves heads at one instant: flushes, closes the gates of all disks named, calls `commit` (which must be
+   * short and synchronous: one rename), switches, opens the gates, makes everything durable.
+   * If `commit` throws, nothing has changed. Works whether the volumes are open or not.
+   */
+  switchHeads(switches: readonly HeadSwitch[], commit: () => void): Promise<void>;
+  /** Makes everything acknowledged so far in this chain's head durable. */
+  flush(top: DeltaId): Promise<void>;
+  /**
+   * Copies everything visible under `source` into the fresh delta `target` (below: none) on a background thread:
+   * reflinks where the host file system has them, only allocated ranges otherwise.
+   */
+  copy(
+    source: DeltaId,
+    target: DeltaId,
+    options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: CopyProgress) => void },
+  ): Promise<void>;
+}
+
+export interface Engine {
+  readonly deltas: Deltas;
+  readonly volumes: Volumes;
+}
