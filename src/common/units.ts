@@ -101,8 +101,12 @@ export function checkDiskSize(size: number, what: string): void {
     });
   }
   if (size % SECTOR_SIZE !== 0) {
-    throw new DiskError('usage', `${what}: size ${size} is not a multiple of ${SECTOR_SIZE} bytes`, {
-      hint: ask,
-    });
+    throw new DiskError(
+      'usage',
+      `${what}: size ${size} is not a multiple of ${SECTOR_SIZE} bytes`,
+      {
+        hint: ask,
+      },
+    );
   }
 }

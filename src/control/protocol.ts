@@ -88,7 +88,11 @@ export interface SnapshotView {
   readonly memory: number;
   /** `consistent` when everything written before was in it; else why not. */
   readonly consistency: string;
-  readonly disks: readonly { readonly name: string; readonly size: number; readonly path: string }[];
+  readonly disks: readonly {
+    readonly name: string;
+    readonly size: number;
+    readonly path: string;
+  }[];
 }
 
 export interface VmView {
@@ -222,7 +226,10 @@ export interface Methods {
   };
   'snapshot.list': { params: { vm: string }; result: readonly SnapshotView[] };
   'snapshot.delete': { params: { vm: string; snapshot: string }; result: None };
-  'snapshot.rename': { params: { vm: string; snapshot: string; name: string }; result: SnapshotView };
+  'snapshot.rename': {
+    params: { vm: string; snapshot: string; name: string };
+    result: SnapshotView;
+  };
   'snapshot.restore': {
     params: {
       vm: string;

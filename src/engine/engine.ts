@@ -79,7 +79,10 @@ export interface Volumes {
   copy(
     source: DeltaId,
     target: DeltaId,
-    options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: CopyProgress) => void },
+    options: {
+      readonly signal?: AbortSignal;
+      readonly onProgress?: (progress: CopyProgress) => void;
+    },
   ): Promise<void>;
 }
 

@@ -1,12 +1,5 @@
 /** A host file opened for exact positioned reads: the door through which image bytes come in. */
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  readSync,
-  type Stats,
-} from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
 
 /** What a format needs of a file. Tests give it memory instead. */
@@ -52,7 +45,9 @@ export class HostFile implements ReadableFile {
       stat = fstatSync(fd);
       if (!stat.isFile()) {
         const kind = stat.isDirectory() ? 'a directory' : 'not a regular file';
-        throw new DiskError('failed', `${path} is ${kind}`, { hint: 'give the path of an image file' });
+        throw new DiskError('failed', `${path} is ${kind}`, {
+          hint: 'give the path of an image file',
+        });
       }
     } catch (error) {
       closeSync(fd);
