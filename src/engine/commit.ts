@@ -1,0 +1,62 @@
+/**
+ * Making a head durable: data first, then the count of records that rest on it, then the tuple file.
+ *
+ * INVARIANT: the commit lock of the volume is held from before the data sync until after the tuple sync; a head
+ * switch holds it too, so a flush never reports success while an older head or the manifest is not durable.
+ */
+import { fdatasyncSync } from 'node:fs';
+import { DiskError } from '../common/errors.js';
+import { hostError } from '../storage/exact-io.js';
+import { readHeaderFrom, writeHeader } from './delta-files.js';
+import { type SharedViews, VOLUME } from './shared-memory.js';
+import { lockMutex, unlockMutex } from './shared-mutex.js';
+import type { VolumeRow } from './volume-row.js';
+
+export function suspectError(): DiskError {
+  return new DiskError('failed', 'an earlier flush of this disk failed: its state is suspect', {
+    errno: 'EIO',
+    hint: 'check the host file system, then close the disk and open it again',
+  });
+}
+
+/** Flushes on an I/O thread. @throws DiskError EIO once any flush failed: success is never reported after that. */
+export function flushVolume(views: SharedViews, row: VolumeRow): void {
+  lockMutex(views.volumeWords, row.word(VOLUME.commitLock));
+  try {
+    if (row.failed) throw suspectError();
+    if (!row.takeDirty()) return;
+    const count = recordsSoFar(views, row);
+    try {
+      fdatasyncSync(row.headDataFd);
+      if (count !== row.get(VOLUME.committedCount)) {
+        publishCommit(row, count, {});
+        fdatasyncSync(row.headTuplesFd);
+      }
+    } catch (error) {
+      row.markFailed();
+      throw error instanceof DiskError ? error : hostError('cannot make the disk durable', error);
+    }
+  } finally {
+    unlockMutex(views.volumeWords, row.word(VOLUME.commitLock));
+  }
+}
+
+/** Records whose data is written and whose map entries stand. */
+export function recordsSoFar(views: SharedViews, row: VolumeRow): number {
+  lockMutex(views.volumeWords, row.word(VOLUME.logLock));
+  const count = row.get(VOLUME.recordCount);
+  unlockMutex(views.volumeWords, row.word(VOLUME.logLock));
+  return count;
+}
+
+/** Writes the header that says so many records are durable; the caller syncs the file. */
+export function publishCommit(row: VolumeRow, count: number, change: { sealed?: boolean }): void {
+  const { current } = readHeaderFrom(row.headTuplesFd, 'tuple file of an open head', undefined);
+  writeHeader(row.headTuplesFd, {
+    ...current,
+    committedRecords: count,
+    mappedBlocks: row.get(VOLUME.mappedBlocks),
+    ...change,
+  });
+  row.set(VOLUME.committedCount, count);
+}

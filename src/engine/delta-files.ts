@@ -1,0 +1,271 @@
+/** The delta files of a store: names, creation, headers. The only file of the engine that knows their paths. */
+import {
+  closeSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs';
+import { open, readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DiskError, errnoName } from '../common/errors.js';
+import { BLOCK_SIZE, divCeil } from '../common/units.js';
+import { hostError, writeExact } from '../storage/exact-io.js';
+import { preallocate } from '../storage/sparse-space.js';
+import { type DeltaId, isDeltaId, newDeltaId } from './delta-id.js';
+import {
+  type DeltaHeader,
+  decodeHeader,
+  encodeHeader,
+  encodeRecord,
+  HEADER_OFFSETS,
+  HEADER_SIZE,
+  MAX_RECORD_BLOCKS,
+  MAX_SLOTS,
+  RECORD_SIZE,
+  RECORD_WRITE,
+  RECORDS_OFFSET,
+  recordSeed,
+} from './delta-layout.js';
+import type { DeltaSpec } from './engine.js';
+
+const TUPLES = '.tuples';
+const DATA = '.data';
+
+/** Both headers as found, newest first. */
+export interface HeaderCopies {
+  readonly current: DeltaHeader;
+  /** `committedRecords` of the other copy when it is intact: what was durable one commit earlier. */
+  readonly previousCommitted: number;
+}
+
+export class DeltaFiles {
+  readonly folder: string;
+  /** See storage/cache-epoch.ts; stamped into headers as they are written. */
+  readonly epoch: string;
+
+  constructor(folder: string, epoch: string) {
+    this.folder = folder;
+    this.epoch = epoch;
+  }
+
+  tuplesPath(id: DeltaId): string {
+    return join(this.folder, id + TUPLES);
+  }
+
+  dataPath(id: DeltaId, dataGeneration: number): string {
+    return join(this.folder, `${id}.${dataGeneration}${DATA}`);
+  }
+
+  /**
+   * Makes an empty delta; both files and their names are durable when it resolves.
+   * @throws DiskError ENOSPC and others from the host, with nothing left behind.
+   */
+  async create(spec: DeltaSpec, id: DeltaId = newDeltaId()): Promise<DeltaHeader> {
+    const blocks = divCeil(spec.virtualSize, BLOCK_SIZE);
+    const fixed = spec.allocation === 'static';
+    if (fixed && (blocks > MAX_SLOTS || spec.below.kind !== 'none')) {
+      throw new DiskError('not-supported', 'a statically allocated disk is at most 16 TiB', {
+        hint: 'use allocation=dynamic',
+      });
+    }
+    const records = fixed ? staticRecords(id, blocks) : Buffer.alloc(0);
+    const header: DeltaHeader = {
+      id,
+      below: spec.below,
+      virtualSize: spec.virtualSize,
+      allocation: spec.allocation,
+      sealed: false,
+      dataGeneration: 1,
+      generation: 1,
+      committedRecords: records.length / RECORD_SIZE,
+      mappedBlocks: fixed ? blocks : this.mappedBelow(spec),
+      cacheEpoch: this.epoch,
+    };
+    try {
+      await this.#writeData(header, fixed ? blocks * BLOCK_SIZE : 0);
+      await this.#writeTuples(header, records);
+      await this.syncFolder();
+    } catch (error) {
+      this.#discard(header);
+      throw error instanceof DiskError ? error : hostError(`cannot make delta ${id}`, error);
+    }
+    return header;
+  }
+
+  /** What the chain below a new delta maps, for the hint in its header. */
+  mappedBelow(spec: DeltaSpec): number {
+    return spec.below.kind === 'delta' ? this.readHeader(spec.below.id).current.mappedBlocks : 0;
+  }
+
+  async #writeData(header: DeltaHeader, allocate: number): Promise<void> {
+    const file = await open(this.dataPath(header.id, header.dataGeneration), 'wx', 0o600);
+    try {
+      if (allocate > 0) {
+        preallocate(file.fd, allocate);
+        await file.sync();
+      }
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #writeTuples(header: DeltaHeader, records: Buffer): Promise<void> {
+    const file = await open(this.tuplesPath(header.id), 'wx', 0o600);
+    try {
+      const head = Buffer.alloc(RECORDS_OFFSET);
+      encodeHeader(header).copy(head, HEADER_OFFSETS[header.generation % 2]);
+      writeExact(file.fd, Buffer.concat([head, records]), 0, head.length + records.length, 0);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+
+  #discard({ id, dataGeneration }: { id: DeltaId; dataGeneration: number }): void {
+    for (const path of [this.tuplesPath(id), this.dataPath(id, dataGeneration)]) {
+      try {
+        unlinkSync(path);
+      } catch {
+        // Not made yet, or the host is in trouble: garbage collection takes it.
+      }
+    }
+  }
+
+  /** Removes a delta's files; what cannot be removed now is left to garbage collection. */
+  remove(id: DeltaId): void {
+    this.#discard({ id, dataGeneration: this.readHeader(id).current.dataGeneration });
+  }
+
+  /** Makes names in the folder durable. */
+  async syncFolder(): Promise<void> {
+    const folder = await open(this.folder, 'r');
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  }
+
+  /** @throws DiskError `not-found`, `damaged` when neither header copy is intact. */
+  readHeader(id: DeltaId): HeaderCopies {
+    const path = this.tuplesPath(id);
+    let fd: number;
+    try {
+      fd = openSync(path, 'r');
+    } catch (error) {
+      if (errnoName(error) === 'ENOENT') {
+        throw new DiskError('not-found', `${path}: the delta's tuple file is missing`);
+      }
+      throw hostError(`cannot open ${path}`, error);
+    }
+    try {
+      return readHeaderFrom(fd, path, id);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** Ids of all tuple files in the folder. */
+  async list(): Promise<DeltaId[]> {
+    const names = await readdir(this.folder);
+    return names
+      .filter((name) => name.endsWith(TUPLES))
+      .map((name) => name.slice(0, -TUPLES.length))
+      .filter(isDeltaId);
+  }
+
+  /** Bytes that the two files take on the host. */
+  storedSize(header: DeltaHeader): number {
+    let bytes = 0;
+    for (const path of [
+      this.tuplesPath(header.id),
+      this.dataPath(header.id, header.dataGeneration),
+    ]) {
+      bytes += statSync(path).blocks * 512;
+    }
+    return bytes;
+  }
+
+  /**
+   * Moves every file of deltas that are not in `keep` into `trash`, and data files whose delta names another
+   * generation. Foreign files are left alone.
+   */
+  async collect(
+    keep: ReadonlyMap<DeltaId, number>,
+    trash: string,
+    dryRun: boolean,
+  ): Promise<{ files: string[]; bytes: number }> {
+    const files: string[] = [];
+    let bytes = 0;
+    for (const name of await readdir(this.folder)) {
+      const match = /^([0-9a-f]{32})(?:\.(\d+)\.data|\.tuples)(\.new)?$/.exec(name);
+      if (match === null) continue;
+      const [, id, dataGeneration, unfinished] = match;
+      const kept = keep.get(id!);
+      const wanted =
+        unfinished === undefined &&
+        kept !== undefined &&
+        (dataGeneration === undefined || Number(dataGeneration) === kept);
+      if (wanted) continue;
+      const path = join(this.folder, name);
+      bytes += (await stat(path)).blocks * 512;
+      files.push(path);
+      if (!dryRun) renameSync(path, join(trash, name));
+    }
+    return { files, bytes };
+  }
+}
+
+/** Both copies of an open tuple file (of the delta `id`, if given). @throws DiskError `damaged` when neither is intact. */
+export function readHeaderFrom(fd: number, path: string, id: DeltaId | undefined): HeaderCopies {
+  const copies: DeltaHeader[] = [];
+  for (const offset of HEADER_OFFSETS) {
+    const bytes = Buffer.alloc(HEADER_SIZE);
+    if (readSync(fd, bytes, 0, HEADER_SIZE, offset) < HEADER_SIZE) continue;
+    const header = decodeHeader(bytes, path);
+    if (header !== undefined && (id === undefined || header.id === id)) copies.push(header);
+  }
+  copies.sort((a, b) => b.generation - a.generation);
+  const [current, previous] = copies;
+  if (current === undefined) {
+    throw new DiskError('damaged', `${path}: both header copies of the delta are damaged`, {
+      errno: 'EIO',
+      hint: 'restore this file from a backup of the store',
+    });
+  }
+  return { current, previousCommitted: previous?.committedRecords ?? 0 };
+}
+
+/**
+ * Publishes a header: the copy that is not in force is overwritten. Not durable until the file is synced.
+ * @returns the header as written, with its new generation.
+ */
+export function writeHeader(fd: number, header: DeltaHeader): DeltaHeader {
+  const next = { ...header, generation: header.generation + 1 };
+  writeExact(fd, encodeHeader(next), 0, HEADER_SIZE, HEADER_OFFSETS[next.generation % 2]!);
+  return next;
+}
+
+/** Cuts the file after its last trusted record, so that new ones follow it. */
+export function truncateRecords(fd: number, count: number): void {
+  ftruncateSync(fd, RECORDS_OFFSET + count * RECORD_SIZE);
+  fsyncSync(fd);
+}
+
+/** A static delta maps every block to the slot of the same number from the start. */
+function staticRecords(id: DeltaId, blocks: number): Buffer {
+  const count = divCeil(blocks, MAX_RECORD_BLOCKS);
+  const bytes = Buffer.alloc(count * RECORD_SIZE);
+  const seed = recordSeed(id);
+  for (let sequence = 0; sequence < count; sequence += 1) {
+    const block = sequence * MAX_RECORD_BLOCKS;
+    const length = Math.min(MAX_RECORD_BLOCKS, blocks - block);
+    const record = { kind: RECORD_WRITE, block, count: length, slot: block } as const;
+    encodeRecord(bytes, sequence * RECORD_SIZE, record, { sequence, seed });
+  }
+  return bytes;
+}

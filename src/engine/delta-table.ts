@@ -1,0 +1,157 @@
+/** Deltas that are open: descriptors, shared by all volumes whose chains contain them. Main thread only. */
+import { closeSync, fdatasyncSync, openSync } from 'node:fs';
+import { invariant } from '../common/assert.js';
+import { DiskError, errnoName } from '../common/errors.js';
+import { hostError } from '../storage/exact-io.js';
+import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
+import type { DeltaId } from './delta-id.js';
+import type { DeltaHeader, TupleRecord } from './delta-layout.js';
+import { DELTA, DELTA_WORDS, type SharedViews } from './shared-memory.js';
+import { repairTuples, type ScanResult, scanTuples } from './tuple-scan.js';
+
+const CLOSED = -1;
+
+export interface OpenDelta {
+  readonly id: DeltaId;
+  readonly index: number;
+  /** Volumes whose chain contains it. */
+  users: number;
+}
+
+export class DeltaTable {
+  readonly #files: DeltaFiles;
+  readonly #views: SharedViews;
+  readonly #open = new Map<DeltaId, OpenDelta>();
+  readonly #freeIndexes: number[] = [];
+  /** Index 0 stays unused: a zeroed row names no delta. */
+  #nextIndex = 1;
+
+  constructor(files: DeltaFiles, views: SharedViews) {
+    this.#files = files;
+    this.#views = views;
+  }
+
+  /** Opens a delta's data file, or counts one more user. @throws DiskError `damaged` or the host's error. */
+  use(header: DeltaHeader): OpenDelta {
+    const known = this.#open.get(header.id);
+    if (known !== undefined) {
+      known.users += 1;
+      return known;
+    }
+    const data = openFile(this.#files.dataPath(header.id, header.dataGeneration));
+    const index = this.#freeIndexes.pop() ?? this.#nextIndex++;
+    invariant(index * DELTA_WORDS < this.#views.deltas.length, 'the delta table is full');
+    const delta: OpenDelta = { id: header.id, index, users: 1 };
+    this.#setFd(delta, DELTA.dataFd, data);
+    this.#setFd(delta, DELTA.tuplesFd, CLOSED);
+    this.#open.set(header.id, delta);
+    return delta;
+  }
+
+  /**
+   * Hands the records of an open delta to `apply`. For its first user, what an earlier process left is put in
+   * order: below a head, it is made durable and marked sealed; as a head, it is made ready to be appended to.
+   */
+  load(delta: OpenDelta, role: 'head' | 'below', apply: (record: TupleRecord) => void): ScanResult {
+    const path = this.#files.tuplesPath(delta.id);
+    const opened = this.#fd(delta, DELTA.tuplesFd);
+    const tuples = opened === CLOSED ? openFile(path) : opened;
+    let keep = opened !== CLOSED;
+    try {
+      const copies = readHeaderFrom(tuples, path, delta.id);
+      const scan = scanTuples(tuples, path, copies, this.#files.epoch, apply);
+      if (role === 'head') {
+        this.#prepareHead(tuples, scan, copies.current);
+        this.#setFd(delta, DELTA.tuplesFd, tuples);
+        keep = true;
+      } else if (delta.users === 1 && !copies.current.sealed) {
+        this.#seal(delta, tuples, scan, copies.current);
+      }
+      return scan;
+    } finally {
+      if (!keep) closeSync(tuples);
+    }
+  }
+
+  /** Makes what the scan found durable and read-only for ever. */
+  #seal(delta: OpenDelta, tuples: number, scan: ScanResult, header: DeltaHeader): void {
+    repairTuples(tuples, delta.id, scan);
+    fdatasyncSync(this.dataFd(delta));
+    const { epoch } = this.#files;
+    writeHeader(tuples, {
+      ...header,
+      committedRecords: scan.count,
+      sealed: true,
+      cacheEpoch: epoch,
+    });
+    fdatasyncSync(tuples);
+  }
+
+  /** Cuts off what does not count and takes the file over into this epoch, before anything is appended. */
+  #prepareHead(tuples: number, scan: ScanResult, header: DeltaHeader): void {
+    if (header.sealed) {
+      throw new DiskError('damaged', `delta ${header.id} is sealed and cannot be written to`, {
+        errno: 'EIO',
+      });
+    }
+    repairTuples(tuples, header.id, scan);
+    const { epoch } = this.#files;
+    if (header.cacheEpoch === epoch && scan.torn.length === 0) return;
+    writeHeader(tuples, { ...header, cacheEpoch: epoch });
+    fdatasyncSync(tuples);
+  }
+
+  get(id: DeltaId): OpenDelta | undefined {
+    return this.#open.get(id);
+  }
+
+  openIds(): Iterable<DeltaId> {
+    return this.#open.keys();
+  }
+
+  dataFd(delta: OpenDelta): number {
+    return this.#fd(delta, DELTA.dataFd);
+  }
+
+  /** A head has become a sealed delta: its tuples are not appended to any more. */
+  closeTuples(delta: OpenDelta): void {
+    const fd = this.#fd(delta, DELTA.tuplesFd);
+    this.#setFd(delta, DELTA.tuplesFd, CLOSED);
+    if (fd !== CLOSED) closeSync(fd);
+  }
+
+  /** One user less; the last one closes the files. No thread may be inside a volume that uses them. */
+  release(id: DeltaId): void {
+    const delta = this.#open.get(id);
+    invariant(delta !== undefined && delta.users > 0, `delta ${id} is not open`);
+    delta.users -= 1;
+    if (delta.users > 0) return;
+    this.#open.delete(id);
+    this.closeTuples(delta);
+    closeSync(this.dataFd(delta));
+    this.#setFd(delta, DELTA.dataFd, CLOSED);
+    this.#freeIndexes.push(delta.index);
+  }
+
+  #fd(delta: OpenDelta, field: number): number {
+    return this.#views.deltas[delta.index * DELTA_WORDS + field]!;
+  }
+
+  #setFd(delta: OpenDelta, field: number, fd: number): void {
+    Atomics.store(this.#views.deltas, delta.index * DELTA_WORDS + field, fd);
+  }
+}
+
+function openFile(path: string): number {
+  try {
+    return openSync(path, 'r+');
+  } catch (error) {
+    if (errnoName(error) === 'ENOENT') {
+      throw new DiskError('damaged', `${path}: this file of the store is missing`, {
+        errno: 'EIO',
+        hint: 'restore it from a backup of the store',
+      });
+    }
+    throw hostError(`cannot open ${path}`, error);
+  }
+}

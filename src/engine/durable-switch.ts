@@ -1,0 +1,95 @@
+/** The durable side of heads, on the main thread: commits that do not block it, sealing after a switch. */
+import { closeSync, fdatasync, fdatasyncSync, fstatSync, openSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { DiskError } from '../common/errors.js';
+import { hostError } from '../storage/exact-io.js';
+import { publishCommit, recordsSoFar, suspectError } from './commit.js';
+import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
+import type { DeltaId } from './delta-id.js';
+import { RECORD_SIZE, RECORDS_OFFSET } from './delta-layout.js';
+import { type SharedViews, VOLUME } from './shared-memory.js';
+import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
+import { repairTuples, scanTuples } from './tuple-scan.js';
+import type { VolumeRow } from './volume-row.js';
+
+const fdatasyncAsync = promisify(fdatasync);
+
+/** `flushVolume` for the main thread: the syncs run on the thread pool. */
+export async function flushVolumeAsync(views: SharedViews, row: VolumeRow): Promise<void> {
+  await lockMutexAsync(views.volumeWords, row.word(VOLUME.commitLock));
+  try {
+    await flushLocked(views, row);
+  } finally {
+    unlockMutex(views.volumeWords, row.word(VOLUME.commitLock));
+  }
+}
+
+/** The caller holds the commit lock. */
+export async function flushLocked(views: SharedViews, row: VolumeRow): Promise<void> {
+  if (row.failed) throw suspectError();
+  if (!row.takeDirty()) return;
+  try {
+    const count = recordsSoFar(views, row);
+    await fdatasyncAsync(row.headDataFd);
+    if (count === row.get(VOLUME.committedCount)) return;
+    publishCommit(row, count, {});
+    await fdatasyncAsync(row.headTuplesFd);
+  } catch (error) {
+    row.markFailed();
+    throw error instanceof DiskError ? error : hostError('cannot make the disk durable', error);
+  }
+}
+
+/** A head that was just switched away from: its descriptors and counts as they were inside the gate. */
+export interface RetiredHead {
+  readonly dataFd: number;
+  readonly tuplesFd: number;
+  readonly recordCount: number;
+  readonly mappedBlocks: number;
+}
+
+/** Makes a retired head durable and marks it sealed. */
+export async function sealRetired(head: RetiredHead): Promise<void> {
+  await fdatasyncAsync(head.dataFd);
+  const { current } = readHeaderFrom(head.tuplesFd, 'tuple file of a retired head', undefined);
+  writeHeader(head.tuplesFd, {
+    ...current,
+    committedRecords: head.recordCount,
+    mappedBlocks: head.mappedBlocks,
+    sealed: true,
+  });
+  await fdatasyncAsync(head.tuplesFd);
+}
+
+/**
+ * Makes a delta that nobody has open durable, without reading its records unless an earlier process left some
+ * uncommitted.
+ */
+export function settleClosed(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
+  const path = files.tuplesPath(id);
+  const tuples = openSync(path, 'r+');
+  try {
+    const copies = readHeaderFrom(tuples, path, id);
+    const { current } = copies;
+    if (current.sealed) return;
+    const data = openSync(files.dataPath(id, current.dataGeneration), 'r+');
+    try {
+      fdatasyncSync(data);
+    } finally {
+      closeSync(data);
+    }
+    const committedEnd = RECORDS_OFFSET + current.committedRecords * RECORD_SIZE;
+    const clean = fstatSync(tuples).size === committedEnd && current.cacheEpoch === files.epoch;
+    let count = current.committedRecords;
+    if (!clean) {
+      const scan = scanTuples(tuples, path, copies, files.epoch, () => {});
+      repairTuples(tuples, id, scan);
+      count = scan.count;
+    }
+    if (clean && !sealed) return;
+    writeHeader(tuples, { ...current, committedRecords: count, sealed, cacheEpoch: files.epoch });
+    fdatasyncSync(tuples);
+  } finally {
+    closeSync(tuples);
+  }
+}

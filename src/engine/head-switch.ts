@@ -1,0 +1,219 @@
+/**
+ * Moving the heads of open volumes at one instant: the engine's part of snapshot and restore.
+ *
+ * 1. flush, so that little is left to do later          (requests go on)
+ * 2. open what the volumes move to                        (requests go on)
+ * 3. take the commit locks: flushes wait from here to 7
+ * 4. close the gates, wait until no request is inside     (requests wait: well under a millisecond)
+ * 5. commit: one rename; then switch the rows
+ * 6. open the gates                                       (requests go on, in the new heads)
+ * 7. make the commit and the former heads durable, release the commit locks
+ *
+ * If anything up to the commit fails, the volumes are as they were.
+ */
+
+import { DiskError } from '../common/errors.js';
+import {
+  type ChainTools,
+  type LoadedChain,
+  loadChain,
+  unloadChain,
+  walkChain,
+} from './chain-loader.js';
+import { type DeltaHeader, recordSeed } from './delta-layout.js';
+import { flushVolumeAsync, type RetiredHead, sealRetired } from './durable-switch.js';
+import type { HeadSwitch } from './engine.js';
+import { closeGates, drain, openGates } from './gate.js';
+import { type SharedViews, VOLUME, VOLUME_STATIC, VOLUME_WORDS } from './shared-memory.js';
+import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
+import { SlotSpace } from './slot-space.js';
+import { VolumeRow } from './volume-row.js';
+
+export interface OpenEntry {
+  readonly index: number;
+  chain: LoadedChain;
+  users: number;
+  rest: NodeJS.Timeout | undefined;
+}
+
+export interface OpenSwitch extends HeadSwitch {
+  readonly entry: OpenEntry;
+  /** `to` lies directly on `from`; else the whole chain is another one. */
+  readonly snapshot: boolean;
+}
+
+export interface SwitchTools {
+  readonly tools: ChainTools;
+  takeRow(): number;
+  returnRow(index: number): void;
+}
+
+/** What a volume moves to, opened ahead. */
+interface Prepared {
+  readonly change: OpenSwitch;
+  /** Row that holds the other chain (restore only). */
+  readonly row?: number;
+  readonly chain: LoadedChain;
+  readonly former: LoadedChain;
+  /** Page for the new head's slot table (snapshot only): nothing may fail inside the gate. */
+  readonly slotRoot?: number;
+  retired?: RetiredHead;
+}
+
+export async function switchOpenHeads(
+  switchTools: SwitchTools,
+  changes: readonly OpenSwitch[],
+  commit: () => void,
+  settle: () => Promise<void>,
+): Promise<void> {
+  const { tools, returnRow } = switchTools;
+  const { views } = tools;
+  const rows = changes.map(({ entry }) => entry.index).sort((a, b) => a - b);
+  for (const index of rows) await flushVolumeAsync(views, new VolumeRow(views, index));
+  const prepared: Prepared[] = [];
+  const undo = (): void => {
+    for (const one of prepared) abandon(switchTools, one);
+  };
+  try {
+    for (const change of changes) prepared.push(prepare(switchTools, change));
+  } catch (error) {
+    undo();
+    throw error;
+  }
+  const commitLock = (index: number): number => index * VOLUME_WORDS + VOLUME.commitLock;
+  for (const index of rows) await lockMutexAsync(views.volumeWords, commitLock(index));
+  try {
+    closeGates(views.volumeWords, rows);
+    try {
+      drain(views.threads, rows);
+      commit();
+      for (const one of prepared) switchRow(tools, one);
+    } catch (error) {
+      undo();
+      throw error;
+    } finally {
+      openGates(views.volumeWords, rows);
+    }
+    await makeDurable(tools, prepared, settle);
+  } finally {
+    for (const index of rows) unlockMutex(views.volumeWords, commitLock(index));
+  }
+  for (const { row, former } of prepared) {
+    if (row === undefined) continue;
+    // The row now holds the chain that was left behind; nobody will ask for its head again.
+    unloadChain(tools, row, former);
+    returnRow(row);
+  }
+}
+
+function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch): Prepared {
+  const { chain } = change.entry;
+  if (!change.snapshot) {
+    const row = takeRow();
+    const headers = walkChain(tools.files, change.to);
+    const baseIndex = new VolumeRow(tools.views, change.entry.index).get(VOLUME.base);
+    const options = { writable: true, base: chain.base, baseIndex };
+    try {
+      checkSameBase(headers.at(-1)!, chain);
+      return { change, row, former: chain, chain: loadChain(tools, row, headers, options) };
+    } catch (error) {
+      returnRow(row);
+      throw error;
+    }
+  }
+  const delta = tools.table.use(tools.files.readHeader(change.to).current);
+  try {
+    tools.table.load(delta, 'head', () => {});
+    const deltas = [change.to, ...chain.deltas];
+    return { change, former: chain, chain: { ...chain, deltas }, slotRoot: tools.pool.allocate() };
+  } catch (error) {
+    tools.table.release(change.to);
+    throw error;
+  }
+}
+
+/** A disk's snapshots all stand on one base; a manifest that says otherwise was edited. */
+function checkSameBase(bottom: DeltaHeader, chain: LoadedChain): void {
+  const id = bottom.below.kind === 'base' ? bottom.below.id : undefined;
+  if (id === chain.base?.id) return;
+  throw new DiskError('damaged', `delta ${bottom.id} stands on another base than the disk's head`);
+}
+
+function abandon({ tools, returnRow }: SwitchTools, prepared: Prepared): void {
+  const { change, row, chain, slotRoot } = prepared;
+  if (row === undefined) {
+    tools.table.release(change.to);
+    if (slotRoot !== undefined) tools.pool.release(slotRoot);
+    return;
+  }
+  unloadChain(tools, row, chain);
+  returnRow(row);
+}
+
+/** Inside the gate: the volume's row moves on. Cannot fail. */
+function switchRow(tools: ChainTools, one: Prepared): void {
+  const { views, table } = tools;
+  const { entry, to } = one.change;
+  const row = new VolumeRow(views, entry.index);
+  if (one.row !== undefined) {
+    swapRows(views, entry.index, one.row);
+  } else {
+    one.retired = {
+      dataFd: row.headDataFd,
+      tuplesFd: row.headTuplesFd,
+      recordCount: row.get(VOLUME.recordCount),
+      mappedBlocks: row.get(VOLUME.mappedBlocks),
+    };
+    row.set(VOLUME.head, table.get(to)!.index);
+    row.set(VOLUME.recordCount, 0);
+    row.set(VOLUME.committedCount, 0);
+    row.set(VOLUME.nextSlot, 0);
+    row.set(VOLUME.recordSeed, recordSeed(to));
+    row.set(VOLUME.flags, row.get(VOLUME.flags) & ~VOLUME_STATIC);
+    new SlotSpace(views.pages, views.volumes, tools.pool, entry.index).resetHead(one.slotRoot!);
+  }
+  entry.chain = one.chain;
+}
+
+/** Fields that belong to the row itself, whatever chain is in it. */
+const OWN_FIELDS: ReadonlySet<number> = new Set([
+  VOLUME.incarnation,
+  VOLUME.gate,
+  VOLUME.logLock,
+  VOLUME.commitLock,
+  VOLUME.rangeLock,
+]);
+
+function swapRows(views: SharedViews, a: number, b: number): void {
+  const words = views.volumes;
+  for (let field = 0; field < VOLUME_WORDS; field += 1) {
+    if (OWN_FIELDS.has(field)) continue;
+    const kept = words[a * VOLUME_WORDS + field]!;
+    words[a * VOLUME_WORDS + field] = words[b * VOLUME_WORDS + field]!;
+    words[b * VOLUME_WORDS + field] = kept;
+  }
+  for (const index of [a, b]) Atomics.add(words, index * VOLUME_WORDS + VOLUME.incarnation, 1);
+}
+
+/** Nothing is acknowledged as flushed before this is done: the commit locks are held. */
+async function makeDurable(
+  tools: ChainTools,
+  prepared: readonly Prepared[],
+  settle: () => Promise<void>,
+): Promise<void> {
+  const { views, table } = tools;
+  try {
+    await settle();
+    for (const { change, retired } of prepared) {
+      if (retired === undefined) continue;
+      await sealRetired(retired);
+      const delta = table.get(change.from);
+      if (delta !== undefined) table.closeTuples(delta);
+    }
+  } catch (error) {
+    for (const { change } of prepared) new VolumeRow(views, change.entry.index).markFailed();
+    throw error;
+  }
+  // Writes into the new heads since the gates opened are not flushed yet.
+  for (const { change } of prepared) new VolumeRow(views, change.entry.index).markDirty();
+}

@@ -1,0 +1,114 @@
+/**
+ * Addresses: 32-bit numbers that name one slot of one delta of a volume's chain.
+ *
+ * An address is a segment number (upper 19 bits) and a slot within it (lower 13). A segment stands for 8,192
+ * consecutive slots (32 MiB) of one delta. So a map entry needs four bytes at any depth, and a volume can
+ * address 16 TiB of delta data. Segments are numbered from 1; addresses 0 and 1 stay free for the map's own
+ * use because segment 0 is never given out.
+ *
+ * Two small tables of index pages a volume: segment -> (delta, first slot), and for the head only,
+ * slot -> segment.
+ */
+import { DiskError } from '../common/errors.js';
+import type { PagePool } from './page-pool.js';
+import { PAGE_WORDS, VOLUME, VOLUME_WORDS } from './shared-memory.js';
+
+const SLOT_BITS = 13;
+export const SEGMENT_SLOTS = 1 << SLOT_BITS;
+const SLOT_MASK = SEGMENT_SLOTS - 1;
+const MAX_SEGMENTS = 2 ** (32 - SLOT_BITS);
+const SEGMENTS_PER_PAGE_BITS = 9;
+const SEGMENTS_PER_PAGE_MASK = 511;
+const SLOT_SEGMENTS_PER_PAGE = 1024;
+
+/** Slots from `address` to the end of its segment: a run must be cut there. */
+export function slotsToSegmentEnd(address: number): number {
+  return SEGMENT_SLOTS - (address & SLOT_MASK);
+}
+
+/** Segment tables of one volume; the row in shared memory says where they are. */
+export class SlotSpace {
+  /** Results of `resolve`. */
+  delta = 0;
+  slot = 0;
+
+  readonly #pages: Uint32Array;
+  readonly #volumes: Uint32Array;
+  readonly #pool: PagePool;
+  readonly #row: number;
+
+  constructor(pages: Uint32Array, volumes: Uint32Array, pool: PagePool, volume: number) {
+    this.#pages = pages;
+    this.#volumes = volumes;
+    this.#pool = pool;
+    this.#row = volume * VOLUME_WORDS;
+  }
+
+  /** Which delta (index) and slot an address names, into `delta` and `slot`. */
+  resolve(address: number): void {
+    const pages = this.#pages;
+    const segment = address >>> SLOT_BITS;
+    const root = this.#volumes[this.#row + VOLUME.segmentRoot]!;
+    const page = pages[root * PAGE_WORDS + (segment >>> SEGMENTS_PER_PAGE_BITS)]!;
+    const at = page * PAGE_WORDS + (segment & SEGMENTS_PER_PAGE_MASK) * 2;
+    this.delta = pages[at]!;
+    this.slot = pages[at + 1]! + (address & SLOT_MASK);
+  }
+
+  /**
+   * Makes a segment for the slots of `delta` from `firstSlot` on.
+   * @returns the address of its first slot.
+   * @throws DiskError ENOSPC past 16 TiB of delta data in one chain.
+   */
+  addSegment(delta: number, firstSlot: number): number {
+    const segment = this.#volumes[this.#row + VOLUME.segmentCount]! + 1;
+    if (segment >= MAX_SEGMENTS) {
+      throw new DiskError('failed', 'the chain holds more than 16 TiB of delta data', {
+        errno: 'ENOSPC',
+        hint: 'make a full clone, which starts with a chain of its own',
+      });
+    }
+    const root = this.#volumes[this.#row + VOLUME.segmentRoot]! * PAGE_WORDS;
+    const at = root + (segment >>> SEGMENTS_PER_PAGE_BITS);
+    if (this.#pages[at] === 0) Atomics.store(this.#pages, at, this.#pool.allocate());
+    const entry = this.#pages[at]! * PAGE_WORDS + (segment & SEGMENTS_PER_PAGE_MASK) * 2;
+    this.#pages[entry + 1] = firstSlot;
+    Atomics.store(this.#pages, entry, delta);
+    this.#volumes[this.#row + VOLUME.segmentCount] = segment;
+    return segment * SEGMENT_SLOTS;
+  }
+
+  /** The address of a slot of the head, making its segment when it has none yet. Caller holds the log lock. */
+  headAddress(head: number, slot: number): number {
+    const index = Math.floor(slot / SEGMENT_SLOTS);
+    const root = this.#volumes[this.#row + VOLUME.slotRoot]! * PAGE_WORDS;
+    const at = root + Math.floor(index / SLOT_SEGMENTS_PER_PAGE);
+    if (this.#pages[at] === 0) this.#pages[at] = this.#pool.allocate();
+    const entry = this.#pages[at]! * PAGE_WORDS + (index % SLOT_SEGMENTS_PER_PAGE);
+    if (this.#pages[entry] === 0) {
+      this.#pages[entry] = this.addSegment(head, index * SEGMENT_SLOTS) / SEGMENT_SLOTS;
+    }
+    return this.#pages[entry]! * SEGMENT_SLOTS + (slot & SLOT_MASK);
+  }
+
+  /** Forgets slot -> segment of the head: a new head starts with none, on an empty page. Caller has closed the gate. */
+  resetHead(page: number): void {
+    this.#releaseTable(VOLUME.slotRoot);
+    this.#volumes[this.#row + VOLUME.slotRoot] = page;
+  }
+
+  /** Gives all table pages back; the volume is closed. */
+  release(): void {
+    this.#releaseTable(VOLUME.slotRoot);
+    this.#releaseTable(VOLUME.segmentRoot);
+  }
+
+  #releaseTable(field: number): void {
+    const root = this.#volumes[this.#row + field]!;
+    for (let i = 0; i < PAGE_WORDS; i += 1) {
+      const page = this.#pages[root * PAGE_WORDS + i]!;
+      if (page !== 0) this.#pool.release(page);
+    }
+    this.#pool.release(root);
+  }
+}

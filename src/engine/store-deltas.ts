@@ -1,0 +1,70 @@
+/** The delta files of a store as the VM side handles them: make, describe, collect. */
+import { walkChain } from './chain-loader.js';
+import type { DeltaFiles } from './delta-files.js';
+import type { DeltaId } from './delta-id.js';
+import type { DeltaTable } from './delta-table.js';
+import type { DeltaInfo, DeltaSpec, Deltas } from './engine.js';
+
+export class StoreDeltas implements Deltas {
+  readonly #files: DeltaFiles;
+  readonly #table: DeltaTable;
+  readonly #trash: string;
+  /** Made by this process and not yet seen in a manifest: work under way, not garbage. */
+  readonly #fresh = new Set<DeltaId>();
+
+  constructor(files: DeltaFiles, table: DeltaTable, trash: string) {
+    this.#files = files;
+    this.#table = table;
+    this.#trash = trash;
+  }
+
+  async create(spec: DeltaSpec): Promise<DeltaId> {
+    const { id } = await this.#files.create(spec);
+    this.#fresh.add(id);
+    return id;
+  }
+
+  describe(id: DeltaId): DeltaInfo {
+    const { current } = this.#files.readHeader(id);
+    return {
+      id,
+      below: current.below,
+      virtualSize: current.virtualSize,
+      allocation: current.allocation,
+      storedSize: this.#files.storedSize(current),
+    };
+  }
+
+  async list(): Promise<DeltaId[]> {
+    return await this.#files.list();
+  }
+
+  discard(id: DeltaId): void {
+    this.#fresh.delete(id);
+    if (this.#table.get(id) === undefined) this.#files.remove(id);
+  }
+
+  async collect(
+    referenced: ReadonlySet<DeltaId>,
+    dryRun: boolean,
+  ): Promise<{ readonly files: string[]; readonly bytes: number }> {
+    const keep = new Map<DeltaId, number>();
+    const mark = (top: DeltaId): void => {
+      if (keep.has(top)) return;
+      for (const header of walkChain(this.#files, top)) {
+        keep.set(header.id, header.dataGeneration);
+        this.#fresh.delete(header.id);
+      }
+    };
+    const fresh = [...this.#fresh];
+    for (const id of referenced) mark(id);
+    for (const id of fresh) {
+      if (!this.#fresh.has(id)) continue;
+      for (const header of walkChain(this.#files, id)) keep.set(header.id, header.dataGeneration);
+    }
+    for (const id of this.#table.openIds()) {
+      keep.set(id, this.#files.readHeader(id).current.dataGeneration);
+    }
+    return await this.#files.collect(keep, this.#trash, dryRun);
+  }
+}

@@ -1,0 +1,45 @@
+/** What any thread sets up before it can serve volumes. */
+
+import type { OpenBase } from './base.js';
+import { BaseTable } from './base-table.js';
+import { PagePool } from './page-pool.js';
+import { RangeLock } from './range-lock.js';
+import { type SharedMemory, VOLUME, VOLUME_WORDS, viewSharedMemory } from './shared-memory.js';
+import { type ThreadContext, Volume } from './volume.js';
+
+export interface ThreadOptions {
+  readonly memory: SharedMemory;
+  /** Index among all threads that touch volumes, below `memory.threadCount`. */
+  readonly thread: number;
+  readonly openBase: OpenBase;
+  /** Takes in base notices that wait for this thread. */
+  readonly receive: (table: BaseTable) => void;
+}
+
+export function createThreadContext(options: ThreadOptions): ThreadContext {
+  const views = viewSharedMemory(options.memory);
+  const bases: BaseTable = new BaseTable(options.openBase, () => options.receive(bases));
+  return {
+    views,
+    pool: new PagePool(views),
+    bases,
+    ranges: new RangeLock(views, options.thread),
+    thread: options.thread,
+  };
+}
+
+/** Volumes by handle, made on demand and kept: a handle is a row index. */
+export function volumesOf(context: ThreadContext): (handle: number) => Volume {
+  const volumes: (Volume | undefined)[] = [];
+  const { volumes: rows } = context.views;
+  return (handle) => {
+    let volume = volumes[handle];
+    if (volume === undefined) {
+      volume = new Volume(context, handle);
+      volumes[handle] = volume;
+    } else if (rows[handle * VOLUME_WORDS + VOLUME.incarnation] !== volume.incarnation) {
+      volume.refresh();
+    }
+    return volume;
+  };
+}

@@ -1,0 +1,288 @@
+/**
+ * An open volume as one thread sees it: the block device that a transport serves.
+ *
+ * Every call passes the gate (see gate.ts), so nothing here runs while heads are switched. Byte requests are cut
+ * into runs of one kind by the chain map; partial blocks are `head-writer.ts`'s business.
+ */
+
+import { DiskError } from '../common/errors.js';
+import { BLOCK_SIZE } from '../common/units.js';
+import { readPadded } from '../storage/exact-io.js';
+import type { Base } from './base.js';
+import type { BaseTable } from './base-table.js';
+import type { BlockDevice } from './block-device.js';
+import { ChainMap, DATA, UNMAPPED } from './chain-map.js';
+import { flushVolume } from './commit.js';
+import type { Extent } from './disk-image.js';
+import { enterGate, leaveGate } from './gate.js';
+import { HeadWriter } from './head-writer.js';
+import type { PagePool } from './page-pool.js';
+import type { RangeLock } from './range-lock.js';
+import {
+  DELTA,
+  DELTA_WORDS,
+  MAX_VOLUMES,
+  type SharedViews,
+  STAT,
+  STAT_FIELDS,
+  VOLUME,
+} from './shared-memory.js';
+import { SlotSpace, slotsToSegmentEnd } from './slot-space.js';
+import { VolumeRow } from './volume-row.js';
+
+/** What a thread brings along to all its volumes. */
+export interface ThreadContext {
+  readonly views: SharedViews;
+  readonly pool: PagePool;
+  readonly bases: BaseTable;
+  readonly ranges: RangeLock;
+  /** Index of this thread among all that touch volumes. */
+  readonly thread: number;
+}
+
+export class Volume implements BlockDevice {
+  readonly row: VolumeRow;
+  readonly map: ChainMap;
+  readonly space: SlotSpace;
+  /** Where the volume's numbers stood when this object last looked. */
+  #incarnation = -1;
+  #size = 0;
+  #readOnly = true;
+  #base: Base | undefined;
+  readonly #context: ThreadContext;
+  readonly #place: { volume: number; thread: number };
+  readonly #writer: HeadWriter;
+  readonly #stats: number;
+  readonly #extent: Extent = { state: 'unallocated', length: 0 };
+
+  constructor(context: ThreadContext, index: number) {
+    this.#context = context;
+    this.row = new VolumeRow(context.views, index);
+    this.map = new ChainMap(context.views.pages, context.pool, { root: 0, levels: 0 });
+    this.space = new SlotSpace(context.views.pages, context.views.volumes, context.pool, index);
+    this.#place = { volume: index, thread: context.thread };
+    this.#writer = new HeadWriter(context, this);
+    this.#stats = (context.thread * MAX_VOLUMES + index) * STAT_FIELDS;
+    this.refresh();
+  }
+
+  /** Of the row, when this object last took it over. */
+  get incarnation(): number {
+    return this.#incarnation;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  get readOnly(): boolean {
+    return this.#readOnly;
+  }
+
+  get base(): Base | undefined {
+    return this.#base;
+  }
+
+  get allocatedSize(): number {
+    const bytes = this.row.get(VOLUME.mappedBlocks) * BLOCK_SIZE + this.row.baseAllocated;
+    return Math.min(bytes, Math.ceil(this.#size / BLOCK_SIZE) * BLOCK_SIZE);
+  }
+
+  /** Takes over what changed since: another volume in this row, a restored chain. Cheap when nothing did. */
+  refresh(): void {
+    const row = this.row;
+    const incarnation = row.get(VOLUME.incarnation);
+    if (incarnation === this.#incarnation) return;
+    this.#incarnation = incarnation;
+    this.#size = row.size;
+    this.#readOnly = row.readOnly;
+    this.map.root = row.get(VOLUME.mapRoot);
+    this.map.levels = row.get(VOLUME.mapLevels);
+    const base = row.get(VOLUME.base);
+    this.#base = base === 0 ? undefined : this.#context.bases.get(base);
+  }
+
+  #enter(): void {
+    const { views } = this.#context;
+    enterGate(views.volumeWords, views.threads, this.#place);
+    try {
+      this.refresh();
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+  }
+
+  #leave(): void {
+    leaveGate(this.#context.views.threads, this.#place.thread);
+  }
+
+  #count(calls: number, bytes: number, length: number): void {
+    const { stats } = this.#context.views;
+    stats[this.#stats + calls] = stats[this.#stats + calls]! + 1;
+    if (bytes >= 0) stats[this.#stats + bytes] = stats[this.#stats + bytes]! + length;
+  }
+
+  read(target: Buffer, targetOffset: number, offset: number, length: number): void {
+    this.#enter();
+    try {
+      this.readInside(target, targetOffset, offset, length);
+    } finally {
+      this.#leave();
+    }
+    this.#count(STAT.reads, STAT.readBytes, length);
+  }
+
+  /** `read` for callers that are inside the gate already. May reach past the end of the disk: zeroes. */
+  readInside(target: Buffer, targetOffset: number, offset: number, length: number): void {
+    const map = this.map;
+    let done = 0;
+    while (done < length) {
+      const at = offset + done;
+      const inner = at % BLOCK_SIZE;
+      const wanted = length - done;
+      map.find((at - inner) / BLOCK_SIZE, Math.ceil((inner + wanted) / BLOCK_SIZE));
+      const bytes = Math.min(wanted, map.count * BLOCK_SIZE - inner);
+      if (map.kind === DATA) {
+        this.#readData(target, targetOffset + done, inner, bytes);
+      } else if (map.kind === UNMAPPED && this.#base !== undefined) {
+        this.#readBase(this.#base, target, targetOffset + done, at, bytes);
+      } else {
+        target.fill(0, targetOffset + done, targetOffset + done + bytes);
+      }
+      done += bytes;
+    }
+  }
+
+  /** Reads `length` bytes that begin `inner` bytes into the first block of the run found last. */
+  #readData(target: Buffer, targetOffset: number, inner: number, length: number): void {
+    const { deltas } = this.#context.views;
+    const space = this.space;
+    let address = this.map.address;
+    let skip = inner;
+    let done = 0;
+    while (done < length) {
+      const slots = slotsToSegmentEnd(address);
+      const bytes = Math.min(length - done, slots * BLOCK_SIZE - skip);
+      space.resolve(address);
+      const fd = deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
+      readPadded(fd, target, targetOffset + done, bytes, space.slot * BLOCK_SIZE + skip);
+      done += bytes;
+      address += slots;
+      skip = 0;
+    }
+  }
+
+  #readBase(
+    base: Base,
+    target: Buffer,
+    targetOffset: number,
+    offset: number,
+    length: number,
+  ): void {
+    const inside = Math.max(0, Math.min(length, base.virtualSize - offset));
+    if (inside > 0) base.readAt(target, targetOffset, offset, inside);
+    if (inside < length) target.fill(0, targetOffset + inside, targetOffset + length);
+  }
+
+  write(source: Buffer, sourceOffset: number, offset: number, length: number): void {
+    this.#enter();
+    try {
+      this.#checkWritable();
+      this.#writer.write(source, sourceOffset, offset, length);
+    } finally {
+      this.#leave();
+    }
+    this.#count(STAT.writes, STAT.writtenBytes, length);
+  }
+
+  discard(offset: number, length: number): void {
+    this.#enter();
+    try {
+      this.#checkWritable();
+      this.#writer.discard(offset, length);
+    } finally {
+      this.#leave();
+    }
+    this.#count(STAT.discards, -1, 0);
+  }
+
+  /**
+   * Fills blocks that the head does not hold by sharing a range of another data file.
+   * @returns false when the host cannot; nothing has changed then.
+   */
+  shareBlocks(block: number, count: number, place: { fd: number; offset: number }): boolean {
+    this.#enter();
+    try {
+      this.#checkWritable();
+      return this.#writer.shareBlocks(block, count, place);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  #checkWritable(): void {
+    if (this.#readOnly) {
+      throw new DiskError('not-permitted', 'a snapshot is read-only', { errno: 'EROFS' });
+    }
+    if (this.row.failed) {
+      throw new DiskError('failed', 'an earlier flush of this disk failed', { errno: 'EIO' });
+    }
+  }
+
+  flush(): void {
+    if (!this.row.readOnly) flushVolume(this.#context.views, this.row);
+    this.#count(STAT.flushes, -1, 0);
+  }
+
+  nextData(offset: number): number {
+    return this.#next(offset, true);
+  }
+
+  nextHole(offset: number): number {
+    const found = this.#next(offset, false);
+    return found < 0 ? this.#size : found;
+  }
+
+  /** First byte at or after `offset` that is (or is not) data; -1 for none. */
+  #next(offset: number, data: boolean): number {
+    this.#enter();
+    try {
+      let at = offset;
+      while (at < this.#size) {
+        const length = this.extentInside(at, this.#size - at, this.#extent);
+        if ((this.#extent.state === 'data') === data) return at;
+        at += length;
+      }
+      return -1;
+    } finally {
+      this.#leave();
+    }
+  }
+
+  /** The run from `offset` on, for copies and maps: `data`, or `unallocated` for what reads as zero. */
+  extentAt(offset: number, length: number, out: Extent): void {
+    this.#enter();
+    try {
+      this.extentInside(offset, length, out);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  /** @returns the length, which is in `out` too. */
+  extentInside(offset: number, length: number, out: Extent): number {
+    const inner = offset % BLOCK_SIZE;
+    this.map.find((offset - inner) / BLOCK_SIZE, Math.ceil((inner + length) / BLOCK_SIZE));
+    const bytes = Math.min(length, this.map.count * BLOCK_SIZE - inner);
+    const base = this.#base;
+    if (this.map.kind === UNMAPPED && base !== undefined && offset < base.virtualSize) {
+      base.extentAt(offset, Math.min(bytes, base.virtualSize - offset), out);
+      if (out.state !== 'data') out.state = 'unallocated';
+      return out.length;
+    }
+    out.state = this.map.kind === DATA ? 'data' : 'unallocated';
+    out.length = bytes;
+    return bytes;
+  }
+}

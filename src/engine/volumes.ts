@@ -1,0 +1,328 @@
+/** Chains that are open, by their top delta: who uses them, and the moving of heads. Main thread only. */
+import { invariant } from '../common/assert.js';
+import { DiskError } from '../common/errors.js';
+import { BLOCK_SIZE } from '../common/units.js';
+import type { BaseSpec } from './base.js';
+import type { BaseNotice } from './base-table.js';
+import {
+  type ChainTools,
+  type LoadedChain,
+  loadChain,
+  unloadChain,
+  walkChain,
+} from './chain-loader.js';
+import type { DeltaId } from './delta-id.js';
+import { flushVolumeAsync, settleClosed } from './durable-switch.js';
+import type { CopyProgress, HeadSwitch, OpenVolume, Volumes } from './engine.js';
+import { closeGates, drain } from './gate.js';
+import { type OpenEntry, switchOpenHeads } from './head-switch.js';
+import { MAX_VOLUMES, VOLUME } from './shared-memory.js';
+import { VolumeRow } from './volume-row.js';
+
+/** How long a chain stays open after its last user left, milliseconds. */
+const REST_MS = 5000;
+/** How long a head's former name still leads to the disk that moved on, milliseconds. */
+const FORWARD_MS = 60_000;
+
+export interface CopyJob {
+  readonly source: number;
+  readonly target: number;
+  readonly signal: AbortSignal | undefined;
+  readonly onProgress: (doneBytes: number) => void;
+}
+
+export interface VolumesOptions {
+  readonly tools: ChainTools;
+  /** The base that a bottom delta names. @throws DiskError when it is gone or has changed. */
+  readonly resolveBase: (id: string) => Promise<BaseSpec>;
+  /** Tells every thread about a base before a volume on it is published. */
+  readonly publishBase: (notice: BaseNotice) => void;
+  /** Runs a copy on a background thread. */
+  readonly runCopy: (job: CopyJob) => Promise<void>;
+  /** An error that no caller waits for. */
+  readonly onError: (what: string, error: unknown) => void;
+}
+
+export class OpenVolumes implements Volumes {
+  readonly #options: VolumesOptions;
+  readonly #byTop = new Map<DeltaId, OpenEntry>();
+  readonly #byHandle = new Map<number, OpenEntry>();
+  readonly #opening = new Map<DeltaId, Promise<OpenEntry>>();
+  readonly #forward = new Map<DeltaId, DeltaId>();
+  readonly #freeRows: number[] = [];
+  #nextRow = 0;
+  readonly #bases = new Map<string, { index: number; users: number; spec: BaseSpec }>();
+  #nextBase = 1;
+
+  constructor(options: VolumesOptions) {
+    this.#options = options;
+  }
+
+  async acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume> {
+    const entry = await this.#entry(this.#follow(top), options.writable);
+    entry.users += 1;
+    clearTimeout(entry.rest);
+    return describeVolume(this.#options.tools, entry);
+  }
+
+  /** A disk whose head moved on after its name was looked up: the present head. */
+  #follow(top: DeltaId): DeltaId {
+    let id = top;
+    for (let next = this.#forward.get(id); next !== undefined; next = this.#forward.get(id)) {
+      id = next;
+    }
+    return id;
+  }
+
+  async #entry(top: DeltaId, writable: boolean): Promise<OpenEntry> {
+    const open = this.#byTop.get(top);
+    if (open !== undefined) return open;
+    let opening = this.#opening.get(top);
+    if (opening === undefined) {
+      opening = this.#open(top, writable);
+      this.#opening.set(top, opening);
+      const done = (): void => {
+        this.#opening.delete(top);
+      };
+      opening.then(done, done);
+    }
+    return await opening;
+  }
+
+  async #open(top: DeltaId, writable: boolean): Promise<OpenEntry> {
+    const { tools } = this.#options;
+    const headers = walkChain(tools.files, top);
+    const bottom = headers.at(-1)!.below;
+    const base = bottom.kind === 'base' ? await this.#useBase(bottom.id) : undefined;
+    const index = this.#takeRow();
+    let chain: LoadedChain;
+    try {
+      chain = loadChain(tools, index, headers, {
+        writable,
+        base: base?.spec,
+        baseIndex: base?.index ?? 0,
+      });
+    } catch (error) {
+      this.#freeRows.push(index);
+      if (base !== undefined) this.#releaseBase(base.spec.id);
+      throw error;
+    }
+    const entry: OpenEntry = { index, chain, users: 0, rest: undefined };
+    this.#byTop.set(top, entry);
+    this.#byHandle.set(index, entry);
+    this.#startRest(entry);
+    return entry;
+  }
+
+  async #useBase(id: string): Promise<{ index: number; spec: BaseSpec }> {
+    let base = this.#bases.get(id);
+    if (base === undefined) {
+      const spec = await this.#options.resolveBase(id);
+      base = this.#bases.get(id);
+      if (base === undefined) {
+        base = { index: this.#nextBase++, users: 0, spec };
+        this.#bases.set(id, base);
+        this.#options.publishBase({ type: 'base', index: base.index, spec });
+      }
+    }
+    base.users += 1;
+    return base;
+  }
+
+  #releaseBase(id: string): void {
+    const base = this.#bases.get(id);
+    invariant(base !== undefined, `base ${id} is not open`);
+    base.users -= 1;
+    if (base.users > 0) return;
+    this.#bases.delete(id);
+    this.#options.publishBase({ type: 'base', index: base.index });
+  }
+
+  #takeRow(): number {
+    const index = this.#freeRows.pop() ?? this.#nextRow++;
+    if (index >= MAX_VOLUMES) {
+      throw new DiskError('busy', `more than ${MAX_VOLUMES} disks are open`, { errno: 'ENFILE' });
+    }
+    return index;
+  }
+
+  release(volume: Pick<OpenVolume, 'handle'>): void {
+    const entry = this.#byHandle.get(volume.handle);
+    invariant(entry !== undefined && entry.users > 0, `volume ${volume.handle} is not in use`);
+    entry.users -= 1;
+    if (entry.users === 0) this.#startRest(entry);
+  }
+
+  /** Closes the volume a little later unless somebody comes back. */
+  #startRest(entry: OpenEntry): void {
+    clearTimeout(entry.rest);
+    entry.rest = setTimeout(() => {
+      this.#retire(entry).catch((error: unknown) => {
+        this.#options.onError('cannot close a disk cleanly', error);
+      });
+    }, REST_MS);
+    entry.rest.unref();
+  }
+
+  /** Flushes and closes a volume that nobody uses. */
+  async #retire(entry: OpenEntry): Promise<void> {
+    const { tools } = this.#options;
+    const row = new VolumeRow(tools.views, entry.index);
+    try {
+      if (entry.chain.writable) await flushVolumeAsync(tools.views, row);
+    } finally {
+      // Somebody may have come back, or a switch may have begun, while the flush ran.
+      if (entry.users === 0 && this.#byHandle.get(entry.index) === entry) this.#close(entry);
+    }
+  }
+
+  #close(entry: OpenEntry): void {
+    const { tools } = this.#options;
+    const top = entry.chain.deltas[0]!;
+    this.#byTop.delete(top);
+    this.#byHandle.delete(entry.index);
+    closeGates(tools.views.volumeWords, [entry.index]);
+    drain(tools.views.threads, [entry.index]);
+    try {
+      unloadChain(tools, entry.index, entry.chain);
+    } finally {
+      this.#freeRows.push(entry.index);
+      if (entry.chain.base !== undefined) this.#releaseBase(entry.chain.base.id);
+    }
+  }
+
+  isOpen(top: DeltaId): boolean {
+    const entry = this.#byTop.get(top);
+    return entry !== undefined && entry.users > 0;
+  }
+
+  get openCount(): number {
+    return this.#byTop.size;
+  }
+
+  /** Rows of open volumes and their top deltas, for statistics. */
+  *rows(): Iterable<{ readonly index: number; readonly top: DeltaId }> {
+    for (const [top, entry] of this.#byTop) yield { index: entry.index, top };
+  }
+
+  async flush(top: DeltaId): Promise<void> {
+    const { tools } = this.#options;
+    const entry = this.#byTop.get(this.#follow(top));
+    if (entry !== undefined) {
+      await flushVolumeAsync(tools.views, new VolumeRow(tools.views, entry.index));
+    } else {
+      settleClosed(tools.files, top, false);
+    }
+  }
+
+  /** For a transport on the main thread: the flush of a handle without blocking. */
+  async flushHandle(handle: number): Promise<void> {
+    const { views } = this.#options.tools;
+    const row = new VolumeRow(views, handle);
+    if (!row.readOnly) await flushVolumeAsync(views, row);
+  }
+
+  async switchHeads(
+    switches: readonly HeadSwitch[],
+    commit: () => void,
+    settle: () => Promise<void> = async () => {},
+  ): Promise<void> {
+    const { tools } = this.#options;
+    for (const { from } of switches) await this.#opening.get(from);
+    const closed = switches.filter(({ from }) => !this.#byTop.has(from));
+    const isSnapshot = ({ from, to }: HeadSwitch): boolean => {
+      const { below } = tools.files.readHeader(to).current;
+      return below.kind === 'delta' && below.id === from;
+    };
+    const sealed = closed.filter(isSnapshot);
+    for (const { from } of sealed) settleClosed(tools.files, from, false);
+    const open = switches.flatMap((change) => {
+      const entry = this.#byTop.get(change.from);
+      return entry === undefined ? [] : [{ ...change, entry, snapshot: isSnapshot(change) }];
+    });
+    for (const { entry } of open) {
+      entry.users += 1;
+      clearTimeout(entry.rest);
+    }
+    try {
+      await switchOpenHeads(
+        {
+          tools,
+          takeRow: () => this.#takeRow(),
+          returnRow: (index) => this.#freeRows.push(index),
+        },
+        open,
+        () => {
+          commit();
+          this.#rename(switches);
+        },
+        settle,
+      );
+      for (const { from } of sealed) settleClosed(tools.files, from, true);
+    } finally {
+      for (const { entry } of open) this.release({ handle: entry.index });
+    }
+  }
+
+  /** The instant at which heads move: inside all gates, right after the commit point. */
+  #rename(switches: readonly HeadSwitch[]): void {
+    for (const { from, to } of switches) {
+      const entry = this.#byTop.get(from);
+      if (entry !== undefined) {
+        this.#byTop.delete(from);
+        this.#byTop.set(to, entry);
+      }
+      this.#forward.set(from, to);
+      setTimeout(() => this.#forward.delete(from), FORWARD_MS).unref();
+    }
+  }
+
+  async copy(
+    source: DeltaId,
+    target: DeltaId,
+    options: {
+      readonly signal?: AbortSignal;
+      readonly onProgress?: (progress: CopyProgress) => void;
+    },
+  ): Promise<void> {
+    const from = await this.acquire(source, { writable: false });
+    try {
+      const to = await this.acquire(target, { writable: true });
+      try {
+        const totalBytes = from.allocatedSize;
+        await this.#options.runCopy({
+          source: from.handle,
+          target: to.handle,
+          signal: options.signal,
+          onProgress: (doneBytes) => options.onProgress?.({ doneBytes, totalBytes }),
+        });
+        await this.flushHandle(to.handle);
+      } finally {
+        this.release(to);
+      }
+    } finally {
+      this.release(from);
+    }
+  }
+
+  /** Flushes and closes everything: the daemon ends. No request may be under way. */
+  async closeAll(): Promise<void> {
+    for (const entry of [...this.#byHandle.values()]) {
+      clearTimeout(entry.rest);
+      entry.users = 0;
+      await this.#retire(entry);
+    }
+  }
+}
+
+function describeVolume(tools: ChainTools, entry: OpenEntry): OpenVolume {
+  const row = new VolumeRow(tools.views, entry.index);
+  return {
+    handle: entry.index,
+    size: row.size,
+    readOnly: row.readOnly,
+    get allocatedSize(): number {
+      return row.get(VOLUME.mappedBlocks) * BLOCK_SIZE + row.baseAllocated;
+    },
+  };
+}

@@ -1,0 +1,60 @@
+/** Positioned reads and writes that either move every byte or say why not. */
+import { readSync, writeSync } from 'node:fs';
+import { DiskError, errnoName } from '../common/errors.js';
+
+/** What a host error becomes: its errno goes on to whoever made the request. */
+export function hostError(what: string, error: unknown): DiskError {
+  const errno = errnoName(error) ?? 'EIO';
+  if (errno === 'ENOSPC' || errno === 'EDQUOT') {
+    return new DiskError('failed', `${what}: no space left in the store's file system`, {
+      errno,
+      hint: 'free space there, or delete snapshots and run: layerdisk gc',
+      cause: error,
+    });
+  }
+  return new DiskError('failed', `${what}: ${errno}`, { errno, cause: error });
+}
+
+/**
+ * Reads exactly `length` bytes; what lies past the end of the file reads as zero (a slot at the end of a
+ * data file may never have been written in full).
+ */
+export function readPadded(
+  fd: number,
+  target: Buffer,
+  targetOffset: number,
+  length: number,
+  offset: number,
+): void {
+  let done = 0;
+  try {
+    while (done < length) {
+      const count = readSync(fd, target, targetOffset + done, length - done, offset + done);
+      if (count === 0) {
+        target.fill(0, targetOffset + done, targetOffset + length);
+        return;
+      }
+      done += count;
+    }
+  } catch (error) {
+    throw hostError(`cannot read ${length} bytes at ${offset}`, error);
+  }
+}
+
+/** Writes exactly `length` bytes; a short write is continued until the host says why. */
+export function writeExact(
+  fd: number,
+  source: Buffer,
+  sourceOffset: number,
+  length: number,
+  offset: number,
+): void {
+  let done = 0;
+  try {
+    while (done < length) {
+      done += writeSync(fd, source, sourceOffset + done, length - done, offset + done);
+    }
+  } catch (error) {
+    throw hostError(`cannot write ${length} bytes at ${offset}`, error);
+  }
+}
