@@ -12,7 +12,7 @@
  * If anything up to the commit fails, the volumes are as they were.
  */
 
-import { DiskError } from '../common/errors.js';
+import type { BaseSpec } from './base.js';
 import {
   type ChainTools,
   type LoadedChain,
@@ -20,7 +20,7 @@ import {
   unloadChain,
   walkChain,
 } from './chain-loader.js';
-import { type DeltaHeader, recordSeed } from './delta-layout.js';
+import { recordSeed } from './delta-layout.js';
 import { flushVolumeAsync, type RetiredHead, sealRetired } from './durable-switch.js';
 import type { HeadSwitch } from './engine.js';
 import { closeGates, drain, openGates } from './gate.js';
@@ -40,6 +40,8 @@ export interface OpenSwitch extends HeadSwitch {
   readonly entry: OpenEntry;
   /** `to` lies directly on `from`; else the whole chain is another one. */
   readonly snapshot: boolean;
+  /** What the other chain stands on (restore only). */
+  readonly base?: { readonly index: number; readonly spec: BaseSpec } | undefined;
 }
 
 export interface SwitchTools {
@@ -111,10 +113,12 @@ function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch)
   if (!change.snapshot) {
     const row = takeRow();
     const headers = walkChain(tools.files, change.to);
-    const baseIndex = new VolumeRow(tools.views, change.entry.index).get(VOLUME.base);
-    const options = { writable: true, base: chain.base, baseIndex };
+    const options = {
+      writable: true,
+      base: change.base?.spec,
+      baseIndex: change.base?.index ?? 0,
+    };
     try {
-      checkSameBase(headers.at(-1)!, chain);
       return { change, row, former: chain, chain: loadChain(tools, row, headers, options) };
     } catch (error) {
       returnRow(row);
@@ -130,13 +134,6 @@ function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch)
     tools.table.release(change.to);
     throw error;
   }
-}
-
-/** A disk's snapshots all stand on one base; a manifest that says otherwise was edited. */
-function checkSameBase(bottom: DeltaHeader, chain: LoadedChain): void {
-  const id = bottom.below.kind === 'base' ? bottom.below.id : undefined;
-  if (id === chain.base?.id) return;
-  throw new DiskError('damaged', `delta ${bottom.id} stands on another base than the disk's head`);
 }
 
 function abandon({ tools, returnRow }: SwitchTools, prepared: Prepared): void {

@@ -15,7 +15,7 @@ import type { DeltaId } from './delta-id.js';
 import { flushVolumeAsync, settleClosed } from './durable-switch.js';
 import type { CopyProgress, HeadSwitch, OpenVolume, Volumes } from './engine.js';
 import { closeGates, drain } from './gate.js';
-import { type OpenEntry, switchOpenHeads } from './head-switch.js';
+import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
 import { MAX_VOLUMES, VOLUME } from './shared-memory.js';
 import { VolumeRow } from './volume-row.js';
 
@@ -59,7 +59,9 @@ export class OpenVolumes implements Volumes {
   }
 
   async acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume> {
-    const entry = await this.#entry(this.#follow(top), options.writable);
+    const name = options.writable ? this.#follow(top) : top;
+    const entry = await this.#entry(name, options.writable);
+    invariant(entry.chain.writable || !options.writable, `head ${top} was opened as a snapshot`);
     entry.users += 1;
     clearTimeout(entry.rest);
     return describeVolume(this.#options.tools, entry);
@@ -236,14 +238,9 @@ export class OpenVolumes implements Volumes {
     };
     const sealed = closed.filter(isSnapshot);
     for (const { from } of sealed) settleClosed(tools.files, from, false);
-    const open = switches.flatMap((change) => {
-      const entry = this.#byTop.get(change.from);
-      return entry === undefined ? [] : [{ ...change, entry, snapshot: isSnapshot(change) }];
-    });
-    for (const { entry } of open) {
-      entry.users += 1;
-      clearTimeout(entry.rest);
-    }
+    const open = await this.#openSwitches(switches, isSnapshot);
+    const bases = new Map(open.map(({ entry }) => [entry, entry.chain.base?.id]));
+    let moved = false;
     try {
       await switchOpenHeads(
         {
@@ -255,13 +252,37 @@ export class OpenVolumes implements Volumes {
         () => {
           commit();
           this.#rename(switches);
+          moved = true;
         },
         settle,
       );
       for (const { from } of sealed) settleClosed(tools.files, from, true);
     } finally {
-      for (const { entry } of open) this.release({ handle: entry.index });
+      for (const { entry, snapshot, base } of open) {
+        const dropped = moved ? bases.get(entry) : base?.spec.id;
+        if (!snapshot && dropped !== undefined) this.#releaseBase(dropped);
+        this.release({ handle: entry.index });
+      }
     }
+  }
+
+  /** The switches whose volume is open, which is kept from closing; restores hold the base they move to. */
+  async #openSwitches(
+    switches: readonly HeadSwitch[],
+    isSnapshot: (change: HeadSwitch) => boolean,
+  ): Promise<OpenSwitch[]> {
+    const open: OpenSwitch[] = [];
+    for (const change of switches) {
+      const entry = this.#byTop.get(change.from);
+      if (entry === undefined) continue;
+      entry.users += 1;
+      clearTimeout(entry.rest);
+      const snapshot = isSnapshot(change);
+      const bottom = walkChain(this.#options.tools.files, change.to).at(-1)!.below;
+      const base = !snapshot && bottom.kind === 'base' ? await this.#useBase(bottom.id) : undefined;
+      open.push({ ...change, entry, snapshot, base });
+    }
+    return open;
   }
 
   /** The instant at which heads move: inside all gates, right after the commit point. */

@@ -1,0 +1,88 @@
+/** An engine on a scratch store, all on the calling thread. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Base, BaseSpec } from '../../src/engine/base.js';
+import { copyVolume } from '../../src/engine/copy-volume.js';
+import type { Extent } from '../../src/engine/disk-image.js';
+import { LocalEngine } from '../../src/engine/local-engine.js';
+import { volumesOf } from '../../src/engine/thread.js';
+import type { Volume } from '../../src/engine/volume.js';
+
+/** A base in memory: zeroed 4 KiB blocks count as unallocated. */
+export class MemoryBase implements Base {
+  readonly bytes: Buffer;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+
+  get virtualSize(): number {
+    return this.bytes.length;
+  }
+
+  extentAt(offset: number, length: number, out: Extent): void {
+    const end = Math.min(offset + length, (Math.floor(offset / 4096) + 1) * 4096);
+    const block = this.bytes.subarray(end - (end % 4096 || 4096), end);
+    out.state = block.some((byte) => byte !== 0) ? 'data' : 'unallocated';
+    out.length = end - offset;
+  }
+
+  readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {
+    this.bytes.copy(target, targetOffset, offset, offset + length);
+  }
+
+  close(): void {}
+}
+
+export class ScratchEngine {
+  readonly folder = mkdtempSync(join(tmpdir(), 'layerdisk-engine-'));
+  readonly bases = new Map<string, Buffer>();
+  engine: LocalEngine;
+  volumeOf: (handle: number) => Volume;
+  readonly errors: unknown[] = [];
+
+  constructor() {
+    this.engine = this.#make();
+    this.volumeOf = volumesOf(this.engine.context);
+  }
+
+  #make(): LocalEngine {
+    const openBase = (spec: BaseSpec): Base => new MemoryBase(this.bases.get(spec.id)!);
+    const engine: LocalEngine = new LocalEngine({
+      store: this.folder,
+      threadCount: 1,
+      openBase,
+      resolveBase: async (id) => {
+        const virtualSize = this.bases.get(id)!.length;
+        return { id, images: [], virtualSize, allocatedSize: 0 };
+      },
+      publishBase: () => {},
+      runCopy: async ({ source, target, onProgress, signal }) =>
+        copyVolume(
+          engine.context,
+          { source, target },
+          { onProgress, cancelled: () => signal?.aborted === true },
+        ),
+      onError: (_what, error) => this.errors.push(error),
+    });
+    return engine;
+  }
+
+  /** The process dies: what is in memory is gone, the page cache is not. */
+  crash(): void {
+    this.engine = this.#make();
+    this.volumeOf = volumesOf(this.engine.context);
+  }
+
+  /** An orderly end and a new start. */
+  async reopen(): Promise<void> {
+    await this.engine.volumes.closeAll();
+    this.crash();
+  }
+
+  async close(): Promise<void> {
+    await this.engine.volumes.closeAll();
+    rmSync(this.folder, { recursive: true });
+  }
+}
