@@ -29,6 +29,11 @@ export interface Deltas {
   create(spec: DeltaSpec): Promise<DeltaId>;
   /** @throws DiskError `not-found` or `damaged`, naming the delta. */
   describe(id: DeltaId): DeltaInfo;
+  /**
+   * Deletes deltas that the caller made and that no manifest ever named: work that failed or was cancelled.
+   * Ids that are gone already are skipped.
+   */
+  discard(ids: readonly DeltaId[]): Promise<void>;
   /** Every delta in the store, referenced or not. */
   list(): Promise<DeltaId[]>;
   /** Deltas and leftovers of interrupted work that are not in `referenced` go to the trash; answers what went, and bytes. */
