@@ -74,6 +74,8 @@ export interface VmSummary {
   readonly size: number;
   readonly snapshots: number;
   readonly created: string;
+  /** Why the VM can't be used; all numbers are 0 then. */
+  readonly problem?: string;
 }
 
 export interface SnapshotView {

@@ -29,6 +29,11 @@ export interface Deltas {
   create(spec: DeltaSpec): Promise<DeltaId>;
   /** @throws DiskError `not-found` or `damaged`, naming the delta. */
   describe(id: DeltaId): DeltaInfo;
+  /**
+   * Deletes deltas that the caller made and that no manifest ever named: work that failed or was cancelled.
+   * Ids that are gone already are skipped.
+   */
+  discard(ids: readonly DeltaId[]): Promise<void>;
   /** Every delta in the store, referenced or not. */
   list(): Promise<DeltaId[]>;
   /** Removes a delta that `create` made and that no manifest came to name. */

@@ -1,0 +1,227 @@
+/** The methods of the control protocol that are about VMs and snapshots. */
+import { isAbsolute, join } from 'node:path';
+import { DiskError } from '../../common/errors.js';
+import type {
+  CallContext,
+  Handlers,
+  HardwareChange,
+  Params,
+  SnapshotView,
+  Target,
+  TreeNode,
+} from '../../control/protocol.js';
+import type { Work } from '../../vm/context.js';
+import { exposedPath } from '../../vm/exposure.js';
+import type { HardwareRequest } from '../../vm/hardware.js';
+import type { SnapshotRecord } from '../../vm/manifest.js';
+import { findSnapshot } from '../../vm/snapshot-tree.js';
+import {
+  clonesBySnapshot,
+  summarize,
+  summarizeDamaged,
+  type ViewSources,
+  viewSnapshot,
+  viewTree,
+  viewVm,
+} from './vm-views.js';
+
+/** Methods that this file answers for. */
+export type VmMethod =
+  | 'create'
+  | 'import'
+  | 'list'
+  | 'info'
+  | 'tree'
+  | 'rename'
+  | 'delete'
+  | 'set'
+  | 'path'
+  | 'base.accept'
+  | 'snapshot.take'
+  | 'snapshot.list'
+  | 'snapshot.delete'
+  | 'snapshot.rename'
+  | 'snapshot.restore'
+  | 'clone'
+  | 'gc';
+
+/** The shapes of parameters are checked by the control server; what they mean is checked here and below. */
+export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
+  const { service } = sources;
+  return {
+    ...snapshotHandlers(sources),
+    async create({ vm, disks, ...change }) {
+      await service.create(vm, disks, hardwareOf(change));
+      return viewVm(sources, vm);
+    },
+    async import(params, context) {
+      await importFiles(sources, params, context);
+      return viewVm(sources, params.vm);
+    },
+    async list() {
+      const all = [...service.list().map(summarize), ...service.damaged().map(summarizeDamaged)];
+      return all.sort((a, b) => (a.name < b.name ? -1 : 1));
+    },
+    async info({ vm }) {
+      return viewVm(sources, vm);
+    },
+    async tree({ vm }) {
+      return viewTrees(sources, vm);
+    },
+    async rename({ vm, name }) {
+      await service.rename(vm, name);
+      return viewVm(sources, name);
+    },
+    async delete({ vm }) {
+      return { kept: await service.delete(vm) };
+    },
+    async set({ vm, ...change }) {
+      await service.setHardware(vm, hardwareOf(change));
+      return viewVm(sources, vm);
+    },
+    async path(target) {
+      return { path: resolveTarget(sources, target).path };
+    },
+    async 'base.accept'({ vm }) {
+      return { accepted: await service.acceptBases(vm) };
+    },
+    async clone(params, context) {
+      const { vm, snapshot, disk, name, mode, mac, ...change } = params;
+      if (disk !== undefined) {
+        throw new DiskError('usage', `a clone has all disks of "${vm}", not "${disk}" alone`, {
+          hint: 'leave the disk out',
+        });
+      }
+      const request = {
+        vm,
+        name,
+        mode,
+        hardware: hardwareOf(change),
+        ...(snapshot === undefined ? {} : { snapshot }),
+        ...(mac === undefined ? {} : { mac }),
+      };
+      const { tookSnapshot } = await service.clone(request, workOf(`copying ${vm}`, context));
+      const view = viewVm(sources, name);
+      return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
+    },
+    async gc({ dryRun = false }) {
+      return { dryRun, ...(await service.collectGarbage(dryRun)) };
+    },
+  };
+}
+
+type SnapshotMethod = Extract<VmMethod, `snapshot.${string}`>;
+
+function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> {
+  const { service } = sources;
+  const view = (vm: string, record: SnapshotRecord): SnapshotView => {
+    const tree = service.read(vm);
+    // Renamed or deleted by somebody else since: shown as it was when this request ended.
+    const now = tree.snapshots.find((each) => each.id === record.id) ?? record;
+    return viewSnapshot(sources, vm, tree, now);
+  };
+  return {
+    async 'snapshot.take'({ vm, snapshot, message }) {
+      const request = { name: snapshot, ...(message === undefined ? {} : { message }) };
+      return view(vm, await service.takeSnapshot(vm, request));
+    },
+    async 'snapshot.list'({ vm }) {
+      const tree = service.read(vm);
+      return tree.snapshots.map((each) => viewSnapshot(sources, vm, tree, each));
+    },
+    async 'snapshot.delete'({ vm, snapshot }) {
+      await service.deleteSnapshot(vm, snapshot);
+      return {};
+    },
+    async 'snapshot.rename'({ vm, snapshot, name }) {
+      return view(vm, await service.renameSnapshot(vm, snapshot, name));
+    },
+    async 'snapshot.restore'({ vm, ...request }) {
+      const { restored, saved } = await service.restoreSnapshot(vm, request);
+      return {
+        restored: view(vm, restored),
+        ...(saved === undefined ? {} : { saved: view(vm, saved) }),
+      };
+    },
+  };
+}
+
+/** An exposed file that a request names. */
+export interface ResolvedTarget {
+  readonly vm: string;
+  readonly snapshot: string | undefined;
+  readonly disk: string;
+  /** Absolute, below the mount point. */
+  readonly path: string;
+}
+
+/**
+ * Finds the file that is meant: the disk may be left out when there is one, or one named `disk0`.
+ * @throws DiskError `not-found`, or `usage` when it isn't clear which disk.
+ */
+export function resolveTarget(
+  { service, mountpoint }: Pick<ViewSources, 'service' | 'mountpoint'>,
+  { vm, snapshot, disk }: Target,
+): ResolvedTarget {
+  const manifest = service.read(vm);
+  const named = snapshot === undefined ? undefined : findSnapshot(vm, manifest, snapshot);
+  const names = (named ?? manifest).disks.map((each) => each.name);
+  const owner = snapshot === undefined ? vm : `${vm}@${snapshot}`;
+  const found = disk ?? (names.length === 1 ? names[0] : names.find((name) => name === 'disk0'));
+  if (found === undefined) {
+    throw new DiskError('usage', `"${owner}" has ${names.length} disks: ${names.join(', ')}`, {
+      hint: 'say which one: --disk NAME',
+    });
+  }
+  if (!names.includes(found)) {
+    throw new DiskError('not-found', `"${owner}" has no disk "${found}"`, {
+      hint: `it has: ${names.join(', ')}`,
+    });
+  }
+  return { vm, snapshot, disk: found, path: join(mountpoint, exposedPath(vm, snapshot, found)) };
+}
+
+async function importFiles(
+  { service }: ViewSources,
+  params: Params<'import'>,
+  context: CallContext,
+): Promise<void> {
+  const { files, vm, format = 'auto', copy = false, allowFolders, parent, ...change } = params;
+  for (const path of [
+    ...files,
+    ...(allowFolders ?? []),
+    ...(parent === undefined ? [] : [parent]),
+  ]) {
+    if (isAbsolute(path)) continue;
+    throw new DiskError('usage', `${path} is no absolute path`, {
+      hint: 'the daemon does not know the folder you are in',
+    });
+  }
+  const images = files.map((path) => ({
+    path,
+    format,
+    ...(allowFolders === undefined ? {} : { allowFolders }),
+    ...(parent === undefined ? {} : { parent }),
+  }));
+  const options = { copy, hardware: hardwareOf(change) };
+  await service.importImages(vm, images, options, workOf(`importing ${vm}`, context));
+}
+
+function viewTrees({ service }: ViewSources, vm: string | undefined): TreeNode[] {
+  const entries = service.list();
+  const clones = clonesBySnapshot(entries);
+  if (vm !== undefined) return [viewTree(vm, service.read(vm), clones)];
+  return entries.map((entry) => viewTree(entry.name, service.readOnce(entry), clones));
+}
+
+function hardwareOf({ vcpus, memory, nics }: HardwareChange): HardwareRequest {
+  return {
+    ...(vcpus === undefined ? {} : { vcpus }),
+    ...(memory === undefined ? {} : { memory }),
+    ...(nics === undefined ? {} : { nics }),
+  };
+}
+
+function workOf(what: string, { signal, progress }: CallContext): Work {
+  return { signal, onProgress: (done, total) => progress(what, done, total) };
+}

@@ -1,0 +1,160 @@
+/** VMs as the control protocol shows them. */
+import { join } from 'node:path';
+import type {
+  BaseImageView,
+  DiskView,
+  SnapshotView,
+  TreeNode,
+  VmSummary,
+  VmView,
+} from '../../control/protocol.js';
+import type { DeltaId } from '../../engine/delta-id.js';
+import { exposedPath } from '../../vm/exposure.js';
+import type { DiskRecord, Manifest, SnapshotRecord } from '../../vm/manifest.js';
+import { childrenOf, snapshotById } from '../../vm/snapshot-tree.js';
+import type { DamagedVm, VmEntry } from '../../vm/vm-catalog.js';
+import type { VmService } from '../../vm/vm-service.js';
+
+/** What views need besides the manifests. */
+export interface ViewSources {
+  readonly service: VmService;
+  /** Absolute. */
+  readonly mountpoint: string;
+  /** Whether somebody has this chain open. */
+  readonly isOpen: (top: DeltaId) => boolean;
+  /** Bytes that this delta alone takes on the host. */
+  readonly storedSize: (id: DeltaId) => number;
+}
+
+export function summarize(entry: VmEntry): VmSummary {
+  const { name, facts } = entry;
+  return {
+    name,
+    vcpus: facts.vcpus,
+    memory: facts.memory,
+    nics: facts.nicCount,
+    disks: facts.diskCount,
+    size: facts.size,
+    snapshots: facts.snapshotCount,
+    created: facts.created,
+  };
+}
+
+/** A VM of which nothing but its name and what is wrong with it is known. */
+export function summarizeDamaged({ name, problem }: DamagedVm): VmSummary {
+  const nothing = { vcpus: 0, memory: 0, nics: 0, disks: 0, size: 0, snapshots: 0 };
+  return { name, ...nothing, created: new Date(0).toISOString(), problem: problem.message };
+}
+
+export function viewVm(sources: ViewSources, name: string): VmView {
+  const manifest = sources.service.read(name);
+  const { id, created, vcpus, memory, nics, disks, snapshots, origin } = manifest;
+  return {
+    name,
+    id,
+    created,
+    vcpus,
+    memory,
+    nics,
+    disks: disks.map((disk) => viewDisk(sources, name, disk)),
+    snapshots: snapshots.map((each) => viewSnapshot(sources, name, manifest, each)),
+    ...(origin === undefined ? {} : { origin: nameOrigin(sources, origin) }),
+  };
+}
+
+export function viewSnapshot(
+  { mountpoint }: ViewSources,
+  vm: string,
+  tree: Manifest,
+  snapshot: SnapshotRecord,
+): SnapshotView {
+  const { name, created, message, consistency, vcpus, memory } = snapshot;
+  const parent = snapshotById(tree, snapshot.parent);
+  return {
+    name,
+    created,
+    ...(message === undefined ? {} : { message }),
+    ...(parent === undefined ? {} : { parent: parent.name }),
+    current: tree.current === snapshot.id,
+    vcpus,
+    memory,
+    consistency,
+    disks: snapshot.disks.map((disk) => ({
+      name: disk.name,
+      size: disk.size,
+      path: join(mountpoint, exposedPath(vm, name, disk.name)),
+    })),
+  };
+}
+
+/**
+ * A VM's snapshots as a tree, the present state among them.
+ * @param clones names of linked clones by the id of the snapshot they were made from.
+ */
+export function viewTree(
+  name: string,
+  manifest: Manifest,
+  clones: ReadonlyMap<string, readonly string[]>,
+): TreeNode {
+  const present: TreeNode = { kind: 'current', name: 'current', children: [] };
+  const under = (id: string | null): TreeNode[] => {
+    const nodes = childrenOf(manifest, id).map((snapshot) => viewNode(snapshot));
+    return manifest.current === id ? [...nodes, present] : nodes;
+  };
+  const viewNode = (snapshot: SnapshotRecord): TreeNode => {
+    const { id, created, message } = snapshot;
+    const standing = clones.get(id);
+    return {
+      kind: 'snapshot',
+      name: snapshot.name,
+      created,
+      ...(message === undefined ? {} : { message }),
+      ...(standing === undefined ? {} : { clones: standing }),
+      children: under(id),
+    };
+  };
+  return { kind: 'vm', name, created: manifest.created, children: under(null) };
+}
+
+/** Names of linked clones by the id of the snapshot they were made from. */
+export function clonesBySnapshot(entries: readonly VmEntry[]): Map<string, string[]> {
+  const clones = new Map<string, string[]>();
+  for (const { name, facts } of entries) {
+    if (facts.origin === undefined) continue;
+    const { snapshotId } = facts.origin;
+    const known = clones.get(snapshotId);
+    if (known === undefined) clones.set(snapshotId, [name]);
+    else known.push(name);
+  }
+  return clones;
+}
+
+function viewDisk(sources: ViewSources, vm: string, disk: DiskRecord): DiskView {
+  const { service, mountpoint } = sources;
+  const { name, size, allocation, head } = disk;
+  const { depth, bytes, base } = service.chainFacts(head);
+  return {
+    name,
+    size,
+    allocation,
+    headBytes: sources.storedSize(head),
+    chainBytes: bytes,
+    depth,
+    ...(base === undefined ? {} : { base: viewBase(service, base) }),
+    path: join(mountpoint, exposedPath(vm, undefined, name)),
+    open: sources.isOpen(head),
+  };
+}
+
+function viewBase(service: VmService, id: string): BaseImageView {
+  const { request, virtualSize } = service.readBase(id);
+  return { path: request.path, format: request.format, virtualSize };
+}
+
+/** `VM@SNAPSHOT` by today's names; the names at cloning time where one is gone. */
+function nameOrigin({ service }: ViewSources, origin: NonNullable<Manifest['origin']>): string {
+  const entry = service.findById(origin.vmId);
+  if (entry === undefined) return `${origin.vm}@${origin.snapshot}`;
+  const snapshot = snapshotById(service.read(entry.name), origin.snapshotId);
+  return `${entry.name}@${snapshot?.name ?? origin.snapshot}`;
+}

@@ -1,0 +1,175 @@
+/** Replacing a small file as a whole: write a temporary one, fsync it, rename, fsync the folder. */
+import { randomBytes } from 'node:crypto';
+import { closeSync, fsyncSync, openSync, renameSync } from 'node:fs';
+import { open, unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { DiskError, errnoName } from '../common/errors.js';
+
+/**
+ * The calls that make a change durable. Each is told which step of which operation it is, as
+ * `<what>.<step>`, so that tests can make exactly that one fail.
+ */
+export interface DurableFiles {
+  /** Makes a new file of mode 0600 with this content, flushed to the disk. */
+  writeNew(path: string, content: string, step: string): Promise<void>;
+  /** Synchronous, so that a caller can make it the one instant of a change. */
+  rename(from: string, to: string, step: string): void;
+  /** Makes renames, creations and removals in a folder durable. */
+  syncFolder(path: string, step: string): Promise<void>;
+  /** The same for callers that must not let anything else happen before it is done. */
+  syncFolderNow(path: string, step: string): void;
+  /** Removes a file; one that is not there is no error. */
+  remove(path: string, step: string): Promise<void>;
+}
+
+/** The host's own files. */
+export const hostFiles: DurableFiles = {
+  async writeNew(path, content) {
+    const file = await open(path, 'wx', 0o600);
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  },
+  rename(from, to) {
+    renameSync(from, to);
+  },
+  async syncFolder(path) {
+    const folder = await open(path, 'r');
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  },
+  syncFolderNow(path) {
+    const fd = openSync(path, 'r');
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  },
+  async remove(path) {
+    try {
+      await unlink(path);
+    } catch (error) {
+      if (errnoName(error) !== 'ENOENT') throw error;
+    }
+  },
+};
+
+/** A new content that lies beside the file, durable, waiting to take its place. */
+export interface PendingFile {
+  /** The one instant of the change: a rename. If it throws, nothing has changed. */
+  commit(): void;
+  /** Makes the commit survive a power cut. @throws DiskError `failed`; the change stands all the same. */
+  settle(): Promise<void>;
+  /** Does the work of `settle` at once, but leaves it to `settle` to throw what went wrong. */
+  settleNow(): void;
+  /** Instead of `commit`: removes the new content again. */
+  abandon(): Promise<void>;
+}
+
+const TEMPORARY = /^\..*\.tmp-[0-9a-f]{12}$/;
+
+/** Whether a file name is that of a replacement that was cut short (to be removed at start-up). */
+export function isTemporaryName(name: string): boolean {
+  return TEMPORARY.test(name);
+}
+
+/**
+ * Writes `content` beside `path`, durably, to replace or create it by `commit`.
+ * @param what starts the names of the steps: `<what>.write`, `.rename`, `.sync-folder`, `.abandon`.
+ * @throws DiskError `failed` with the host's errno; nothing is left behind then.
+ */
+export async function prepareFile(
+  files: DurableFiles,
+  path: string,
+  content: string,
+  what: string,
+): Promise<PendingFile> {
+  const folder = dirname(path);
+  const temporary = join(folder, `.${basename(path)}.tmp-${randomBytes(6).toString('hex')}`);
+  const abandon = () => files.remove(temporary, `${what}.abandon`);
+  try {
+    await files.writeNew(temporary, content, `${what}.write`);
+  } catch (error) {
+    // The first error is the one to report; a leftover is removed at the next start.
+    await abandon().catch(() => undefined);
+    throw writeError(path, error);
+  }
+  let settled: { readonly error: unknown } | undefined;
+  return {
+    commit() {
+      try {
+        files.rename(temporary, path, `${what}.rename`);
+      } catch (error) {
+        throw writeError(path, error);
+      }
+    },
+    async settle() {
+      try {
+        if (settled === undefined) await files.syncFolder(folder, `${what}.sync-folder`);
+        else if (settled.error !== undefined) throw settled.error;
+      } catch (error) {
+        throw unsettledError(path, error);
+      }
+    },
+    settleNow() {
+      try {
+        files.syncFolderNow(folder, `${what}.sync-folder`);
+        settled = { error: undefined };
+      } catch (error) {
+        settled = { error };
+      }
+    },
+    abandon,
+  };
+}
+
+/** `prepareFile`, `commit` and `settle` in one. */
+export async function replaceFile(
+  files: DurableFiles,
+  path: string,
+  content: string,
+  what: string,
+): Promise<void> {
+  const pending = await prepareFile(files, path, content, what);
+  try {
+    pending.commit();
+  } catch (error) {
+    // The first error is the one to report; a leftover is removed at the next start.
+    await pending.abandon().catch(() => undefined);
+    throw error;
+  }
+  await pending.settle();
+}
+
+/** The error for a file that could not be written; the old content is still there. */
+export function writeError(path: string, error: unknown): DiskError {
+  const errno = errnoName(error) ?? 'EIO';
+  const hint =
+    errno === 'ENOSPC' || errno === 'EDQUOT' ? 'free some space there and try again' : '';
+  return new DiskError('failed', `cannot write ${path} (${errno})`, {
+    errno,
+    cause: error,
+    ...(hint === '' ? {} : { hint }),
+  });
+}
+
+/** The error for a change that is made, but may be undone by a power cut. */
+export function unsettledError(path: string, error: unknown): DiskError {
+  const errno = errnoName(error) ?? 'EIO';
+  return new DiskError(
+    'failed',
+    `${path} is changed, but the host cannot make it durable (${errno})`,
+    {
+      errno,
+      cause: error,
+      hint: 'check the host disk that the store lies on',
+    },
+  );
+}

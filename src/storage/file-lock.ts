@@ -1,0 +1,75 @@
+/** A lock file that one process holds as long as it lives, and that says which one. */
+import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import koffi from 'koffi';
+import { DiskError, errnoName } from '../common/errors.js';
+
+/** flock(2) operations (sys/file.h). */
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/**
+ * Held by flock(2): the kernel drops it when the process dies, so a lock file that was left behind
+ * locks nothing. The file itself is never removed: that would let two processes lock two files.
+ */
+export class FileLock {
+  readonly #fd: number;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /**
+   * @param what names the locked thing in the error.
+   * @throws DiskError `busy` naming the process that holds it; `failed` or `not-permitted` when the file
+   * can't be made.
+   */
+  static acquire(path: string, what: string): FileLock {
+    let fd: number;
+    try {
+      fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    } catch (error) {
+      const errno = errnoName(error) ?? 'EIO';
+      const code = errno === 'EACCES' || errno === 'EROFS' ? 'not-permitted' : 'failed';
+      throw new DiskError(code, `cannot open the lock file ${path} (${errno})`, { errno });
+    }
+    try {
+      lock(fd, path, what);
+      ftruncateSync(fd, 0);
+      const holder = { pid: process.pid, started: new Date().toISOString() };
+      writeSync(fd, `${JSON.stringify(holder)}\n`, 0);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+    return new FileLock(fd);
+  }
+
+  release(): void {
+    closeSync(this.#fd);
+  }
+}
+
+function lock(fd: number, path: string, what: string): void {
+  const flock = koffi.load('libc.so.6').func('int flock(int fd, int operation)');
+  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return;
+  const errno = koffi.errno();
+  if (errno !== koffi.os.errno.EAGAIN) {
+    throw new DiskError('failed', `cannot lock ${path} (errno ${errno})`);
+  }
+  throw new DiskError('busy', `${what} is in use by ${holderOf(path)}`, {
+    hint: 'stop that one first: layerdisk daemon stop',
+  });
+}
+
+/** `process 123 (since ...)`, as the lock file says; for people, not for decisions. */
+function holderOf(path: string): string {
+  try {
+    const holder: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    if (typeof holder === 'object' && holder !== null && 'pid' in holder && 'started' in holder) {
+      return `process ${String(holder.pid)} (since ${String(holder.started)})`;
+    }
+  } catch {
+    // The other process may be writing it just now; that it holds the lock is what counts.
+  }
+  return 'another process';
+}

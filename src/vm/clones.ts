@@ -1,0 +1,243 @@
+/** Clones: linked ones share the deltas of a snapshot, full ones are copies that stand alone. */
+import { randomUUID } from 'node:crypto';
+import { DiskError } from '../common/errors.js';
+import type { DeltaId } from '../engine/delta-id.js';
+import { type VmContext, type Work, withNewName, withVm } from './context.js';
+import { changeHardware, cloneNics, type HardwareRequest, type MacPolicy } from './hardware.js';
+import {
+  type DiskRecord,
+  type Hardware,
+  type Manifest,
+  NODE,
+  type OriginRecord,
+  type SnapshotRecord,
+} from './manifest.js';
+import { checkName } from './names.js';
+import { Preparation } from './preparation.js';
+import { findSnapshot, freeSnapshotName, withoutSnapshot } from './snapshot-tree.js';
+import { sealLocked, takeLocked } from './snapshots.js';
+import type { VmEntry } from './vm-catalog.js';
+
+export interface CloneRequest {
+  readonly vm: string;
+  /** Default: the present state. */
+  readonly snapshot?: string;
+  readonly name: string;
+  readonly mode: 'linked' | 'full';
+  readonly mac?: MacPolicy;
+  readonly hardware: HardwareRequest;
+}
+
+export interface CloneOutcome {
+  /** The snapshot that a linked clone of the present state needed and so took. */
+  readonly tookSnapshot: string | undefined;
+}
+
+/** A disk as a clone finds it: `top` is sealed. */
+interface SourceDisk {
+  readonly name: string;
+  readonly size: number;
+  readonly allocation: DiskRecord['allocation'];
+  readonly top: DeltaId;
+}
+
+/**
+ * Makes a new VM from a snapshot or the present state of another one.
+ * @throws DiskError `exists`, `not-found`, `usage`, `interrupted`.
+ */
+export async function cloneVm(
+  context: VmContext,
+  request: CloneRequest,
+  work: Work,
+): Promise<CloneOutcome> {
+  checkName('VM', request.name);
+  const outcome = await withNewName(context, request.name, () =>
+    Preparation.run(context, (preparation) =>
+      request.mode === 'linked'
+        ? cloneLinked(context, preparation, request)
+        : cloneFull(context, preparation, request, work),
+    ),
+  );
+  context.hooks.namesChanged(request.name);
+  if (outcome.tookSnapshot !== undefined) context.hooks.namesChanged(request.vm);
+  return outcome;
+}
+
+/** The source stays locked until the end, so that its snapshot can't go away in between. */
+function cloneLinked(
+  context: VmContext,
+  preparation: Preparation,
+  request: CloneRequest,
+): Promise<CloneOutcome> {
+  const { store, chains } = context;
+  return withVm(context, request.vm, async (entry) => {
+    const before = store.loadEntry(entry);
+    const named =
+      request.snapshot === undefined
+        ? undefined
+        : findSnapshot(entry.name, before, request.snapshot);
+    const hardware = cloneHardware(preparation, request, named ?? before);
+    const record =
+      named ??
+      (await takeLocked(context, entry, {
+        name: freeSnapshotName(before, `clone-${request.name}`),
+        message: `taken for the linked clone ${request.name}`,
+      }));
+    try {
+      for (const disk of record.disks) {
+        chains.checkRoom(disk.delta, `${entry.name}@${record.name}/${disk.name}`);
+      }
+      const disks = await createDisks(preparation, record.disks, (disk) => ({
+        below: { kind: 'delta', id: disk.delta },
+        virtualSize: disk.size,
+        allocation: 'dynamic',
+      }));
+      const origin = originOf(entry, before, record);
+      const manifest = newManifest(context, hardware, disks, origin);
+      await preparation.commit(await store.prepareNew(request.name, manifest));
+    } catch (error) {
+      if (named === undefined) await forgetSnapshot(context, entry, record);
+      throw error;
+    }
+    return { tookSnapshot: named === undefined ? record.name : undefined };
+  });
+}
+
+/** Takes back the snapshot of a clone that came to nothing. */
+async function forgetSnapshot(
+  { store }: VmContext,
+  entry: VmEntry,
+  { id }: SnapshotRecord,
+): Promise<void> {
+  try {
+    await store.change(entry, withoutSnapshot(store.loadEntry(entry), id));
+  } catch {
+    // The clone's own error is the one to report; a snapshot too many does no harm and can be deleted.
+  }
+}
+
+/** The source is locked only for the instant that is copied; its sealed deltas are pinned meanwhile. */
+async function cloneFull(
+  context: VmContext,
+  preparation: Preparation,
+  request: CloneRequest,
+  work: Work,
+): Promise<CloneOutcome> {
+  const { sources, hardware } = await withVm(context, request.vm, async (entry) => {
+    const before = context.store.loadEntry(entry);
+    const named =
+      request.snapshot === undefined
+        ? undefined
+        : findSnapshot(entry.name, before, request.snapshot);
+    const settings = cloneHardware(preparation, request, named ?? before);
+    const disks = sourceDisks(named, before);
+    preparation.pin(...disks.map((disk) => disk.top));
+    if (named === undefined) await sealLocked(context, entry);
+    return { sources: disks, hardware: settings };
+  });
+  const disks = await createDisks(preparation, sources, (disk) => ({
+    below: { kind: 'none' },
+    virtualSize: disk.size,
+    allocation: disk.allocation,
+  }));
+  await copyDisks(
+    context,
+    sources.map((disk, index) => ({ source: disk.top, target: disks[index]?.head ?? '' })),
+    work,
+  );
+  const manifest = newManifest(context, hardware, disks, undefined);
+  await preparation.commit(await context.store.prepareNew(request.name, manifest));
+  return { tookSnapshot: undefined };
+}
+
+function sourceDisks(named: SnapshotRecord | undefined, present: Manifest): SourceDisk[] {
+  if (named !== undefined) return named.disks.map((disk) => ({ ...disk, top: disk.delta }));
+  return present.disks.map((disk) => ({ ...disk, top: disk.head }));
+}
+
+/**
+ * Copies whole chains, one after the other, and reports them as one piece of work.
+ * @throws DiskError `interrupted` when cancelled.
+ */
+export async function copyDisks(
+  { engine, chains }: VmContext,
+  copies: readonly { readonly source: DeltaId; readonly target: DeltaId }[],
+  work: Work,
+): Promise<void> {
+  const done = copies.map(() => 0);
+  // An estimate until the copy itself knows.
+  const totals = copies.map(({ source }) => chains.facts(source).bytes);
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  for (const [index, { source, target }] of copies.entries()) {
+    checkNotCancelled(work);
+    await engine.volumes.copy(source, target, {
+      ...(work.signal === undefined ? {} : { signal: work.signal }),
+      onProgress: ({ doneBytes, totalBytes }) => {
+        done[index] = doneBytes;
+        totals[index] = totalBytes;
+        work.onProgress?.(sum(done), sum(totals));
+      },
+    });
+  }
+  checkNotCancelled(work);
+}
+
+export function checkNotCancelled({ signal }: Work): void {
+  if (signal?.aborted) throw new DiskError('interrupted', 'cancelled; nothing was changed');
+}
+
+/** New heads for copies of these disks, with nodes from the first on. */
+async function createDisks<T extends Omit<DiskRecord, 'node' | 'head'>>(
+  preparation: Preparation,
+  sources: readonly T[],
+  specOf: (source: T) => Parameters<Preparation['createDelta']>[0],
+): Promise<DiskRecord[]> {
+  const disks: DiskRecord[] = [];
+  for (const [index, source] of sources.entries()) {
+    const { name, size, allocation } = source;
+    const head = await preparation.createDelta(specOf(source));
+    disks.push({ name, node: NODE.first + index, size, allocation, head });
+  }
+  return disks;
+}
+
+/** The manifest of a VM that comes into being; `disks` have the first nodes. */
+export function newManifest(
+  { store }: VmContext,
+  hardware: Hardware,
+  disks: readonly DiskRecord[],
+  origin: OriginRecord | undefined,
+): Manifest {
+  return {
+    version: 1,
+    id: randomUUID(),
+    number: store.catalog.takeNumber(),
+    created: new Date().toISOString(),
+    ...hardware,
+    disks,
+    snapshots: [],
+    current: null,
+    nextNode: NODE.first + disks.length,
+    ...(origin === undefined ? {} : { origin }),
+  };
+}
+
+function originOf(entry: VmEntry, source: Manifest, snapshot: SnapshotRecord): OriginRecord {
+  return {
+    vm: entry.name,
+    vmId: entry.id,
+    snapshot: snapshot.name,
+    snapshotId: snapshot.id,
+    lineage: [...(source.origin?.lineage ?? []), entry.id],
+  };
+}
+
+function cloneHardware(
+  preparation: Preparation,
+  request: CloneRequest,
+  source: Hardware,
+): Hardware {
+  const nics = cloneNics(source.nics, request.mac ?? 'new', preparation.macs);
+  const { vcpus, memory } = source;
+  return changeHardware(request.hardware, preparation.macs, { vcpus, memory, nics });
+}

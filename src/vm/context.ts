@@ -1,0 +1,79 @@
+/** What the operations on VMs work with: one of each per store. */
+import { DiskError } from '../common/errors.js';
+import type { Engine } from '../engine/engine.js';
+import type { BaseRecords } from './base-records.js';
+import type { Chains } from './chains.js';
+import type { DeltaPins } from './delta-pins.js';
+import type { MacPool } from './hardware.js';
+import type { Exposed, VmHooks } from './hooks.js';
+import type { VmEntry } from './vm-catalog.js';
+import type { VmStore } from './vm-store.js';
+
+export interface VmContext {
+  readonly store: VmStore;
+  readonly engine: Engine;
+  readonly hooks: VmHooks;
+  readonly bases: BaseRecords;
+  readonly chains: Chains;
+  readonly pins: DeltaPins;
+  readonly macs: MacPool;
+  /** Says that something may have become garbage. */
+  readonly onGarbage: () => void;
+}
+
+/** Progress of a long operation, and how it is cancelled. */
+export interface Work {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
+}
+
+/**
+ * Runs `task` as the only one that changes this VM.
+ * @throws DiskError `not-found` or `damaged` when there is no such VM (any more).
+ */
+export async function withVm<T>(
+  { store }: VmContext,
+  name: string,
+  task: (entry: VmEntry) => Promise<T>,
+): Promise<T> {
+  const entry = store.catalog.get(name);
+  return entry.mutex.run(async () => {
+    // While waiting it may have been renamed, deleted, or replaced by another one.
+    if (store.catalog.get(name) === entry) return task(entry);
+    throw new DiskError('not-found', `VM "${name}" was replaced by another one in the meantime`, {
+      hint: 'try again if you mean the new one',
+    });
+  });
+}
+
+/**
+ * Runs `task` while nobody else can make a VM of that name.
+ * @throws DiskError `exists`.
+ */
+export async function withNewName<T>(
+  { store }: VmContext,
+  name: string,
+  task: () => Promise<T>,
+): Promise<T> {
+  store.catalog.reserve(name);
+  try {
+    return await task();
+  } finally {
+    store.catalog.release(name);
+  }
+}
+
+/** @throws DiskError `busy` naming who has these files open and how to make it let go. */
+export async function refuseWhileHeld(
+  { hooks }: VmContext,
+  exposed: Exposed,
+  what: string,
+  isMatter: (holder: { readonly byPath: boolean }) => boolean = () => true,
+): Promise<void> {
+  const holder = (await hooks.holders(exposed)).find(isMatter);
+  if (holder === undefined) return;
+  throw new DiskError('busy', `cannot ${what}: ${holder.what}`, {
+    errno: 'EBUSY',
+    hint: holder.remedy ?? 'close it there first',
+  });
+}

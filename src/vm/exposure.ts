@@ -1,0 +1,137 @@
+/** What the mount point shows of the store: names, nodes and the deltas behind them. */
+import type { DeltaId } from '../engine/delta-id.js';
+import { type Manifest, NODE } from './manifest.js';
+import type { VmEntry } from './vm-catalog.js';
+import type { VmStore } from './vm-store.js';
+
+/** A disk's raw file. */
+export interface ExposedDisk {
+  /** The file's name: `<disk>.raw`. */
+  readonly fileName: string;
+  readonly node: number;
+  /** Bytes. */
+  readonly size: number;
+  /** The chain behind it: a head, or a sealed delta. */
+  readonly top: DeltaId;
+  readonly writable: boolean;
+}
+
+export interface ExposedSnapshot {
+  readonly name: string;
+  /** Of its folder. */
+  readonly node: number;
+  /** Milliseconds since the epoch. */
+  readonly created: number;
+  readonly disks: readonly ExposedDisk[];
+}
+
+/**
+ * One VM's folder: the disks, `snapshots/`, `vm.json`. Nodes are unique within the VM and never used for
+ * anything else; with the VM's number they make inode numbers that outlive the daemon.
+ */
+export interface ExposedVm {
+  readonly name: string;
+  /** Unique in the store, below 2^32. */
+  readonly number: number;
+  /** Milliseconds since the epoch. */
+  readonly created: number;
+  readonly nodes: {
+    readonly folder: number;
+    readonly snapshots: number;
+    readonly configuration: number;
+  };
+  readonly disks: readonly ExposedDisk[];
+  readonly snapshots: readonly ExposedSnapshot[];
+  /** The text of `vm.json`. */
+  readonly configuration: string;
+}
+
+/** Read-only and synchronous: an answer is the state at one instant. */
+export class Exposure {
+  readonly #store: VmStore;
+
+  constructor(store: VmStore) {
+    this.#store = store;
+  }
+
+  /** All VMs that can be shown, by name. */
+  list(): { readonly name: string; readonly number: number }[] {
+    return this.#store.catalog.list().map(({ name, number }) => ({ name, number }));
+  }
+
+  /** @returns undefined when there is no such VM. @throws DiskError `damaged`. */
+  find(name: string): ExposedVm | undefined {
+    const entry = this.#store.catalog.find(name);
+    return entry === undefined ? undefined : expose(entry, this.#store.loadEntry(entry));
+  }
+}
+
+function expose(entry: VmEntry, manifest: Manifest): ExposedVm {
+  return {
+    name: entry.name,
+    number: entry.number,
+    created: Date.parse(manifest.created),
+    nodes: { folder: NODE.vm, snapshots: NODE.snapshots, configuration: NODE.configuration },
+    disks: manifest.disks.map(({ name, node, size, head }) => ({
+      fileName: diskFileName(name),
+      node,
+      size,
+      top: head,
+      writable: true,
+    })),
+    snapshots: manifest.snapshots.map((snapshot) => ({
+      name: snapshot.name,
+      node: snapshot.node,
+      created: Date.parse(snapshot.created),
+      disks: snapshot.disks.map(({ name, node, size, delta }) => ({
+        fileName: diskFileName(name),
+        node,
+        size,
+        top: delta,
+        writable: false,
+      })),
+    })),
+    configuration: configurationOf(entry.name, manifest),
+  };
+}
+
+/** The name of a disk's raw file. */
+export function diskFileName(disk: string): string {
+  return `${disk}.raw`;
+}
+
+/** Path of an exposed file below the mount point. */
+export function exposedPath(vm: string, snapshot: string | undefined, disk: string): string {
+  const file = diskFileName(disk);
+  return snapshot === undefined ? `${vm}/${file}` : `${vm}/snapshots/${snapshot}/${file}`;
+}
+
+/** The configuration as users see it: names and hardware, nothing of the store's inside. */
+function configurationOf(name: string, manifest: Manifest): string {
+  const { id, created, vcpus, memory, nics, disks, snapshots, current, origin } = manifest;
+  const names = new Map(snapshots.map((snapshot) => [snapshot.id, snapshot.name]));
+  const shown = {
+    name,
+    id,
+    created,
+    vcpus,
+    memory,
+    nics,
+    disks: disks.map((disk) => ({
+      name: disk.name,
+      size: disk.size,
+      allocation: disk.allocation,
+      file: diskFileName(disk.name),
+    })),
+    snapshots: snapshots.map((snapshot) => ({
+      name: snapshot.name,
+      created: snapshot.created,
+      message: snapshot.message,
+      parent: snapshot.parent === null ? undefined : names.get(snapshot.parent),
+      current: snapshot.id === current,
+      consistency: snapshot.consistency,
+    })),
+    origin: origin === undefined ? undefined : `${origin.vm}@${origin.snapshot}`,
+  };
+  return `${JSON.stringify(shown, null, 2)}\n`;
+}

@@ -1,0 +1,124 @@
+/** Garbage: deltas and base records that no manifest reaches. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { DiskError } from '../common/errors.js';
+import { Mutex } from '../common/mutex.js';
+import type { DeltaId } from '../engine/delta-id.js';
+import type { VmContext } from './context.js';
+import { labelledDeltas } from './manifest.js';
+
+/** Manifests read between two turns of the event loop. */
+const BATCH = 64;
+/** Changes come in rows: one collection after the last of them. */
+const REST_MS = 2000;
+/** How long the background collection leaves things in the trash. */
+const TRASH_AGE_MS = 10 * 60 * 1000;
+
+export interface Collected {
+  /** Names of what is or would be removed, relative to the store. */
+  readonly files: readonly string[];
+  readonly bytes: number;
+}
+
+/**
+ * INVARIANT: nothing is removed while a manifest can't be read or a delta in use can't be described: what
+ * they refer to is unknown then.
+ */
+export class GarbageCollector {
+  readonly #context: VmContext;
+  readonly #onProblem: (error: unknown) => void;
+  readonly #mutex = new Mutex();
+  #timer: NodeJS.Timeout | undefined;
+  #stopped = false;
+
+  constructor(context: VmContext, onProblem: (error: unknown) => void) {
+    this.#context = context;
+    this.#onProblem = onProblem;
+  }
+
+  /** Collects in the background, soon. */
+  schedule(): void {
+    if (this.#stopped || this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#collect(false, Date.now() - TRASH_AGE_MS).catch(this.#onProblem);
+    }, REST_MS);
+    this.#timer.unref();
+  }
+
+  /** Starts no further collection and waits for the one under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#mutex.run(async () => undefined);
+  }
+
+  /**
+   * Collects now, and empties the trash; `dryRun` only tells what would go.
+   * @throws DiskError `damaged` while it can't be known what is in use.
+   */
+  collect(dryRun: boolean): Promise<Collected> {
+    return this.#collect(dryRun, Number.POSITIVE_INFINITY);
+  }
+
+  #collect(dryRun: boolean, trashBefore: number): Promise<Collected> {
+    const { store, pins } = this.#context;
+    return this.#mutex.run(async () => {
+      const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
+      const unreachable = await pins.deltas.watch((deltas) =>
+        pins.bases.watch((bases) => this.#sweep(dryRun, deltas, bases)),
+      );
+      if (!dryRun) await store.trash.empty(trashBefore);
+      return {
+        files: [...trashed.map((each) => `trash/${each.name}`), ...unreachable.files],
+        bytes: trashed.reduce((sum, each) => sum + each.bytes, unreachable.bytes),
+      };
+    });
+  }
+
+  async #sweep(
+    dryRun: boolean,
+    pinnedDeltas: ReadonlySet<DeltaId>,
+    pinnedBases: ReadonlySet<string>,
+  ): Promise<Collected> {
+    const { engine, chains, bases, pins, store } = this.#context;
+    const deltas = new Set<DeltaId>();
+    const baseIds = new Set<string>();
+    await this.#reachAll(deltas, baseIds);
+    return pins.making.exclusive(async () => {
+      for (const id of pinnedDeltas) {
+        try {
+          chains.reach([id], deltas, baseIds);
+        } catch (error) {
+          // Its operation failed in the meantime and took it away again.
+          if (!(error instanceof DiskError && error.code === 'not-found')) throw error;
+        }
+      }
+      const { files, bytes } = await engine.deltas.collect(deltas, dryRun);
+      const unused = bases.list().filter((id) => !baseIds.has(id) && !pinnedBases.has(id));
+      for (const id of unused) if (!dryRun) bases.remove(id);
+      if (unused.length > 0 && !dryRun) {
+        await store.files.syncFolder(store.layout.bases, 'base.sync-folder');
+      }
+      return { files: [...files, ...unused.map((id) => `bases/${id}.json`)], bytes };
+    });
+  }
+
+  /** Everything that manifests reach. */
+  async #reachAll(deltas: Set<DeltaId>, bases: Set<string>): Promise<void> {
+    const { store, chains } = this.#context;
+    const [damaged] = store.catalog.damaged();
+    if (damaged !== undefined) {
+      throw new DiskError(
+        'damaged',
+        `nothing is collected while the manifest of VM "${damaged.name}" can't be read`,
+        { hint: damaged.problem.message, cause: damaged.problem },
+      );
+    }
+    for (const [index, entry] of store.catalog.list().entries()) {
+      if (index % BATCH === BATCH - 1) await nextTurn();
+      // Deleted while this waited.
+      if (store.catalog.findById(entry.id) !== entry) continue;
+      chains.reach(labelledDeltas(store.readEntry(entry)), deltas, bases);
+    }
+  }
+}

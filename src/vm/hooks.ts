@@ -1,0 +1,31 @@
+/** What the VM side needs of the parts above it, which it does not know: transport and loop devices. */
+
+/** Which exposed files an operation is about to change under their users. */
+export type Exposed =
+  /** The read-write files. */
+  | { readonly vm: string; readonly part: 'heads' }
+  | { readonly vm: string; readonly part: 'snapshot'; readonly snapshot: string }
+  | { readonly vm: string; readonly part: 'all' };
+
+/** Someone who has an exposed file open. */
+export interface Holder {
+  /** In words, for an error: `/dev/loop3, mounted at /mnt/web`, `process 123 (qemu-system-x86)`. */
+  readonly what: string;
+  /** The command that makes it let go, where there is one. */
+  readonly remedy?: string;
+  /** A loop device knows its file by path: renaming is for these like removing. */
+  readonly byPath: boolean;
+}
+
+export interface VmHooks {
+  /**
+   * Brings what the host has cached above a VM's disks down to them, before a snapshot.
+   * @returns `consistent`, or `crash-consistent: <why>`.
+   */
+  flushExposed(vm: string): Promise<string>;
+  /** The contents of these nodes changed below the kernel's caches. Resolves when none is stale any more. */
+  contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void>;
+  holders(exposed: Exposed): Promise<readonly Holder[]>;
+  /** Names came or went: a VM was made, renamed, deleted, or its disks or snapshots changed. */
+  namesChanged(vm: string): void;
+}

@@ -1,0 +1,132 @@
+/** A change in the making: everything durable but unreachable first, then one commit, else nothing stays. */
+import { invariant } from '../common/assert.js';
+import type { DeltaId } from '../engine/delta-id.js';
+import type { DeltaSpec, HeadSwitch } from '../engine/engine.js';
+import type { PendingFile } from '../storage/atomic-write.js';
+import type { BaseRecord, BaseRequest, DescribedBase } from './base-records.js';
+import type { VmContext } from './context.js';
+import type { MacClaims } from './hardware.js';
+
+/**
+ * INVARIANT: until `commit` nothing that it made is named by a manifest, and all of it is pinned.
+ */
+export class Preparation {
+  /** For the NICs of this change. */
+  readonly macs: MacClaims;
+  readonly #context: VmContext;
+  readonly #pinnedDeltas: DeltaId[] = [];
+  readonly #pinnedBases: string[] = [];
+  /** Made here and to be removed: all of it after a failure, what `discardLater` says in any case. */
+  #deltas: DeltaId[] = [];
+  #bases: string[] = [];
+  #pending: PendingFile | undefined;
+  #committed = false;
+
+  private constructor(context: VmContext) {
+    this.#context = context;
+    this.macs = context.macs.claims();
+  }
+
+  /**
+   * Runs `work`, which is to end with `commit`. Whatever it made is removed when it throws before that.
+   */
+  static async run<T>(
+    context: VmContext,
+    work: (preparation: Preparation) => Promise<T>,
+  ): Promise<T> {
+    const preparation = new Preparation(context);
+    try {
+      return await work(preparation);
+    } finally {
+      await preparation.#end();
+    }
+  }
+
+  /** Keeps deltas that others made, and all below them, from being collected while this runs. */
+  pin(...ids: readonly DeltaId[]): void {
+    for (const id of ids) {
+      this.#context.pins.deltas.pin(id);
+      this.#pinnedDeltas.push(id);
+    }
+  }
+
+  async createDelta(spec: DeltaSpec): Promise<DeltaId> {
+    const { engine, pins, chains } = this.#context;
+    const id = await pins.making.shared(async () => {
+      const made = await engine.deltas.create(spec);
+      this.pin(made);
+      return made;
+    });
+    this.#deltas.push(id);
+    if (spec.below.kind === 'delta') chains.noteChild(spec.below.id, id);
+    return id;
+  }
+
+  async createBase(
+    vmId: string,
+    request: BaseRequest,
+    described: DescribedBase,
+  ): Promise<BaseRecord> {
+    const { bases, pins } = this.#context;
+    const record = await pins.making.shared(async () => {
+      const made = await bases.create(vmId, request, described);
+      pins.bases.pin(made.id);
+      this.#pinnedBases.push(made.id);
+      return made;
+    });
+    this.#bases.push(record.id);
+    return record;
+  }
+
+  /** The commit of a change that no open disk sees. */
+  async commit(pending: PendingFile): Promise<void> {
+    this.#pending = pending;
+    pending.commit();
+    this.#committed = true;
+    await pending.settle();
+  }
+
+  /** The commit of a change that moves heads: the manifest and the open disks change at one instant. */
+  async commitHeads(switches: readonly HeadSwitch[], pending: PendingFile): Promise<void> {
+    this.#pending = pending;
+    await this.#context.engine.volumes.switchHeads(switches, () => {
+      invariant(!this.#committed, 'a change is committed once');
+      pending.commit();
+      this.#committed = true;
+      // A guest's flush to the new head promises to survive a power cut: so must the manifest that names it.
+      pending.settleNow();
+    });
+    invariant(this.#committed, 'switchHeads answered without the commit');
+    await pending.settle();
+  }
+
+  /** For what was made as a means only: it goes when the work ends, whatever comes out. */
+  async discard(deltas: readonly DeltaId[], bases: readonly string[]): Promise<void> {
+    this.#deltas = this.#deltas.filter((id) => !deltas.includes(id));
+    this.#bases = this.#bases.filter((id) => !bases.includes(id));
+    await this.#remove(deltas, bases);
+  }
+
+  async #end(): Promise<void> {
+    const { pins } = this.#context;
+    if (!this.#committed) {
+      // The error to report is that of the work; a leftover is removed at the next start.
+      await this.#pending?.abandon().catch(() => undefined);
+      await this.#remove(this.#deltas, this.#bases);
+    }
+    for (const id of this.#pinnedDeltas) pins.deltas.unpin(id);
+    for (const id of this.#pinnedBases) pins.bases.unpin(id);
+    this.macs.release();
+  }
+
+  async #remove(deltas: readonly DeltaId[], bases: readonly string[]): Promise<void> {
+    const { engine, bases: records, onGarbage } = this.#context;
+    try {
+      if (deltas.length > 0) await engine.deltas.discard(deltas);
+      for (const id of bases) records.remove(id);
+    } catch {
+      // No manifest names them, so the next collection takes them; the work's own outcome stands.
+      onGarbage();
+    }
+  }
+}

@@ -1,0 +1,274 @@
+/** Snapshots: take, restore, rename, delete. No data moves in any of them. */
+import { randomUUID } from 'node:crypto';
+import { DiskError } from '../common/errors.js';
+import type { HeadSwitch } from '../engine/engine.js';
+import { refuseWhileHeld, type VmContext, withVm } from './context.js';
+import {
+  type DiskRecord,
+  hardwareOf,
+  type Manifest,
+  NODE,
+  type SnapshotRecord,
+} from './manifest.js';
+import { checkName } from './names.js';
+import { Preparation } from './preparation.js';
+import {
+  checkSnapshotNameFree,
+  findSnapshot,
+  freeSnapshotName,
+  withoutSnapshot,
+  withRenamedSnapshot,
+  withSnapshot,
+} from './snapshot-tree.js';
+import type { VmEntry } from './vm-catalog.js';
+
+const LONGEST_MESSAGE = 4096;
+
+export interface SnapshotRequest {
+  readonly name: string;
+  readonly message?: string;
+}
+
+/** What becomes of the present state when a snapshot is restored: exactly one of the two. */
+export interface RestoreRequest {
+  readonly snapshot: string;
+  /** Keep it as a snapshot; a text names it. */
+  readonly saveCurrent?: boolean | string;
+  readonly discard?: boolean;
+}
+
+/** A snapshot that is taken together with other changes: the manifest that has it. */
+interface Taken {
+  readonly manifest: Manifest;
+  readonly record: SnapshotRecord;
+}
+
+/**
+ * Takes a snapshot of all disks and the hardware at one instant: today's heads are sealed under its name,
+ * and an empty delta on each of them is the new head.
+ */
+export async function takeSnapshot(
+  context: VmContext,
+  vm: string,
+  request: SnapshotRequest,
+): Promise<SnapshotRecord> {
+  checkSnapshotRequest(request);
+  const taken = await withVm(context, vm, (entry) => takeLocked(context, entry, request));
+  context.hooks.namesChanged(vm);
+  return taken;
+}
+
+/** `takeSnapshot` for who holds the VM's mutex and has checked the request. */
+export async function takeLocked(
+  context: VmContext,
+  entry: VmEntry,
+  request: SnapshotRequest,
+): Promise<SnapshotRecord> {
+  const before = context.store.loadEntry(entry);
+  checkSnapshotNameFree(entry.name, before, request.name);
+  checkRoomOnHeads(context, entry.name, before);
+  const consistency = await context.hooks.flushExposed(entry.name);
+  return Preparation.run(context, async (preparation) => {
+    const moved = await prepareHeads(preparation, before.disks);
+    const { manifest, record } = label(before, request, consistency);
+    const after = { ...manifest, disks: moved.disks };
+    await preparation.commitHeads(moved.switches, await context.store.prepareChange(entry, after));
+    return record;
+  });
+}
+
+/**
+ * Seals the present state without giving it a name: new empty heads on top of today's.
+ * @returns the manifest before: its heads hold the instant and are read-only from now on.
+ */
+export async function sealLocked(context: VmContext, entry: VmEntry): Promise<Manifest> {
+  const before = context.store.loadEntry(entry);
+  checkRoomOnHeads(context, entry.name, before);
+  await context.hooks.flushExposed(entry.name);
+  return Preparation.run(context, async (preparation) => {
+    const moved = await prepareHeads(preparation, before.disks);
+    const pending = await context.store.prepareChange(entry, { ...before, disks: moved.disks });
+    await preparation.commitHeads(moved.switches, pending);
+    return before;
+  });
+}
+
+/**
+ * Brings the disks and the hardware back to a snapshot. Other branches of the tree are not touched.
+ * @returns the snapshot, and the one that keeps the state before, when asked for.
+ * @throws DiskError `usage` when it isn't said what becomes of the present state, `busy` while disks are in use.
+ */
+export async function restoreSnapshot(
+  context: VmContext,
+  vm: string,
+  request: RestoreRequest,
+): Promise<{ restored: SnapshotRecord; saved: SnapshotRecord | undefined }> {
+  const { snapshot: name, saveCurrent = false, discard = false } = request;
+  if ((saveCurrent !== false) === discard) {
+    const problem = discard ? 'both saveCurrent and discard are' : 'neither is';
+    throw new DiskError(
+      'usage',
+      `restoring "${vm}@${name}": say what becomes of the present state; ${problem} given`,
+      {
+        hint: 'keep it as a snapshot: --save-current [NAME]; or lose it: --discard',
+      },
+    );
+  }
+  if (typeof saveCurrent === 'string') checkName('snapshot', saveCurrent);
+  const outcome = await withVm(context, vm, (entry) => restoreLocked(context, entry, request));
+  context.hooks.namesChanged(vm);
+  context.onGarbage();
+  return outcome;
+}
+
+async function restoreLocked(context: VmContext, entry: VmEntry, request: RestoreRequest) {
+  const { store, hooks, chains } = context;
+  const vm = entry.name;
+  const before = store.loadEntry(entry);
+  const target = findSnapshot(vm, before, request.snapshot);
+  const saving = nameOfSaved(vm, before, request);
+  await refuseWhileHeld(context, { vm, part: 'heads' }, `restore "${vm}@${target.name}"`);
+  for (const disk of target.disks)
+    chains.checkRoom(disk.delta, `${vm}@${target.name}/${disk.name}`);
+  const consistency = saving === undefined ? '' : await hooks.flushExposed(vm);
+  const outcome = await Preparation.run(context, async (preparation) => {
+    const taken = saving === undefined ? undefined : label(before, { name: saving }, consistency);
+    const base = taken?.manifest ?? before;
+    const moved = await prepareRestore(preparation, base, target);
+    const after = {
+      ...base,
+      ...hardwareOf(target),
+      disks: moved.disks,
+      nextNode: moved.nextNode,
+      current: target.id,
+    };
+    await preparation.commitHeads(moved.switches, await store.prepareChange(entry, after));
+    return { restored: target, saved: taken?.record, nodes: after.disks.map((disk) => disk.node) };
+  });
+  await hooks.contentChanged(entry.number, outcome.nodes);
+  return outcome;
+}
+
+function nameOfSaved(vm: string, tree: Manifest, request: RestoreRequest): string | undefined {
+  const { saveCurrent = false } = request;
+  if (saveCurrent === false) return undefined;
+  if (saveCurrent === true) return freeSnapshotName(tree, `before-${request.snapshot}`);
+  checkSnapshotNameFree(vm, tree, saveCurrent);
+  return saveCurrent;
+}
+
+/** New empty heads on a snapshot's deltas; a disk that exists under the same name keeps its file. */
+async function prepareRestore(
+  preparation: Preparation,
+  before: Manifest,
+  target: SnapshotRecord,
+): Promise<{ disks: DiskRecord[]; switches: HeadSwitch[]; nextNode: number }> {
+  let { nextNode } = before;
+  const disks: DiskRecord[] = [];
+  const switches: HeadSwitch[] = [];
+  for (const { name, size, allocation, delta } of target.disks) {
+    const head = await preparation.createDelta({
+      below: { kind: 'delta', id: delta },
+      virtualSize: size,
+      allocation: 'dynamic',
+    });
+    const present = before.disks.find((disk) => disk.name === name);
+    if (present !== undefined) switches.push({ from: present.head, to: head });
+    const node = present?.node ?? nextNode++;
+    disks.push({ name, node, size, allocation, head });
+  }
+  return { disks, switches, nextNode };
+}
+
+/** Forgets a snapshot. What stands on it, clones included, stays as it is. */
+export async function deleteSnapshot(context: VmContext, vm: string, name: string): Promise<void> {
+  await withVm(context, vm, async (entry) => {
+    const before = context.store.loadEntry(entry);
+    const { id } = findSnapshot(vm, before, name);
+    await refuseWhileHeld(
+      context,
+      { vm, part: 'snapshot', snapshot: name },
+      `delete "${vm}@${name}"`,
+    );
+    await context.store.change(entry, withoutSnapshot(before, id));
+  });
+  context.hooks.namesChanged(vm);
+  context.onGarbage();
+}
+
+export async function renameSnapshot(
+  context: VmContext,
+  vm: string,
+  name: string,
+  newName: string,
+): Promise<SnapshotRecord> {
+  checkName('snapshot', newName);
+  const renamed = await withVm(context, vm, async (entry) => {
+    const before = context.store.loadEntry(entry);
+    const found = findSnapshot(vm, before, name);
+    if (name === newName) return found;
+    checkSnapshotNameFree(vm, before, newName);
+    const exposed = { vm, part: 'snapshot', snapshot: name } as const;
+    await refuseWhileHeld(context, exposed, `rename "${vm}@${name}"`, (holder) => holder.byPath);
+    await context.store.change(entry, withRenamedSnapshot(before, found.id, newName));
+    return { ...found, name: newName };
+  });
+  context.hooks.namesChanged(vm);
+  return renamed;
+}
+
+export function checkSnapshotRequest({ name, message }: SnapshotRequest): void {
+  checkName('snapshot', name);
+  if (message !== undefined && message.length > LONGEST_MESSAGE) {
+    throw new DiskError('usage', `the message has ${message.length} characters`, {
+      hint: `at most ${LONGEST_MESSAGE} are kept`,
+    });
+  }
+}
+
+/** Puts the heads of a manifest under a snapshot's name; the heads themselves are still the old ones. */
+function label(before: Manifest, request: SnapshotRequest, consistency: string): Taken {
+  let { nextNode } = before;
+  const record: SnapshotRecord = {
+    id: randomUUID(),
+    name: request.name,
+    node: nextNode++,
+    created: new Date().toISOString(),
+    ...(request.message === undefined ? {} : { message: request.message }),
+    parent: before.current,
+    consistency,
+    ...hardwareOf(before),
+    disks: before.disks.map(({ name, size, allocation, head }) => ({
+      name,
+      node: nextNode++,
+      size,
+      allocation,
+      delta: head,
+    })),
+  };
+  return { manifest: { ...withSnapshot(before, record), nextNode }, record };
+}
+
+async function prepareHeads(preparation: Preparation, disks: readonly DiskRecord[]) {
+  const moved: DiskRecord[] = [];
+  const switches: HeadSwitch[] = [];
+  for (const disk of disks) {
+    const head = await preparation.createDelta({
+      below: { kind: 'delta', id: disk.head },
+      virtualSize: disk.size,
+      allocation: 'dynamic',
+    });
+    moved.push({ ...disk, head });
+    switches.push({ from: disk.head, to: head });
+  }
+  return { disks: moved, switches };
+}
+
+function checkRoomOnHeads({ chains }: VmContext, vm: string, manifest: Manifest): void {
+  for (const disk of manifest.disks) chains.checkRoom(disk.head, `${vm}/${disk.name}`);
+  if (manifest.nextNode > 0xffff_ffff - NODE.first - manifest.disks.length) {
+    throw new DiskError('not-supported', `VM "${vm}" has used up its inode numbers`, {
+      hint: 'go on with a full clone of it',
+    });
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * Where things lie in a store, and how one is made or recognised.
+ *
+ *     store.json         what this folder is
+ *     lock               held by the daemon while it runs
+ *     vms/NAME.json      one manifest per VM
+ *     bases/ID.json      one record per referenced base image
+ *     deltas/            the engine's
+ *     trash/             what was removed, until it is deleted
+ */
+import { randomUUID } from 'node:crypto';
+import { readdirSync, readFileSync, unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { DiskError, errnoName } from '../common/errors.js';
+import { type DurableFiles, isTemporaryName, replaceFile } from '../storage/atomic-write.js';
+import { makeFolder } from '../storage/directories.js';
+
+const STORE_VERSION = 1;
+const FORMAT = 'layerdisk-store';
+
+const storeSchema = z.strictObject({
+  format: z.literal(FORMAT),
+  version: z.literal(STORE_VERSION),
+  id: z.uuid(),
+  created: z.iso.datetime(),
+});
+
+export type StoreIdentity = Readonly<z.infer<typeof storeSchema>>;
+
+export interface StoreLayout {
+  readonly root: string;
+  readonly identity: string;
+  readonly lock: string;
+  readonly vms: string;
+  readonly bases: string;
+  readonly deltas: string;
+  readonly trash: string;
+}
+
+export function layoutOf(root: string): StoreLayout {
+  return {
+    root,
+    identity: join(root, 'store.json'),
+    lock: join(root, 'lock'),
+    vms: join(root, 'vms'),
+    bases: join(root, 'bases'),
+    deltas: join(root, 'deltas'),
+    trash: join(root, 'trash'),
+  };
+}
+
+export function manifestPath(layout: StoreLayout, vm: string): string {
+  return join(layout.vms, `${vm}.json`);
+}
+
+/**
+ * Reads what the folder says it is, or makes it a store when it says nothing.
+ * @throws DiskError `damaged` for a store whose identity is lost, `not-supported` for a newer one.
+ */
+export async function establish(layout: StoreLayout, files: DurableFiles): Promise<StoreIdentity> {
+  const known = readIdentity(layout);
+  if (known === undefined) refuseForeignContent(layout);
+  for (const folder of foldersOf(layout)) await makeFolder(folder);
+  if (known !== undefined) return known;
+  const identity: StoreIdentity = {
+    format: FORMAT,
+    version: STORE_VERSION,
+    id: randomUUID(),
+    created: new Date().toISOString(),
+  };
+  const text = `${JSON.stringify(identity, null, 2)}\n`;
+  await replaceFile(files, layout.identity, text, 'store');
+  return identity;
+}
+
+/** Removes what replacements that were cut short left behind. Only under the store's lock. */
+export function removeTemporaries(layout: StoreLayout): void {
+  for (const folder of [layout.root, layout.vms, layout.bases]) {
+    for (const name of readdirSync(folder)) {
+      if (isTemporaryName(name)) unlinkSync(join(folder, name));
+    }
+  }
+}
+
+function foldersOf(layout: StoreLayout): string[] {
+  return [layout.vms, layout.bases, layout.deltas, layout.trash];
+}
+
+function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
+  let text: string;
+  try {
+    text = readFileSync(layout.identity, 'utf8');
+  } catch (error) {
+    if (errnoName(error) === 'ENOENT') return undefined;
+    const errno = errnoName(error) ?? 'EIO';
+    throw new DiskError('failed', `cannot read ${layout.identity} (${errno})`, { errno });
+  }
+  const parsed = storeSchema.safeParse(parseJson(text));
+  if (parsed.success) return parsed.data;
+  const newer = z.object({ format: z.literal(FORMAT), version: z.int().min(STORE_VERSION + 1) });
+  const claim = newer.safeParse(parseJson(text));
+  if (claim.success) {
+    throw new DiskError(
+      'not-supported',
+      `the store ${layout.root} has version ${claim.data.version}, this layerdisk knows ${STORE_VERSION}`,
+      { hint: 'use the newer layerdisk that made it' },
+    );
+  }
+  throw new DiskError('damaged', `${layout.identity} is not the identity of a layerdisk store`, {
+    hint: 'restore that file from a backup, or use another folder: --store DIR',
+  });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // Not JSON is as wrong as the wrong JSON: the schema refuses undefined.
+    return undefined;
+  }
+}
+
+/** Without store.json, folders of our names that have something in them are not ours to touch. */
+function refuseForeignContent(layout: StoreLayout): void {
+  for (const folder of foldersOf(layout)) {
+    let content: string[] = [];
+    try {
+      content = readdirSync(folder);
+    } catch (error) {
+      const errno = errnoName(error);
+      if (errno === 'ENOENT') continue;
+      throw new DiskError('failed', `cannot use ${folder} (${errno})`, { cause: error });
+    }
+    if (content.length === 0) continue;
+    throw new DiskError('damaged', `${layout.root} has content, but no store.json`, {
+      hint: 'restore store.json from a backup, or use another folder: --store DIR',
+    });
+  }
+}

@@ -1,0 +1,52 @@
+/** The store's trash folder: what was removed goes here by a rename, and is deleted some time later. */
+import { randomBytes } from 'node:crypto';
+import { readdir, rm, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { errnoName } from '../common/errors.js';
+import type { DurableFiles } from '../storage/atomic-write.js';
+
+export interface TrashedFile {
+  readonly name: string;
+  readonly bytes: number;
+  /** When it came here, milliseconds since the epoch. */
+  readonly since: number;
+}
+
+export class Trash {
+  readonly folder: string;
+  readonly #files: DurableFiles;
+
+  constructor(folder: string, files: DurableFiles) {
+    this.folder = folder;
+    this.#files = files;
+  }
+
+  /** Moves a file here, at one instant, under a name that is new and ends in its own. */
+  put(path: string, step: string): void {
+    const name = `${Date.now()}-${randomBytes(4).toString('hex')}-${basename(path)}`;
+    this.#files.rename(path, join(this.folder, name), step);
+  }
+
+  async list(): Promise<TrashedFile[]> {
+    const found: TrashedFile[] = [];
+    for (const name of await readdir(this.folder)) {
+      const facts = await stat(join(this.folder, name)).catch((error: unknown) => {
+        // Somebody emptied the trash at the same time.
+        if (errnoName(error) === 'ENOENT') return undefined;
+        throw error;
+      });
+      if (facts === undefined) continue;
+      found.push({ name, bytes: facts.blocks * 512, since: facts.ctimeMs });
+    }
+    return found;
+  }
+
+  /** Deletes for good what came here before `before` (milliseconds since the epoch); answers what went. */
+  async empty(before: number): Promise<TrashedFile[]> {
+    const old = (await this.list()).filter((each) => each.since < before);
+    for (const each of old) {
+      await rm(join(this.folder, each.name), { recursive: true, force: true });
+    }
+    return old;
+  }
+}

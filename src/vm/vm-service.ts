@@ -1,0 +1,220 @@
+/** Everything that can be done with VMs: one method per operation, each either done or without effect. */
+import type { DeltaId } from '../engine/delta-id.js';
+import type { Engine } from '../engine/engine.js';
+import type { BaseRecord, BaseRecords, BaseRequest } from './base-records.js';
+import { type ChainFacts, Chains } from './chains.js';
+import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
+import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from './context.js';
+import { createVm, type DiskRequest } from './create.js';
+import { DeltaPins } from './delta-pins.js';
+import { Exposure } from './exposure.js';
+import { type Collected, GarbageCollector } from './garbage.js';
+import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
+import type { VmHooks } from './hooks.js';
+import { importVm } from './import.js';
+import { labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
+import { checkName } from './names.js';
+import { Preparation } from './preparation.js';
+import {
+  deleteSnapshot,
+  type RestoreRequest,
+  renameSnapshot,
+  restoreSnapshot,
+  type SnapshotRequest,
+  takeSnapshot,
+} from './snapshots.js';
+import type { DamagedVm, VmEntry } from './vm-catalog.js';
+import type { VmStore } from './vm-store.js';
+
+export interface VmServiceOptions {
+  readonly store: VmStore;
+  readonly bases: BaseRecords;
+  readonly engine: Engine;
+  readonly hooks: VmHooks;
+  /** Absolute folders whose files are no base images: the store and the mount point. */
+  readonly ownFolders: readonly string[];
+  /** Told of what fails in the background. */
+  readonly onProblem: (error: unknown) => void;
+}
+
+/**
+ * Operations on one VM run one after the other, those on different VMs at the same time.
+ * All errors are `DiskError`s.
+ */
+export class VmService {
+  readonly exposure: Exposure;
+  readonly #context: VmContext;
+  readonly #garbage: GarbageCollector;
+  readonly #ownFolders: readonly string[];
+
+  constructor({ store, bases, engine, hooks, ownFolders, onProblem }: VmServiceOptions) {
+    this.#context = {
+      store,
+      bases,
+      engine,
+      hooks,
+      chains: new Chains(engine.deltas),
+      pins: new DeltaPins(),
+      macs: new MacPool(store.catalog),
+      onGarbage: () => this.#garbage.schedule(),
+    };
+    this.exposure = new Exposure(store);
+    this.#garbage = new GarbageCollector(this.#context, onProblem);
+    this.#ownFolders = ownFolders;
+  }
+
+  /** Removes in the background what an earlier run left behind. */
+  start(): void {
+    this.#garbage.schedule();
+  }
+
+  /** Ends background work. The store stays locked until its owner closes it. */
+  async stop(): Promise<void> {
+    await this.#garbage.stop();
+  }
+
+  list(): VmEntry[] {
+    return this.#context.store.catalog.list();
+  }
+
+  damaged(): DamagedVm[] {
+    return this.#context.store.catalog.damaged();
+  }
+
+  findById(id: string): VmEntry | undefined {
+    return this.#context.store.catalog.findById(id);
+  }
+
+  /** @throws DiskError `not-found`, `damaged`. */
+  read(vm: string): Manifest {
+    return this.#context.store.load(vm);
+  }
+
+  /** The same without keeping it in memory, for who goes through all of them. */
+  readOnce(entry: VmEntry): Manifest {
+    return this.#context.store.readEntry(entry);
+  }
+
+  chainFacts(top: DeltaId): ChainFacts {
+    return this.#context.chains.facts(top);
+  }
+
+  readBase(id: string): BaseRecord {
+    return this.#context.bases.read(id);
+  }
+
+  create(vm: string, disks: readonly DiskRequest[], hardware: HardwareRequest = {}): Promise<void> {
+    return createVm(this.#context, vm, disks, hardware);
+  }
+
+  importImages(
+    vm: string,
+    images: readonly BaseRequest[],
+    options: { readonly copy?: boolean; readonly hardware?: HardwareRequest } = {},
+    work: Work = {},
+  ): Promise<void> {
+    const { copy = false, hardware = {} } = options;
+    const ownFolders = this.#ownFolders;
+    return importVm(this.#context, { vm, images, copy, hardware, ownFolders }, work);
+  }
+
+  async rename(vm: string, name: string): Promise<void> {
+    checkName('VM', name);
+    const context = this.#context;
+    await withVm(context, vm, (entry) =>
+      withNewName(context, name, async () => {
+        const exposed = { vm, part: 'all' } as const;
+        await refuseWhileHeld(context, exposed, `rename "${vm}"`, (holder) => holder.byPath);
+        await context.store.rename(entry, name);
+      }),
+    );
+    context.hooks.namesChanged(vm);
+    context.hooks.namesChanged(name);
+  }
+
+  /** @returns how many of its deltas stay because linked clones stand on them. */
+  async delete(vm: string): Promise<number> {
+    const context = this.#context;
+    const kept = await withVm(context, vm, async (entry) => {
+      await refuseWhileHeld(context, { vm, part: 'all' }, `delete "${vm}"`);
+      const count = this.#countKept(entry);
+      await context.store.remove(entry);
+      return count;
+    });
+    context.hooks.namesChanged(vm);
+    context.onGarbage();
+    return kept;
+  }
+
+  async setHardware(vm: string, change: HardwareRequest): Promise<void> {
+    const context = this.#context;
+    await withVm(context, vm, (entry) =>
+      Preparation.run(context, async (preparation) => {
+        const before = context.store.loadEntry(entry);
+        const hardware = changeHardware(change, preparation.macs, before, entry.id);
+        const pending = await context.store.prepareChange(entry, { ...before, ...hardware });
+        await preparation.commit(pending);
+      }),
+    );
+    context.hooks.namesChanged(vm);
+  }
+
+  takeSnapshot(vm: string, request: SnapshotRequest): Promise<SnapshotRecord> {
+    return takeSnapshot(this.#context, vm, request);
+  }
+
+  deleteSnapshot(vm: string, snapshot: string): Promise<void> {
+    return deleteSnapshot(this.#context, vm, snapshot);
+  }
+
+  renameSnapshot(vm: string, snapshot: string, name: string): Promise<SnapshotRecord> {
+    return renameSnapshot(this.#context, vm, snapshot, name);
+  }
+
+  restoreSnapshot(
+    vm: string,
+    request: RestoreRequest,
+  ): Promise<{ restored: SnapshotRecord; saved: SnapshotRecord | undefined }> {
+    return restoreSnapshot(this.#context, vm, request);
+  }
+
+  clone(request: CloneRequest, work: Work = {}): Promise<CloneOutcome> {
+    return cloneVm(this.#context, request, work);
+  }
+
+  /** Takes the bases that a VM stands on as they are now; answers the files that had changed. */
+  async acceptBases(vm: string): Promise<string[]> {
+    const { chains, bases } = this.#context;
+    return withVm(this.#context, vm, async (entry) => {
+      const ids = new Set<string>();
+      chains.reach(labelledDeltas(this.#context.store.loadEntry(entry)), new Set(), ids);
+      const changed: string[] = [];
+      for (const id of ids) changed.push(...(await bases.accept(id)));
+      return changed;
+    });
+  }
+
+  collectGarbage(dryRun: boolean): Promise<Collected> {
+    return this.#garbage.collect(dryRun);
+  }
+
+  /** Deltas of this VM, not of the VMs it was cloned from, that its linked clones reach. */
+  #countKept(entry: VmEntry): number {
+    const { store, chains } = this.#context;
+    const clones = store.catalog.descendants(entry.id);
+    if (clones.length === 0) return 0;
+    const reach = (entries: readonly VmEntry[], seen: Set<DeltaId>) => {
+      for (const each of entries) {
+        chains.reach(labelledDeltas(store.readEntry(each)), seen, new Set());
+      }
+      return seen;
+    };
+    const sources = (entry.facts.origin?.lineage ?? [])
+      .map((id) => store.catalog.findById(id))
+      .filter((each) => each !== undefined);
+    const foreign = reach(sources, new Set());
+    const own = reach([entry], new Set(foreign));
+    const needed = reach(clones, new Set());
+    return [...own].filter((id) => !foreign.has(id) && needed.has(id)).length;
+  }
+}

@@ -1,0 +1,253 @@
+/**
+ * The VMs of a store as files: the only place that knows how manifests are read and replaced.
+ *
+ * INVARIANT: memory follows the disk: the catalog changes in the same tick as the rename that changes the file.
+ * INVARIANT: a manifest that can't be read is never written, moved or removed.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { basename, resolve } from 'node:path';
+import { DiskError, errnoName } from '../common/errors.js';
+import {
+  type DurableFiles,
+  hostFiles,
+  type PendingFile,
+  prepareFile,
+  unsettledError,
+  writeError,
+} from '../storage/atomic-write.js';
+import { makeFolder } from '../storage/directories.js';
+import { FileLock } from '../storage/file-lock.js';
+import { formatManifest, type Manifest, parseManifest } from './manifest.js';
+import { ManifestCache } from './manifest-cache.js';
+import { isName } from './names.js';
+import {
+  establish,
+  layoutOf,
+  manifestPath,
+  removeTemporaries,
+  type StoreIdentity,
+  type StoreLayout,
+} from './store-layout.js';
+import { Trash } from './trash.js';
+import { VmCatalog, type VmEntry } from './vm-catalog.js';
+
+/** Manifests read at once at start-up: keeps the host's disk busy without holding thousands of files open. */
+const READERS = 32;
+
+export class VmStore {
+  readonly layout: StoreLayout;
+  readonly identity: StoreIdentity;
+  readonly files: DurableFiles;
+  readonly trash: Trash;
+  readonly catalog = new VmCatalog();
+  readonly #lock: FileLock;
+  readonly #cache = new ManifestCache();
+
+  private constructor(
+    layout: StoreLayout,
+    identity: StoreIdentity,
+    files: DurableFiles,
+    lock: FileLock,
+  ) {
+    this.layout = layout;
+    this.identity = identity;
+    this.files = files;
+    this.trash = new Trash(layout.trash, files);
+    this.#lock = lock;
+  }
+
+  /**
+   * Opens the store in `folder`, or makes one there. VMs whose manifest can't be read are in
+   * `catalog.damaged()`.
+   * @throws DiskError `busy` when another daemon has it, `damaged`, `not-supported`.
+   */
+  static async open(folder: string, files: DurableFiles = hostFiles): Promise<VmStore> {
+    const layout = layoutOf(resolve(folder));
+    await makeFolder(layout.root);
+    const lock = FileLock.acquire(layout.lock, `the store ${layout.root}`);
+    try {
+      const identity = await establish(layout, files);
+      removeTemporaries(layout);
+      const store = new VmStore(layout, identity, files, lock);
+      await store.#loadAll();
+      return store;
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  /** Gives the store free for another daemon. */
+  close(): void {
+    this.#lock.release();
+  }
+
+  /** @throws DiskError `not-found` or `damaged`. */
+  load(name: string): Manifest {
+    return this.loadEntry(this.catalog.get(name));
+  }
+
+  /** The manifest as it is now. Synchronous, so that no change comes in between. */
+  loadEntry(entry: VmEntry): Manifest {
+    const manifest = this.readEntry(entry);
+    this.#cache.set(entry.id, manifest);
+    return manifest;
+  }
+
+  /** The same for who goes through many VMs: does not keep it in memory. */
+  readEntry(entry: VmEntry): Manifest {
+    const cached = this.#cache.get(entry.id);
+    if (cached !== undefined) return cached;
+    const path = manifestPath(this.layout, entry.name);
+    let text: string;
+    try {
+      text = readFileSync(path, 'utf8');
+    } catch (error) {
+      throw unreadable(entry.name, error);
+    }
+    const manifest = parseManifest(entry.name, text);
+    if (manifest.id !== entry.id || manifest.number !== entry.number) {
+      throw new DiskError('damaged', `VM "${entry.name}": ${path} now belongs to another VM`, {
+        hint: 'restart the daemon after changing files of the store by hand',
+      });
+    }
+    return manifest;
+  }
+
+  /** For a name that the caller has reserved. The commit changes the catalog, too. */
+  async prepareNew(name: string, manifest: Manifest): Promise<PendingFile> {
+    const pending = await this.#prepare(name, manifest);
+    return {
+      ...pending,
+      commit: () => {
+        pending.commit();
+        this.catalog.add(name, manifest);
+        this.#cache.set(manifest.id, manifest);
+      },
+    };
+  }
+
+  /** Under the entry's mutex. */
+  async prepareChange(entry: VmEntry, manifest: Manifest): Promise<PendingFile> {
+    const pending = await this.#prepare(entry.name, manifest);
+    return {
+      ...pending,
+      commit: () => {
+        pending.commit();
+        this.catalog.update(entry.id, manifest);
+        this.#cache.set(entry.id, manifest);
+      },
+    };
+  }
+
+  /** `prepareChange`, `commit` and `settle` in one. */
+  async change(entry: VmEntry, manifest: Manifest): Promise<void> {
+    await commitChange(await this.prepareChange(entry, manifest));
+  }
+
+  /** Under the entry's mutex, to a name that the caller has reserved. */
+  async rename(entry: VmEntry, name: string): Promise<void> {
+    const target = manifestPath(this.layout, name);
+    try {
+      this.files.rename(manifestPath(this.layout, entry.name), target, 'manifest.rename-vm');
+    } catch (error) {
+      throw writeError(target, error);
+    }
+    this.catalog.rename(entry.id, name);
+    await this.#settle([this.layout.vms], target);
+  }
+
+  /** Under the entry's mutex. The manifest goes to the trash; its deltas are garbage from then on. */
+  async remove(entry: VmEntry): Promise<void> {
+    const path = manifestPath(this.layout, entry.name);
+    try {
+      this.trash.put(path, 'manifest.trash');
+    } catch (error) {
+      throw writeError(path, error);
+    }
+    this.catalog.remove(entry.id);
+    this.#cache.delete(entry.id);
+    await this.#settle([this.layout.vms, this.layout.trash], path);
+  }
+
+  #prepare(name: string, manifest: Manifest): Promise<PendingFile> {
+    const path = manifestPath(this.layout, name);
+    return prepareFile(this.files, path, formatManifest(manifest), 'manifest');
+  }
+
+  async #settle(folders: readonly string[], path: string): Promise<void> {
+    try {
+      for (const folder of folders) await this.files.syncFolder(folder, 'manifest.sync-folder');
+    } catch (error) {
+      throw unsettledError(path, error);
+    }
+  }
+
+  async #loadAll(): Promise<void> {
+    const names = readdirSync(this.layout.vms)
+      .filter((file) => file.endsWith('.json') && !file.startsWith('.'))
+      .map((file) => basename(file, '.json'))
+      .sort();
+    const loaded = new Array<Manifest | DiskError | undefined>(names.length);
+    let next = 0;
+    const reader = async () => {
+      for (let index = next++; index < names.length; index = next++) {
+        loaded[index] = await this.#read(names[index] ?? '');
+      }
+    };
+    await Promise.all(Array.from({ length: READERS }, reader));
+    // Added in the order of names, so that of two with one identity always the same one is refused.
+    names.forEach((name, index) => {
+      this.#admit(name, loaded[index]);
+    });
+  }
+
+  async #read(name: string): Promise<Manifest | DiskError> {
+    if (!isName(name)) {
+      return new DiskError('damaged', `vms/${name}.json: "${name}" is no valid VM name`, {
+        hint: 'rename that file, or move it out of the store, and restart the daemon',
+      });
+    }
+    try {
+      return parseManifest(name, await readFile(manifestPath(this.layout, name), 'utf8'));
+    } catch (error) {
+      return error instanceof DiskError ? error : unreadable(name, error);
+    }
+  }
+
+  #admit(name: string, loaded: Manifest | DiskError | undefined): void {
+    if (loaded === undefined) return;
+    if (loaded instanceof DiskError) {
+      this.catalog.addDamaged(name, loaded);
+      return;
+    }
+    try {
+      this.catalog.add(name, loaded);
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error;
+      this.catalog.addDamaged(name, error);
+    }
+  }
+}
+
+/** Commits and settles; what was prepared is removed again when the commit fails. */
+export async function commitChange(pending: PendingFile): Promise<void> {
+  try {
+    pending.commit();
+  } catch (error) {
+    // The first error is the one to report; a leftover is removed at the next start.
+    await pending.abandon().catch(() => undefined);
+    throw error;
+  }
+  await pending.settle();
+}
+
+function unreadable(name: string, error: unknown): DiskError {
+  const errno = errnoName(error) ?? 'EIO';
+  return new DiskError('damaged', `VM "${name}": cannot read vms/${name}.json (${errno})`, {
+    hint: 'check that file, its owner and the host disk',
+    errno: 'EIO',
+    cause: error,
+  });
+}

@@ -1,0 +1,265 @@
+/** A store with VMs for tests: the service under test, a fake engine, and an independent model of all contents. */
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DiskError } from '../../src/common/errors.js';
+import { alignUp, KiB } from '../../src/common/units.js';
+import { BaseRecords, type BaseSources } from '../../src/vm/base-records.js';
+import type { Exposed, Holder, VmHooks } from '../../src/vm/hooks.js';
+import type { Manifest } from '../../src/vm/manifest.js';
+import { VmService } from '../../src/vm/vm-service.js';
+import { VmStore } from '../../src/vm/vm-store.js';
+import { FakeEngine } from './fake-engine.js';
+import { Faults, faultyFiles } from './faults.js';
+
+export const DISK_SIZE = 32 * KiB;
+
+/** Raw files as bases; a fingerprint is size and hash. */
+export const rawBases: BaseSources = {
+  async describeBase({ path, format }) {
+    const { size, isFile } = await stat(path).then(
+      (facts) => ({ size: facts.size, isFile: facts.isFile() }),
+      (error: unknown) => {
+        throw new DiskError('not-found', `${path}: no such file`, { cause: error });
+      },
+    );
+    if (!isFile) throw new DiskError('failed', `${path} is a directory`);
+    const images = [{ path, format: format === 'auto' ? 'raw' : format }];
+    const files = [{ path, fingerprint: await hashFile(path) }];
+    return { images, virtualSize: size, allocatedSize: size, files };
+  },
+  async verifyBase({ path, fingerprint }) {
+    const now = await hashFile(path).catch((error: unknown) => {
+      throw new DiskError('not-found', `${path}: no such file`, { cause: error });
+    });
+    return now === fingerprint ? undefined : 'its content is another one';
+  },
+};
+
+async function hashFile(path: string): Promise<string> {
+  return createHash('sha256')
+    .update(await readFile(path))
+    .digest('hex');
+}
+
+export class FakeHooks implements VmHooks {
+  consistency = 'consistent';
+  readonly holding: { exposed: Exposed['part']; vm: string; holder: Holder }[] = [];
+  readonly flushed: string[] = [];
+  readonly changed: { vmNumber: number; nodes: readonly number[] }[] = [];
+  readonly renamed: string[] = [];
+
+  async flushExposed(vm: string): Promise<string> {
+    this.flushed.push(vm);
+    return this.consistency;
+  }
+
+  async contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void> {
+    this.changed.push({ vmNumber, nodes });
+  }
+
+  async holders(exposed: Exposed): Promise<readonly Holder[]> {
+    return this.holding
+      .filter((each) => each.vm === exposed.vm)
+      .filter((each) => exposed.part === 'all' || each.exposed === exposed.part)
+      .map((each) => each.holder);
+  }
+
+  namesChanged(vm: string): void {
+    this.renamed.push(vm);
+  }
+}
+
+/** Disk contents by `vm/disk` and `vm@snapshot/disk`. */
+export type Contents = Map<string, Buffer>;
+
+export class VmWorld {
+  readonly folder: string;
+  readonly faults: Faults;
+  readonly hooks = new FakeHooks();
+  readonly problems: unknown[] = [];
+  store!: VmStore;
+  service!: VmService;
+  engine!: FakeEngine;
+  /** The independent model: what every disk and snapshot must contain. */
+  model: Contents = new Map();
+  #stamp = 0;
+
+  private constructor(folder: string, faults: Faults) {
+    this.folder = folder;
+    this.faults = faults;
+  }
+
+  static async create(): Promise<VmWorld> {
+    const faults = new Faults();
+    const world = new VmWorld(await mkdtemp(join(tmpdir(), 'layerdisk-vm-')), faults);
+    await world.#open(undefined);
+    return world;
+  }
+
+  /** Ends the daemon and starts another one on the same store. */
+  async restart(): Promise<void> {
+    await this.service.stop();
+    this.store.close();
+    await this.#open(this.engine);
+  }
+
+  async destroy(): Promise<void> {
+    await this.service.stop();
+    this.store.close();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  async #open(engine: FakeEngine | undefined): Promise<void> {
+    this.faults.record();
+    this.store = await VmStore.open(join(this.folder, 'store'), faultyFiles(this.faults));
+    const { store } = this;
+    const bases = new BaseRecords(store, rawBases);
+    this.engine = engine ?? new FakeEngine((id) => this.bases.resolve(id), this.faults);
+    this.bases = bases;
+    this.service = new VmService({
+      store,
+      bases,
+      engine: this.engine,
+      hooks: this.hooks,
+      ownFolders: [store.layout.root, this.mountpoint],
+      onProblem: (problem) => this.problems.push(problem),
+    });
+  }
+
+  bases!: BaseRecords;
+
+  get mountpoint(): string {
+    return join(this.folder, 'mnt');
+  }
+
+  /** A raw file with this content, to import. */
+  async rawFile(name: string, content: Buffer): Promise<string> {
+    const path = join(this.folder, name);
+    await writeFile(path, content);
+    return path;
+  }
+
+  manifest(vm: string): Manifest {
+    return this.service.read(vm);
+  }
+
+  /** Writes as a guest would: fresh recognisable bytes into a disk and into the model. */
+  write(vm: string, offset: number, length: number, disk = 'disk0'): void {
+    this.#stamp += 1;
+    const data = Buffer.alloc(length, `<${this.#stamp}:${vm}/${disk}>`);
+    const head = this.manifest(vm).disks.find((each) => each.name === disk)?.head ?? '';
+    this.engine.write(head, offset, data);
+    const expected = this.model.get(`${vm}/${disk}`);
+    if (expected === undefined) throw new Error(`no model of ${vm}/${disk}`);
+    data.copy(expected, offset);
+  }
+
+  /** Creates a VM of empty disks, in the model, too. */
+  async create(vm: string, disks: readonly string[] = ['disk0']): Promise<void> {
+    const requests = disks.map((name) => ({ name, size: DISK_SIZE }));
+    await this.service.create(vm, requests);
+    for (const disk of disks) this.model.set(`${vm}/${disk}`, Buffer.alloc(DISK_SIZE));
+  }
+
+  async import(vm: string, content: Buffer, copy: boolean): Promise<string> {
+    const path = await this.rawFile(`${vm}.img`, content);
+    await this.service.importImages(vm, [{ path, format: 'auto' }], { copy });
+    const size = alignUp(content.length, 512);
+    this.model.set(`${vm}/disk0`, Buffer.concat([content, Buffer.alloc(size - content.length)]));
+    return path;
+  }
+
+  async take(vm: string, name: string): Promise<void> {
+    await this.service.takeSnapshot(vm, { name });
+    this.copyModel(`${vm}/`, `${vm}@${name}/`);
+  }
+
+  async restore(vm: string, name: string, saveCurrent?: string): Promise<void> {
+    const rest = saveCurrent === undefined ? { discard: true } : { saveCurrent };
+    await this.service.restoreSnapshot(vm, { snapshot: name, ...rest });
+    if (saveCurrent !== undefined) this.copyModel(`${vm}/`, `${vm}@${saveCurrent}/`);
+    this.forget(`${vm}/`);
+    this.copyModel(`${vm}@${name}/`, `${vm}/`);
+  }
+
+  async clone(source: string, name: string, mode: 'linked' | 'full'): Promise<void> {
+    const [vm = '', snapshot] = source.split('@');
+    const request = { vm, name, mode, hardware: {} };
+    const { tookSnapshot } = await this.service.clone(
+      snapshot === undefined ? request : { ...request, snapshot },
+    );
+    if (tookSnapshot !== undefined) this.copyModel(`${vm}/`, `${vm}@${tookSnapshot}/`);
+    this.copyModel(`${source}/`, `${name}/`);
+  }
+
+  async deleteSnapshot(vm: string, name: string): Promise<void> {
+    await this.service.deleteSnapshot(vm, name);
+    this.forget(`${vm}@${name}/`);
+  }
+
+  async delete(vm: string): Promise<number> {
+    const kept = await this.service.delete(vm);
+    this.forget(`${vm}/`);
+    this.forget(`${vm}@`);
+    return kept;
+  }
+
+  copyModel(from: string, to: string): void {
+    for (const [key, bytes] of [...this.model]) {
+      if (key.startsWith(from)) this.model.set(to + key.slice(from.length), Buffer.from(bytes));
+    }
+  }
+
+  forget(prefix: string): void {
+    for (const key of [...this.model.keys()]) if (key.startsWith(prefix)) this.model.delete(key);
+  }
+
+  /** What every disk and every snapshot of every VM really contains. */
+  async contents(): Promise<Contents> {
+    const found: Contents = new Map();
+    for (const { name } of this.service.list()) {
+      const { disks, snapshots } = this.manifest(name);
+      for (const disk of disks) found.set(`${name}/${disk.name}`, await this.#read(disk.head));
+      for (const snapshot of snapshots) {
+        for (const disk of snapshot.disks) {
+          const key = `${name}@${snapshot.name}/${disk.name}`;
+          found.set(key, await this.#read(disk.delta));
+        }
+      }
+    }
+    return found;
+  }
+
+  async #read(top: string): Promise<Buffer> {
+    await this.engine.openBases(top);
+    return this.engine.readAll(top);
+  }
+}
+
+/** `name: parent` for every snapshot and `*: current`, sorted: the whole shape of a tree in one value. */
+export function edgesOf({ snapshots, current }: Manifest): string[] {
+  const nameOf = (id: string | null) => snapshots.find((each) => each.id === id)?.name ?? '-';
+  const edges = snapshots.map((each) => `${each.name}: ${nameOf(each.parent)}`);
+  return [...edges, `*: ${nameOf(current)}`].sort();
+}
+
+/** Contents as comparable text: a difference shows which disk is wrong, and where. */
+export function digestContents(contents: Contents): Record<string, string> {
+  const sorted = [...contents].sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(
+    sorted.map(([key, bytes]) => [key, createHash('sha256').update(bytes).digest('hex')]),
+  );
+}
+
+/** The code of the `DiskError` that a promise rejects with; anything else is a failure of the test. */
+export async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof DiskError) return error.code;
+    throw error;
+  }
+  return 'ok';
+}
