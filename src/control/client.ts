@@ -33,6 +33,7 @@ export interface ControlClient {
     params: Params<M>,
     options?: CallOptions,
   ): Promise<Result<M>>;
+  /** Ends the connection; calls without an answer fail. */
   close(): void;
 }
 
@@ -156,7 +157,9 @@ class SocketClient implements ControlClient {
 
   close(): void {
     this.#socket.end();
+    // A daemon that hangs must not keep this process alive.
     this.#socket.unref();
+    this.#failAll('the connection was closed');
   }
 
   #receive(chunk: Buffer): void {
