@@ -4,8 +4,15 @@
  */
 
 export const PROTOCOL_VERSION = 1;
-/** Longest line either end accepts, bytes. */
+/** Longest request that the daemon accepts, bytes with its newline left out. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
+/** Longest answer that a client accepts: a store of 10,000 VMs does not fit into a request's limit. */
+export const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+
+/** What VMs, snapshots and disks may be called. */
+export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+export const NAME_RULE =
+  'a name of 1 to 64 letters, digits, ".", "_" and "-", the first a letter or a digit';
 
 export type NicMode = 'nat' | 'bridged' | 'host-only' | 'internal' | 'none';
 export type Allocation = 'dynamic' | 'static';

@@ -1,0 +1,65 @@
+/** `rename`, `delete` and `set`: changing a VM as a whole. */
+import { DiskError } from '../../common/errors.js';
+import { parseHardware, parseName, parseVm } from '../arguments.js';
+import { defineCommand } from '../command.js';
+import { hardwareOptions } from '../hardware-options.js';
+import { counted, vmSummaryLines } from '../views.js';
+
+export const renameCommand = defineCommand({
+  command: 'rename <vm> <name>',
+  describe: 'Give a VM another name',
+  example: 'layerdisk rename web www',
+  options: (yargs) =>
+    yargs
+      .positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' })
+      .positional('name', { type: 'string', demandOption: true, describe: 'Its new name' }),
+  run: async (session, args) => {
+    const from = parseVm(args.vm);
+    const vm = await session.call('rename', { vm: from, name: parseName(args.name, 'new name') });
+    session.show(vm, {
+      names: () => [vm.name],
+      human: () => [`renamed ${from} to ${vm.name}`],
+    });
+  },
+});
+
+export const deleteCommand = defineCommand({
+  command: 'delete <vm>',
+  describe: 'Delete a VM with its snapshots',
+  notes:
+    'What linked clones of its snapshots stand on is kept for them. Base images are never touched.',
+  example: 'layerdisk delete web',
+  options: (yargs) =>
+    yargs.positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' }),
+  run: async (session, args) => {
+    const vm = parseVm(args.vm);
+    const result = await session.call('delete', { vm });
+    const kept = counted(result.kept, 'delta');
+    session.show(result, {
+      names: () => [vm],
+      human: () => [`deleted ${vm}${result.kept > 0 ? `; ${kept} kept for its clones` : ''}`],
+    });
+  },
+});
+
+export const setCommand = defineCommand({
+  command: 'set <vm>',
+  describe: 'Change the hardware of a VM; what is not named stays',
+  notes: '--nic replaces all network cards. Snapshots keep the hardware they were taken with.',
+  example: 'layerdisk set web --vcpus 4 --memory 8G --nic bridged,network=br0',
+  repeatable: ['nic'],
+  options: (yargs) =>
+    hardwareOptions(
+      yargs.positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' }),
+    ),
+  run: async (session, args) => {
+    const change = parseHardware(args);
+    if (Object.keys(change).length === 0) {
+      throw new DiskError('usage', 'set: nothing to change', {
+        hint: 'give --vcpus, --memory or --nic',
+      });
+    }
+    const vm = await session.call('set', { vm: parseVm(args.vm), ...change });
+    session.show(vm, { names: () => [vm.name], human: () => vmSummaryLines('changed', vm) });
+  },
+});

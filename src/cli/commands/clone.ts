@@ -1,0 +1,55 @@
+/** `clone`: a new VM from another one. */
+import { DiskError } from '../../common/errors.js';
+import type { MacPolicy } from '../../control/protocol.js';
+import { parseChoice, parseHardware, parseName, parseTarget } from '../arguments.js';
+import { defineCommand, OWN_OPTIONS } from '../command.js';
+import { hardwareOptions } from '../hardware-options.js';
+import { vmSummaryLines } from '../views.js';
+
+const MAC_POLICIES: readonly MacPolicy[] = ['new', 'keep', 'keep-nat'];
+
+export const cloneCommand = defineCommand({
+  command: 'clone <target> <name>',
+  describe: 'Make a new VM from a VM or from one of its snapshots',
+  notes:
+    "A linked clone shares the data of a snapshot and stores what it changes; of a VM's current state a snapshot\n" +
+    'is taken first. A full clone copies all data and stands alone.',
+  example: 'layerdisk clone web@before-upgrade test --linked --memory 2G',
+  repeatable: ['nic'],
+  options: (yargs) =>
+    hardwareOptions(
+      yargs
+        .positional('target', { type: 'string', demandOption: true, describe: 'VM or VM@SNAPSHOT' })
+        .positional('name', { type: 'string', demandOption: true, describe: 'Name of the new VM' })
+        .option('linked', { group: OWN_OPTIONS, type: 'boolean', describe: 'Share the data' })
+        .option('full', { group: OWN_OPTIONS, type: 'boolean', describe: 'Copy the data' })
+        .option('mac', {
+          group: OWN_OPTIONS,
+          type: 'string',
+          requiresArg: true,
+          describe: `MAC addresses: ${MAC_POLICIES.join(', ')}`,
+        }),
+    ),
+  run: async (session, args) => {
+    if ((args.linked === true) === (args.full === true)) {
+      throw new DiskError('usage', 'clone: give exactly one of --linked and --full', {
+        hint: '--linked shares the data and is instant, --full copies it',
+      });
+    }
+    const { vm, tookSnapshot, ...rest } = await session.call('clone', {
+      ...parseTarget(args.target),
+      name: parseName(args.name, 'new name'),
+      mode: args.linked === true ? 'linked' : 'full',
+      ...(args.mac === undefined ? {} : { mac: parseChoice(args.mac, '--mac', MAC_POLICIES) }),
+      ...parseHardware(args),
+    });
+    const result = { ...rest, vm, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
+    session.show(result, {
+      names: () => [vm.name],
+      human: () => [
+        ...(tookSnapshot === undefined ? [] : [`took snapshot ${args.target}@${tookSnapshot}`]),
+        ...vmSummaryLines('cloned', vm),
+      ],
+    });
+  },
+});

@@ -1,0 +1,187 @@
+/** `daemon start|stop|status`. */
+import { DiskError } from '../../common/errors.js';
+import type { DaemonStatus } from '../../control/protocol.js';
+import { parseChoice, parseCount } from '../arguments.js';
+import { defineCommand, defineGroup, OWN_OPTIONS } from '../command.js';
+import { TRANSPORTS } from '../configuration.js';
+import type { Output } from '../output.js';
+import type { Session } from '../session.js';
+import { fieldLines } from '../table.js';
+
+/** How long `daemon stop` waits for the process to end after it agreed to, milliseconds. */
+const STOP_TIMEOUT_MS = 60_000;
+/** So many holders are named in an error. */
+const MAX_HOLDERS = 3;
+
+function statusLines(output: Output, status: DaemonStatus): string[] {
+  return fieldLines(output, [
+    ['version', status.version],
+    ['pid', String(status.pid)],
+    ['store', status.store],
+    ['mountpoint', status.mountpoint],
+    ['transport', status.transport],
+    ['threads', String(status.threads)],
+    ['other users', status.allowOther ? 'may see the mount' : 'may not see the mount'],
+    ['started', status.startedAt],
+    ['VMs', String(status.vms)],
+    ['open disks', String(status.openDisks)],
+  ]);
+}
+
+const startCommand = defineCommand({
+  command: 'start',
+  describe: 'Start the daemon and return when it is ready',
+  notes: 'Its log is daemon.log in the store; with --foreground it is on stderr.',
+  example: 'layerdisk daemon start --store ~/scratch --threads 2',
+  options: (yargs) =>
+    yargs
+      .option('foreground', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Stay in the foreground',
+      })
+      .option('mountpoint', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: 'Folder the disks are shown in',
+      })
+      .option('transport', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: `How they are shown: ${TRANSPORTS.join(', ')}`,
+      })
+      .option('threads', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: 'I/O threads',
+      })
+      .option('allow-other', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Let other users see the mount',
+      })
+      .option('no-supervise', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Do not start it anew if it dies',
+      }),
+  run: async (session, args) => {
+    const { configuration } = session;
+    const { mountpoint } = args;
+    const places = session.placesWith(mountpoint === undefined ? {} : { mountpoint });
+    const transport =
+      args.transport === undefined
+        ? configuration.transport
+        : parseChoice(args.transport, '--transport', TRANSPORTS);
+    const threads =
+      args.threads === undefined ? configuration.threads : parseCount(args.threads, '--threads');
+    const { daemonProgram, runInForeground, startInBackground } = await import(
+      '../daemon-process.js'
+    );
+    const options = {
+      ...places,
+      ...(transport === undefined ? {} : { transport }),
+      ...(threads === undefined ? {} : { threads }),
+      allowOther: args['allow-other'] === true || configuration.allowOther === true,
+      supervise: args['no-supervise'] !== true,
+    };
+    await refuseSecond(places.socket);
+    if (args.foreground === true) {
+      await runInForeground(daemonProgram(), options);
+      return;
+    }
+    await startInBackground(daemonProgram(), options);
+    const status = await session.call('daemon.status', {});
+    const result = { ...status, socket: places.socket };
+    session.show(result, {
+      names: () => [status.mountpoint],
+      human: (_, output) =>
+        fieldLines(output, [
+          ['mountpoint', status.mountpoint],
+          ['socket', places.socket],
+        ]),
+    });
+  },
+});
+
+/** @throws DiskError `exists` when a daemon answers already; whatever else is wrong the new daemon finds out. */
+async function refuseSecond(socket: string): Promise<void> {
+  const { connect } = await import('../../control/client.js');
+  let running: DaemonStatus;
+  try {
+    const client = await connect(socket);
+    running = await client.call('daemon.status', {}).finally(() => client.close());
+  } catch (error) {
+    if (error instanceof DiskError && error.code === 'unreachable') return;
+    throw error;
+  }
+  throw new DiskError('exists', `a daemon (pid ${running.pid}) already serves ${running.store}`, {
+    hint: 'layerdisk daemon status, or start one on another --store',
+  });
+}
+
+const stopCommand = defineCommand({
+  command: 'stop',
+  describe: 'Stop the daemon and return when it is gone and its mount with it',
+  example: 'layerdisk daemon stop',
+  options: (yargs) => yargs,
+  run: async (session) => {
+    const { pid, mountpoint } = await session.call('daemon.status', {});
+    await askToStop(session, mountpoint);
+    const { waitForExit } = await import('../daemon-process.js');
+    if (!(await waitForExit(pid, STOP_TIMEOUT_MS))) {
+      throw await withHolders(
+        new DiskError('busy', `the daemon (pid ${pid}) agreed to stop but still runs`),
+        mountpoint,
+      );
+    }
+    session.show({}, { names: () => [], human: () => [`stopped the daemon (pid ${pid})`] });
+  },
+});
+
+async function askToStop(session: Session, mountpoint: string): Promise<void> {
+  try {
+    await session.call('daemon.stop', {});
+  } catch (error) {
+    if (!(error instanceof DiskError)) throw error;
+    // It may be gone faster than its answer.
+    if (error.code === 'unreachable') return;
+    throw error.code === 'busy' ? await withHolders(error, mountpoint) : error;
+  }
+}
+
+/** The same error, saying who keeps the mount busy. */
+async function withHolders(error: DiskError, mountpoint: string): Promise<DiskError> {
+  const { holdersOf } = await import('../holders.js');
+  const holders = holdersOf(mountpoint);
+  if (holders.length === 0) return error;
+  const more = holders.length > MAX_HOLDERS ? `, and ${holders.length - MAX_HOLDERS} more` : '';
+  const named = `${holders.slice(0, MAX_HOLDERS).join(', ')}${more}`;
+  return new DiskError(error.code, `${error.message}; ${mountpoint} is held by ${named}`, {
+    hint: error.hint ?? 'end these first; loop devices: layerdisk detach DEVICE',
+    cause: error,
+  });
+}
+
+const statusCommand = defineCommand({
+  command: 'status',
+  describe: 'Show what the daemon serves',
+  example: 'layerdisk daemon status --json',
+  options: (yargs) => yargs,
+  run: async (session) => {
+    const status = await session.call('daemon.status', {});
+    session.show(status, {
+      names: () => [status.store],
+      human: (_, output) => statusLines(output, status),
+    });
+  },
+});
+
+export const daemonGroup = defineGroup('daemon', 'Start and stop the daemon, and ask how it is', [
+  startCommand,
+  stopCommand,
+  statusCommand,
+]);

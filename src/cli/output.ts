@@ -1,0 +1,74 @@
+/** Where a command's words go: results to stdout, everything else to stderr, colour only where it is wanted. */
+import { errnoName } from '../common/errors.js';
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal
+const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f-\u009f]/g;
+
+export type Style = 'bold' | 'red' | 'green' | 'dim';
+
+const STYLES: Readonly<Record<Style, string>> = {
+  bold: '\u001b[1m',
+  red: '\u001b[31m',
+  green: '\u001b[32m',
+  dim: '\u001b[2m',
+};
+const RESET = '\u001b[0m';
+
+/** A stream that a command writes to, as far as this room needs to know it. */
+export interface TextStream {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  write(text: string): unknown;
+}
+
+/** One stream with its manners. */
+export class Output {
+  readonly #stream: TextStream;
+  readonly #colour: boolean;
+  /** Whether box characters can be shown. */
+  readonly unicode: boolean;
+  readonly isTerminal: boolean;
+
+  /** @param colour whether colour is wanted at all; a stream that is no terminal gets none anyway. */
+  constructor(stream: TextStream, env: NodeJS.ProcessEnv, colour: boolean) {
+    this.#stream = stream;
+    this.isTerminal = stream.isTTY === true;
+    const refused = (env.NO_COLOR ?? '') !== '' || env.TERM === 'dumb';
+    this.#colour = colour && this.isTerminal && !refused;
+    this.unicode = this.isTerminal && /utf-?8/i.test(env.LC_ALL || env.LC_CTYPE || env.LANG || '');
+  }
+
+  get columns(): number {
+    return this.#stream.columns ?? 80;
+  }
+
+  /** Writes one line. Text that came from outside must have been made `plain` before. */
+  line(text: string): void {
+    this.#stream.write(`${text}\n`);
+  }
+
+  /** Writes text as it is: for lines that are drawn over. */
+  raw(text: string): void {
+    this.#stream.write(text);
+  }
+
+  style(style: Style, text: string): string {
+    return this.#colour ? `${STYLES[style]}${text}${RESET}` : text;
+  }
+}
+
+/** Text from a user or a file, made harmless for a terminal. */
+export function plain(text: string): string {
+  return text.replace(CONTROL_CHARACTERS, '?');
+}
+
+/**
+ * Makes `layerdisk list | head -1` quiet: when the reader of stdout is gone there is nothing left to do.
+ * Other write errors (a full disk behind `>`) are reported by the thrower.
+ */
+export function exitQuietlyOnClosedPipe(stream: NodeJS.WriteStream): void {
+  stream.on('error', (error) => {
+    if (errnoName(error) === 'EPIPE') process.exit(process.exitCode ?? 0);
+    throw error;
+  });
+}

@@ -1,0 +1,100 @@
+/** How VMs, disks and snapshots look to people. */
+import { formatSize } from '../common/units.js';
+import type { DiskView, Nic, SnapshotView, VmSummary, VmView } from '../control/protocol.js';
+import type { Output } from './output.js';
+import { type Column, fieldLines, tableLines } from './table.js';
+
+/** `10 GiB (10737418240 bytes)`. */
+export function exactSize(bytes: number): string {
+  return bytes < 1024 ? `${bytes} bytes` : `${formatSize(bytes)} (${bytes} bytes)`;
+}
+
+/** `2026-11-23 15:31:28`, in UTC, from ISO 8601; what is no time is shown as it is. */
+export function shortTime(time: string): string {
+  const match = /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)/.exec(time);
+  return match === null ? time : `${match[1]} ${match[2]}`;
+}
+
+/** `1 snapshot`, `2 snapshots`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+const VM_COLUMNS: readonly Column<VmSummary>[] = [
+  { title: 'NAME', cell: (vm) => vm.name },
+  { title: 'DISKS', align: 'right', cell: (vm) => String(vm.disks) },
+  { title: 'SIZE', align: 'right', cell: (vm) => formatSize(vm.size) },
+  { title: 'SNAPSHOTS', align: 'right', cell: (vm) => String(vm.snapshots) },
+  { title: 'VCPUS', align: 'right', cell: (vm) => String(vm.vcpus) },
+  { title: 'MEMORY', align: 'right', cell: (vm) => formatSize(vm.memory) },
+  { title: 'NICS', align: 'right', cell: (vm) => String(vm.nics) },
+  { title: 'CREATED (UTC)', cell: (vm) => shortTime(vm.created) },
+];
+
+export function vmTable(output: Output, vms: readonly VmSummary[]): string[] {
+  return tableLines(output, VM_COLUMNS, vms);
+}
+
+const DISK_COLUMNS: readonly Column<DiskView>[] = [
+  { title: 'DISK', cell: (disk) => disk.name },
+  { title: 'SIZE', align: 'right', cell: (disk) => formatSize(disk.size) },
+  { title: 'BYTES', align: 'right', cell: (disk) => String(disk.size) },
+  { title: 'ALLOCATION', cell: (disk) => disk.allocation },
+  { title: 'OWN', align: 'right', cell: (disk) => formatSize(disk.headBytes) },
+  { title: 'CHAIN', align: 'right', cell: (disk) => formatSize(disk.chainBytes) },
+  { title: 'DEPTH', align: 'right', cell: (disk) => String(disk.depth) },
+  { title: 'OPEN', cell: (disk) => (disk.open ? 'yes' : 'no') },
+  { title: 'PATH', cell: (disk) => disk.path },
+];
+
+const NIC_COLUMNS: readonly Column<Nic>[] = [
+  { title: 'NIC', cell: (nic) => nic.mode },
+  { title: 'MAC', cell: (nic) => nic.mac },
+  { title: 'NETWORK', cell: (nic) => nic.network ?? '-' },
+];
+
+/** Columns of snapshots; `*` marks the one that the current state stands on. */
+const SNAPSHOT_COLUMNS: readonly Column<SnapshotView>[] = [
+  { title: ' ', cell: (snapshot) => (snapshot.current ? '*' : ' ') },
+  { title: 'NAME', cell: (snapshot) => snapshot.name },
+  { title: 'TAKEN (UTC)', cell: (snapshot) => shortTime(snapshot.created) },
+  { title: 'PARENT', cell: (snapshot) => snapshot.parent ?? '-' },
+  { title: 'DISKS', align: 'right', cell: (snapshot) => String(snapshot.disks.length) },
+  { title: 'STATE', cell: (snapshot) => snapshot.consistency },
+  { title: 'MESSAGE', cell: (snapshot) => snapshot.message ?? '' },
+];
+
+export function snapshotTable(output: Output, snapshots: readonly SnapshotView[]): string[] {
+  return tableLines(output, SNAPSHOT_COLUMNS, snapshots);
+}
+
+/** Everything about one VM. */
+export function vmLines(output: Output, vm: VmView): string[] {
+  const bases = vm.disks.flatMap((disk) => {
+    if (disk.base === undefined) return [];
+    const { format, path, virtualSize } = disk.base;
+    return [[`base of ${disk.name}`, `${format} ${path}, ${exactSize(virtualSize)}`] as const];
+  });
+  const lines = fieldLines(output, [
+    ['name', vm.name],
+    ['id', vm.id],
+    ['created', vm.created],
+    ['vCPUs', String(vm.vcpus)],
+    ['memory', exactSize(vm.memory)],
+    ['cloned from', vm.origin],
+    ['snapshots', String(vm.snapshots.length)],
+    ...bases,
+  ]);
+  lines.push('', ...tableLines(output, DISK_COLUMNS, vm.disks));
+  if (vm.nics.length > 0) lines.push('', ...tableLines(output, NIC_COLUMNS, vm.nics));
+  if (vm.snapshots.length > 0) lines.push('', ...snapshotTable(output, vm.snapshots));
+  return lines;
+}
+
+/** After a command made or changed a VM: one line, then where its disks are. */
+export function vmSummaryLines(verb: string, vm: VmView): string[] {
+  const hardware = `${counted(vm.vcpus, 'vCPU')}, ${formatSize(vm.memory)} memory`;
+  const parts = [counted(vm.disks.length, 'disk'), counted(vm.nics.length, 'NIC'), hardware];
+  const disks = vm.disks.map((disk) => `  ${disk.name}: ${formatSize(disk.size)}  ${disk.path}`);
+  return [`${verb} ${vm.name}: ${parts.join(', ')}`, ...disks];
+}
