@@ -1,0 +1,231 @@
+/**
+ * Foreign calls: every C function that Node lacks, through koffi. The only file that imports koffi.
+ *
+ * Works on the main thread and in workers. What is Linux only throws ENOSYS elsewhere.
+ * INVARIANT: a buffer whose address is handed to C is held in a variable until the call has
+ * returned.
+ */
+import { constants } from 'node:os';
+import { getSystemErrorName } from 'node:util';
+import koffi from 'koffi';
+
+/** A failed foreign call, shaped like the errors of `node:fs`: `errnoName()` understands it. */
+export class SystemCallError extends Error {
+  /** POSIX name (`ENOSPC`). */
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+
+  constructor(syscall: string, errno: number) {
+    const code = getSystemErrorName(-errno);
+    super(`${code}: ${syscall}`);
+    this.name = 'SystemCallError';
+    this.code = code;
+    this.errno = errno;
+    this.syscall = syscall;
+  }
+}
+
+export const FALLOC_FL_KEEP_SIZE = 0x01;
+export const FALLOC_FL_PUNCH_HOLE = 0x02;
+export const FALLOC_FL_ZERO_RANGE = 0x10;
+
+export const SEEK_SET = 0;
+export const SEEK_DATA = 3;
+export const SEEK_HOLE = 4;
+
+export const LOCK_SH = 1;
+export const LOCK_EX = 2;
+export const LOCK_UN = 8;
+const LOCK_NB = 4;
+
+export const MS_RDONLY = 0x01;
+export const MS_NOSUID = 0x02;
+export const MS_NODEV = 0x04;
+export const MS_NOATIME = 0x400;
+
+export const MNT_FORCE = 1;
+export const MNT_DETACH = 2;
+export const UMOUNT_NOFOLLOW = 8;
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_CLOEXEC = 0x80000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const SO_PEERCRED = 17;
+
+/**
+ * `NULL` loads the running program, which has the C library in it: no name to guess (glibc,
+ * musl, macOS).
+ */
+const libc = koffi.load(null);
+
+const posix = {
+  flock: libc.func('int flock(int fd, int operation)'),
+  lseek: libc.func('int64_t lseek(int fd, int64_t offset, int whence)'),
+  ioctlInteger: libc.func('int ioctl(int fd, unsigned long request, int64_t argument)'),
+  ioctlBuffer: libc.func('int ioctl(int fd, unsigned long request, _Inout_ void *argument)'),
+  socketpair: libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)'),
+};
+
+const linux =
+  process.platform === 'linux'
+    ? {
+        fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
+        syncfs: libc.func('int syncfs(int fd)'),
+        mount: libc.func(
+          'int mount(str source, str target, str type, unsigned long flags, str data)',
+        ),
+        umount2: libc.func('int umount2(str target, int flags)'),
+        recvmsg: libc.func('int64_t recvmsg(int fd, _Inout_ void *message, int flags)'),
+        getsockopt: libc.func(
+          'int getsockopt(int fd, int level, int name, _Inout_ void *value, _Inout_ void *length)',
+        ),
+        prctl: libc.func(
+          'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
+        ),
+      }
+    : undefined;
+
+/** @throws SystemCallError ENOSYS where the host is not Linux. */
+function onLinux(syscall: string): NonNullable<typeof linux> {
+  if (linux === undefined) throw new SystemCallError(syscall, constants.errno.ENOSYS);
+  return linux;
+}
+
+/** Must be the first thing after a call: the next foreign call overwrites errno. */
+function check(result: number | bigint, syscall: string): number {
+  if (result < 0) throw new SystemCallError(syscall, koffi.errno());
+  return Number(result);
+}
+
+/** fallocate(2); `mode` is a sum of FALLOC_FL_*, offset and length are bytes. */
+export function fallocate(fd: number, mode: number, offset: number, length: number): void {
+  check(onLinux('fallocate').fallocate(fd, mode, offset, length), 'fallocate');
+}
+
+/** lseek(2); answers the offset. @throws SystemCallError ENXIO past the end. */
+export function lseek(fd: number, offset: number, whence: number): number {
+  return check(posix.lseek(fd, offset, whence), 'lseek');
+}
+
+/**
+ * Takes (LOCK_SH, LOCK_EX) or gives back (LOCK_UN) a lock without waiting; false when somebody
+ * else has it.
+ */
+export function flock(fd: number, operation: number): boolean {
+  if (posix.flock(fd, operation | LOCK_NB) === 0) return true;
+  const errno = koffi.errno();
+  if (errno === constants.errno.EWOULDBLOCK) return false;
+  throw new SystemCallError('flock', errno);
+}
+
+/** ioctl(2) whose argument is a number (LOOP_CLR_FD, FICLONE). */
+export function ioctlInteger(fd: number, request: number, argument: number): number {
+  return check(posix.ioctlInteger(fd, request, argument), 'ioctl');
+}
+
+/**
+ * ioctl(2) whose argument is a structure, read and written in place (LOOP_CONFIGURE,
+ * FICLONERANGE).
+ */
+export function ioctlBuffer(fd: number, request: number, argument: Buffer): number {
+  return check(posix.ioctlBuffer(fd, request, argument), 'ioctl');
+}
+
+/** syncfs(2): everything dirty on the file system that `fd` lies on reaches its disk. */
+export function syncfs(fd: number): void {
+  check(onLinux('syncfs').syncfs(fd), 'syncfs');
+}
+
+export interface MountCall {
+  readonly source: string;
+  readonly target: string;
+  readonly type: string;
+  /** Sum of MS_*. */
+  readonly flags: number;
+  /** Options of the file system, comma separated. */
+  readonly data: string;
+}
+
+/** mount(2). */
+export function mount(call: MountCall): void {
+  const { source, target, type, flags, data } = call;
+  check(onLinux('mount').mount(source, target, type, flags, data), 'mount');
+}
+
+/** umount2(2) on a pool thread: it may wait for requests that the calling thread has to serve. */
+export function umount(target: string, flags: number): Promise<void> {
+  const { umount2 } = onLinux('umount2');
+  return new Promise((resolve, reject) => {
+    umount2.async(target, flags, (failure: unknown, result: number) => {
+      if (failure) reject(failure);
+      else if (result < 0) reject(new SystemCallError('umount2', koffi.errno()));
+      else resolve();
+    });
+  });
+}
+
+/** Two connected stream sockets, close-on-exec. */
+export function socketPair(): readonly [number, number] {
+  const pair = [-1, -1];
+  const type = SOCK_STREAM | (process.platform === 'linux' ? SOCK_CLOEXEC : 0);
+  check(posix.socketpair(AF_UNIX, type, 0, pair), 'socketpair');
+  return [pair[0] ?? -1, pair[1] ?? -1];
+}
+
+/**
+ * Receives one descriptor sent with SCM_RIGHTS over `socket` (blocks until a message is there).
+ * @returns undefined when the peer closed its end without sending one.
+ */
+export function receiveDescriptor(socket: number): number | undefined {
+  // struct msghdr (64 bit): iov at 16, iovlen at 24, control at 32, controllen at 40.
+  const payload = Buffer.alloc(1);
+  const iovec = Buffer.alloc(16);
+  iovec.writeBigUInt64LE(addressOf(payload), 0);
+  iovec.writeBigUInt64LE(BigInt(payload.length), 8);
+  // struct cmsghdr: length 8 bytes, level 4, type 4, then the descriptor.
+  const control = Buffer.alloc(24);
+  const message = Buffer.alloc(56);
+  message.writeBigUInt64LE(addressOf(iovec), 16);
+  message.writeBigUInt64LE(1n, 24);
+  message.writeBigUInt64LE(addressOf(control), 32);
+  message.writeBigUInt64LE(BigInt(control.length), 40);
+  const received = onLinux('recvmsg').recvmsg(socket, message, MSG_CMSG_CLOEXEC);
+  if (check(received, 'recvmsg') === 0) return undefined;
+  if (control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) {
+    return undefined;
+  }
+  return control.readInt32LE(16);
+}
+
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Who is at the other end of a connected unix socket (SO_PEERCRED). */
+export function peerCredentials(fd: number): PeerCredentials {
+  const value = Buffer.alloc(12);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(value.length);
+  const { getsockopt } = onLinux('getsockopt');
+  check(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, value, length), 'getsockopt');
+  return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) };
+}
+
+/** prctl(2) with one argument (PR_SET_IO_FLUSHER, PR_SET_PDEATHSIG). */
+export function prctl(option: number, argument: number): number {
+  return check(onLinux('prctl').prctl(option, argument, 0, 0, 0), 'prctl');
+}
+
+/**
+ * Where a buffer's first byte lies in memory: for alignment, and for structures that point to
+ * others.
+ */
+export function addressOf(buffer: Buffer): bigint {
+  return BigInt(koffi.address(buffer));
+}

@@ -1,0 +1,229 @@
+/**
+ * The kernel channel: the transport that speaks the /dev/fuse protocol itself. I/O threads take
+ * requests and serve the data; this, on the main thread, mounts, answers what the threads
+ * forward, invalidates caches and unmounts.
+ */
+import { closeSync } from 'node:fs';
+import { DiskError } from '../../common/errors.js';
+import { findHolders, inUse } from '../holders.js';
+import { type Mount, mountKernelChannel, unmountKernelChannel } from '../mount.js';
+import type { Namespace, NodeId } from '../namespace.js';
+import type { Holder, StopOptions, Transport, TransportEnd, TransportEvent } from '../transport.js';
+import { RequestHandler } from './handlers.js';
+import type { ChannelMessage, ReadyMessage, TroubleMessage } from './messages.js';
+import { Notifier } from './notify.js';
+import { INIT2, MAX_REQUEST_BYTES } from './protocol.js';
+import { writeReply } from './replies.js';
+import type { ChannelThreadSetup, ThreadEnd } from './thread.js';
+
+/** Starts I/O threads; given by whoever knows what runs in them. */
+export interface IoThreads {
+  /**
+   * Starts one thread, which must call `serveKernelChannel` with this setup; `receive` gets
+   * every message that it forwards, in order. `ended` resolves with what the loop answered, or
+   * 'failed' when the thread died; it never rejects.
+   */
+  start(
+    setup: ChannelThreadSetup,
+    receive: (message: ChannelMessage) => void,
+  ): { readonly ended: Promise<ThreadEnd> };
+}
+
+export interface KernelTransportOptions {
+  readonly mountpoint: string;
+  readonly namespace: Namespace;
+  readonly threads: IoThreads;
+  /** At least 2 is advised: one per CPU. */
+  readonly threadCount: number;
+  readonly allowOther: boolean;
+  /** See `InitOptions`. Default false. */
+  readonly writeback?: boolean;
+  /** See `InitOptions`. Default 512. */
+  readonly maxBackground?: number;
+  /**
+   * A mount that a supervisor made and an earlier daemon served: what was in flight is asked
+   * for again.
+   */
+  readonly adopt?: Mount;
+  /** What happens, for the log. */
+  readonly onEvent?: (event: TransportEvent) => void;
+}
+
+const DEFAULT_MAX_BACKGROUND = 512;
+/** Threads that died are replaced at most this often: after that the mount is given up. */
+const MOST_REPLACEMENTS = 8;
+
+export function createKernelTransport(options: KernelTransportOptions): Transport {
+  return new KernelTransport(options);
+}
+
+interface Session {
+  readonly mount: Mount;
+  readonly handler: RequestHandler;
+  readonly notifier: Notifier;
+}
+
+class KernelTransport implements Transport {
+  readonly kind = 'kernel';
+  readonly ended: Promise<TransportEnd>;
+  readonly #options: KernelTransportOptions;
+  #session: Session | undefined;
+  #stopping = false;
+  #running = 0;
+  #replacements = 0;
+  #canResend = false;
+  #resolveEnded: (end: TransportEnd) => void = () => {};
+  #resolveReady: () => void = () => {};
+
+  constructor(options: KernelTransportOptions) {
+    this.#options = options;
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+  }
+
+  get mountpoint(): string {
+    return this.#session?.mount.mountpoint ?? this.#options.mountpoint;
+  }
+
+  async start(): Promise<void> {
+    const { adopt, mountpoint, allowOther, threadCount } = this.#options;
+    const mount =
+      adopt ?? (await mountKernelChannel({ mountpoint, allowOther, maxRead: MAX_REQUEST_BYTES }));
+    const handler = new RequestHandler(
+      this.#options.namespace,
+      (unique, errno, body) => writeReply(mount.fd, unique, errno, body),
+      (op, error) => this.#requestFailed(op, error),
+    );
+    this.#session = { mount, handler, notifier: new Notifier(mount.fd) };
+    const ready = new Promise<void>((resolve) => {
+      this.#resolveReady = resolve;
+    });
+    for (let index = 0; index < threadCount; index += 1) this.#startThread(index);
+    if (adopt !== undefined) {
+      this.#canResend = true;
+      await this.#session.notifier.resend();
+      return;
+    }
+    const end = await Promise.race([ready, this.ended]);
+    if (end !== undefined) {
+      throw new DiskError('failed', `${mount.mountpoint}: the mount ended before it was ready`);
+    }
+  }
+
+  async invalidate(node: NodeId): Promise<void> {
+    await this.#session?.notifier.invalidateNode(node);
+  }
+
+  async invalidateEntry(parent: NodeId, name: string): Promise<void> {
+    await this.#session?.notifier.invalidateEntry(parent, name);
+  }
+
+  async holders(): Promise<readonly Holder[]> {
+    if (this.#session === undefined) return [];
+    const { mountpoint, device } = this.#session.mount;
+    return findHolders(mountpoint, device);
+  }
+
+  async stop(options: StopOptions = {}): Promise<void> {
+    if (this.#session === undefined || this.#running === 0) return;
+    const { mount } = this.#session;
+    this.#stopping = true;
+    let unmounted = false;
+    try {
+      unmounted = await unmountKernelChannel(mount, options.force === true);
+    } finally {
+      this.#stopping = unmounted;
+    }
+    if (!unmounted) throw inUse(mount.mountpoint, await this.holders());
+    await this.ended;
+  }
+
+  #startThread(threadIndex: number): void {
+    const { threads, writeback = false, maxBackground = DEFAULT_MAX_BACKGROUND } = this.#options;
+    const fd = this.#session?.mount.fd ?? -1;
+    const thread = threads.start({ fd, threadIndex, writeback, maxBackground }, (message) =>
+      this.#receive(message),
+    );
+    this.#running += 1;
+    void thread.ended.then((end) => this.#threadEnded(threadIndex, end));
+  }
+
+  #receive(message: ChannelMessage): void {
+    switch (message.type) {
+      case 'request':
+        void this.#session?.handler.handle(message);
+        return;
+      case 'ready':
+        this.#ready(message);
+        return;
+      case 'trouble':
+        this.#trouble(message);
+    }
+  }
+
+  #ready(message: ReadyMessage): void {
+    this.#canResend = (message.flags2 & INIT2.HAS_RESEND) !== 0;
+    this.#event('info', `${this.mountpoint}: mounted, FUSE protocol 7.${message.minor}`);
+    this.#resolveReady();
+  }
+
+  #trouble(trouble: TroubleMessage): void {
+    const { threadIndex, opcode, message, suppressed, bug, stack } = trouble;
+    const more = suppressed === 0 ? '' : ` (and ${suppressed} more errors before it)`;
+    const text = `I/O thread ${threadIndex}, request ${opcode}: ${message}${more}`;
+    this.#event(bug ? 'error' : 'warning', text, stack);
+  }
+
+  #requestFailed(op: string, error: unknown): void {
+    if (error instanceof DiskError) return; // The caller's doing (no such file, read-only), or told by the namespace.
+    const stack = error instanceof Error ? error.stack : undefined;
+    this.#event('error', `request ${op}: ${String(error)}`, stack);
+  }
+
+  /**
+   * Unmounted threads end one by one; one that died is replaced, and what it was at is asked
+   * for again.
+   */
+  async #threadEnded(threadIndex: number, end: ThreadEnd): Promise<void> {
+    this.#running -= 1;
+    if (end === 'failed' && !this.#stopping) {
+      if (this.#replacements < MOST_REPLACEMENTS) {
+        this.#replacements += 1;
+        this.#event('error', `I/O thread ${threadIndex} died and is replaced`);
+        this.#startThread(threadIndex);
+        if (this.#canResend) await this.#session?.notifier.resend();
+        return;
+      }
+      this.#event('error', `I/O thread ${threadIndex} died again: giving the mount up`);
+      await this.#giveUp();
+    }
+    if (this.#running === 0) await this.#finish(end);
+  }
+
+  /**
+   * Without threads every user of the mount would hang: end the connection, so that they get
+   * errors instead.
+   */
+  async #giveUp(): Promise<void> {
+    if (this.#session === undefined) return;
+    try {
+      await unmountKernelChannel(this.#session.mount, true);
+    } catch (error) {
+      this.#event('error', `cannot take the mount away: ${String(error)}`);
+    }
+  }
+
+  async #finish(end: ThreadEnd): Promise<void> {
+    if (this.#session !== undefined) {
+      await this.#session.handler.releaseAll();
+      await this.#session.notifier.idle();
+      closeSync(this.#session.mount.fd);
+    }
+    this.#resolveEnded(this.#stopping ? 'stopped' : end);
+  }
+
+  #event(level: TransportEvent['level'], message: string, stack?: string): void {
+    this.#options.onEvent?.({ level, message, ...(stack === undefined ? {} : { stack }) });
+  }
+}

@@ -1,0 +1,256 @@
+/**
+ * The loop of one I/O thread: take a request from the kernel, serve it, write one reply. What
+ * needs the namespace is forwarded to the main thread, which replies by itself: this loop waits
+ * for nobody but the kernel and the disks.
+ *
+ * INVARIANT: every request that wants a reply gets exactly one, from here or from whoever it
+ * was forwarded to.
+ * INVARIANT: nothing thrown while serving leaves the loop, and READ and WRITE allocate nothing.
+ */
+import { readSync, writeSync } from 'node:fs';
+import { constants } from 'node:os';
+import { DiskError, errnoName } from '../../common/errors.js';
+import type { BlockDevice } from '../../engine/block-device.js';
+import { errnoOf } from '../errno.js';
+import { fallocateDevice, readDevice, seekDevice, writeDevice } from '../operations.js';
+import { messageBuffer } from './aligned-buffer.js';
+import { type InitOptions, writeInitReply } from './init.js';
+import { type ChannelMessage, forwardedRequest, number64 } from './messages.js';
+import {
+  FALLOCATE_LENGTH,
+  FALLOCATE_MODE,
+  HANDLE_DEVICE,
+  HIGH_HALF,
+  IN_HANDLE,
+  IN_OFFSET,
+  IN_OPCODE,
+  IN_UNIQUE,
+  INIT_OUT_BYTES,
+  LSEEK_OUT_BYTES,
+  LSEEK_WHENCE,
+  MAX_REQUEST_BYTES,
+  OPCODE,
+  OUT_BODY,
+  OUT_ERROR,
+  OUT_HEADER_BYTES,
+  OUT_LENGTH,
+  OUT_UNIQUE,
+  READ_SIZE,
+  WRITE_HEADER_BYTES,
+  WRITE_OUT_BYTES,
+  WRITE_SIZE,
+} from './protocol.js';
+import { TroubleReporter } from './trouble.js';
+
+/**
+ * What a channel thread is told by the main side; plain data, so that it can be a worker's
+ * `workerData`.
+ */
+export interface ChannelThreadSetup extends InitOptions {
+  /** The open /dev/fuse descriptor, shared by the whole process. */
+  readonly fd: number;
+  readonly threadIndex: number;
+}
+
+export interface ChannelThread extends ChannelThreadSetup {
+  /** Finds an open disk on this thread. @throws DiskError EBADF or EIO when it cannot be had. */
+  deviceOf(handle: number): BlockDevice;
+  /** Hands a message to the main thread: `parentPort.postMessage`. */
+  forward(message: ChannelMessage): void;
+}
+
+/** Why the loop ended: the mount is gone, or reading requests failed. */
+export type ThreadEnd = 'unmounted' | 'failed';
+
+/** Errors of the read that mean "ask again": the request was interrupted before we took it. */
+const TRY_AGAIN = new Set(['ENOENT', 'EINTR', 'EAGAIN']);
+
+/** Refused: the namespace changes through the control socket only. */
+const CHANGES_NAMESPACE = new Set<number>([
+  OPCODE.SYMLINK,
+  OPCODE.MKNOD,
+  OPCODE.MKDIR,
+  OPCODE.UNLINK,
+  OPCODE.RMDIR,
+  OPCODE.RENAME,
+  OPCODE.RENAME2,
+  OPCODE.LINK,
+  OPCODE.CREATE,
+]);
+
+/** Serves requests on the calling thread until the mount is gone; blocks it all that time. */
+export function serveKernelChannel(thread: ChannelThread): ThreadEnd {
+  return new RequestLoop(thread).run();
+}
+
+class RequestLoop {
+  readonly #thread: ChannelThread;
+  readonly #fd: number;
+  readonly #trouble: TroubleReporter;
+  /** The data of a WRITE begins at a page start. */
+  readonly #request = messageBuffer(MAX_REQUEST_BYTES + WRITE_HEADER_BYTES, WRITE_HEADER_BYTES);
+  /** The data of a READ reply begins at a page start. */
+  readonly #reply = messageBuffer(MAX_REQUEST_BYTES + OUT_HEADER_BYTES, OUT_HEADER_BYTES);
+  readonly #in = this.#request.words;
+  readonly #out = this.#reply.words;
+
+  constructor(thread: ChannelThread) {
+    this.#thread = thread;
+    this.#fd = thread.fd;
+    this.#trouble = new TroubleReporter(thread.threadIndex, (message) => thread.forward(message));
+  }
+
+  run(): ThreadEnd {
+    const { bytes } = this.#request;
+    for (;;) {
+      try {
+        readSync(this.#fd, bytes, 0, bytes.length, null);
+      } catch (error) {
+        const name = errnoName(error) ?? '';
+        if (name === 'ENODEV' || name === 'ECONNABORTED') return 'unmounted';
+        if (TRY_AGAIN.has(name)) continue;
+        this.#trouble.report(0, error);
+        return 'failed';
+      }
+      try {
+        this.#serve();
+      } catch (error) {
+        this.#refuse(error);
+      }
+    }
+  }
+
+  #serve(): void {
+    switch (this.#in[IN_OPCODE]) {
+      case OPCODE.READ:
+        if (this.#in[IN_HANDLE + 1] === HANDLE_DEVICE) this.#read();
+        else this.#forward();
+        return;
+      case OPCODE.WRITE:
+        this.#write();
+        return;
+      case OPCODE.FSYNC:
+        this.#device().flush();
+        this.#answer(0);
+        return;
+      case OPCODE.FALLOCATE:
+        this.#fallocate();
+        return;
+      case OPCODE.LSEEK:
+        this.#seek();
+        return;
+      case OPCODE.FORGET:
+      case OPCODE.BATCH_FORGET:
+      case OPCODE.NOTIFY_REPLY:
+        return; // These want no reply; node numbers live as long as the mount, so nothing is counted.
+      case OPCODE.INIT:
+        this.#init();
+        return;
+      case OPCODE.DESTROY:
+        this.#answer(0);
+        return;
+      default:
+        this.#forward();
+    }
+  }
+
+  #device(): BlockDevice {
+    const handle = this.#in[IN_HANDLE] ?? 0;
+    if (this.#in[IN_HANDLE + 1] !== HANDLE_DEVICE) {
+      throw new DiskError('usage', 'a data operation on what is no disk', { errno: 'EBADF' });
+    }
+    return this.#thread.deviceOf(handle);
+  }
+
+  #read(): void {
+    const words = this.#in;
+    const device = this.#thread.deviceOf(words[IN_HANDLE] ?? 0);
+    const { bytes } = this.#reply;
+    const offset = number64(words, IN_OFFSET);
+    this.#answer(readDevice(device, bytes, OUT_HEADER_BYTES, offset, words[READ_SIZE] ?? 0));
+  }
+
+  #write(): void {
+    const words = this.#in;
+    const { bytes } = this.#request;
+    const offset = number64(words, IN_OFFSET);
+    const size = words[WRITE_SIZE] ?? 0;
+    const count = writeDevice(this.#device(), bytes, WRITE_HEADER_BYTES, offset, size);
+    this.#out[OUT_BODY] = count;
+    this.#out[OUT_BODY + 1] = 0;
+    this.#answer(WRITE_OUT_BYTES);
+  }
+
+  #fallocate(): void {
+    const words = this.#in;
+    const offset = number64(words, IN_OFFSET);
+    const length = number64(words, FALLOCATE_LENGTH);
+    fallocateDevice(this.#device(), words[FALLOCATE_MODE] ?? 0, offset, length);
+    this.#answer(0);
+  }
+
+  #seek(): void {
+    if (this.#thread.writeback) {
+      // Dirty pages that we have not seen yet may lie in what we hold for a hole: let the
+      // kernel call it all data.
+      this.#answer(0, constants.errno.ENOSYS);
+      return;
+    }
+    const words = this.#in;
+    const whence = words[LSEEK_WHENCE] ?? 0;
+    const found = seekDevice(this.#device(), number64(words, IN_OFFSET), whence);
+    this.#out[OUT_BODY] = found % HIGH_HALF;
+    this.#out[OUT_BODY + 1] = Math.floor(found / HIGH_HALF);
+    this.#answer(LSEEK_OUT_BYTES);
+  }
+
+  #init(): void {
+    const ready = writeInitReply(this.#in, this.#out.subarray(OUT_BODY), this.#thread);
+    this.#answer(INIT_OUT_BYTES);
+    this.#thread.forward(ready);
+  }
+
+  #forward(): void {
+    const request = forwardedRequest(this.#in, this.#request.bytes);
+    if (request !== undefined) {
+      this.#thread.forward(request);
+      return;
+    }
+    const opcode = this.#in[IN_OPCODE] ?? 0;
+    if (CHANGES_NAMESPACE.has(opcode)) this.#answer(0, constants.errno.EPERM);
+    else if (opcode === OPCODE.READLINK) this.#answer(0, constants.errno.EINVAL);
+    else if (opcode === OPCODE.IOCTL) this.#answer(0, constants.errno.ENOTTY);
+    // Flush, access, extended attributes, interrupts, statx, copy_file_range, ...: asked once,
+    // then never again.
+    else this.#answer(0, constants.errno.ENOSYS);
+  }
+
+  /** A failed request: the caller gets the errno, the main thread the story. */
+  #refuse(error: unknown): void {
+    const opcode = this.#in[IN_OPCODE] ?? 0;
+    this.#answer(0, errnoOf(error));
+    this.#trouble.report(opcode, error);
+  }
+
+  /**
+   * Writes the reply whose body of `length` bytes lies in the reply buffer; `errno` is
+   * positive, 0 for success.
+   */
+  #answer(length: number, errno = 0): void {
+    const words = this.#out;
+    words[OUT_LENGTH] = OUT_HEADER_BYTES + length;
+    words[OUT_ERROR] = -errno;
+    words[OUT_UNIQUE] = this.#in[IN_UNIQUE] ?? 0;
+    words[OUT_UNIQUE + 1] = this.#in[IN_UNIQUE + 1] ?? 0;
+    try {
+      writeSync(this.#fd, this.#reply.bytes, 0, OUT_HEADER_BYTES + length, null);
+    } catch (error) {
+      // ENOENT: the request was given up, or answered by the other of two resent copies;
+      // ENODEV: unmounted.
+      const name = errnoName(error);
+      if (name === 'ENOENT' || name === 'ENODEV') return;
+      this.#trouble.report(this.#in[IN_OPCODE] ?? 0, error);
+      if (errno === 0) this.#answer(0, constants.errno.EIO);
+    }
+  }
+}

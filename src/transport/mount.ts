@@ -1,0 +1,254 @@
+/**
+ * Mounting and unmounting the kernel channel: as root by mount(2), otherwise through fusermount3.
+ *
+ * INVARIANT: a mount is taken away only when the one on top at the mountpoint is the one that
+ * was made here.
+ */
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { DiskError, errnoName } from '../common/errors.js';
+import {
+  MNT_DETACH,
+  MNT_FORCE,
+  MS_NODEV,
+  MS_NOSUID,
+  mount,
+  UMOUNT_NOFOLLOW,
+  umount,
+} from '../storage/libc.js';
+import { fusermount, fusermountUnmount } from './fusermount.js';
+import { type MountEntry, readMounts, topMountAt } from './mountinfo.js';
+
+/** Type and source under which our mounts appear in mountinfo: how a later start knows them. */
+export const MOUNT_TYPE = 'fuse.layerdisk';
+export const MOUNT_SOURCE = 'layerdisk';
+
+/** How long a mount that may be dead is given to answer. */
+const PROBE_TIMEOUT_MS = 5000;
+
+export interface MountOptions {
+  /** An absolute path; made when it is missing. */
+  readonly mountpoint: string;
+  /** Whether users other than the one who mounts may use the files. */
+  readonly allowOther: boolean;
+  /** Largest read, bytes. */
+  readonly maxRead: number;
+}
+
+/** A mount of ours. */
+export interface Mount {
+  /**
+   * The connection's /dev/fuse descriptor, close-on-exec. Whoever holds the last copy keeps the
+   * mount alive.
+   */
+  readonly fd: number;
+  /** Absolute, without symbolic links. */
+  readonly mountpoint: string;
+  readonly id: number;
+  /** `major:minor`; the minor is the number of the connection. */
+  readonly device: string;
+  /** Made through fusermount3: unmounted through it, too. */
+  readonly unprivileged: boolean;
+}
+
+/**
+ * Clears a dead mount of ours if there is one, and mounts. Requests wait until somebody serves
+ * `fd`.
+ */
+export async function mountKernelChannel(options: MountOptions): Promise<Mount> {
+  const mountpoint = await prepareMountpoint(options.mountpoint);
+  const unprivileged = process.geteuid?.() !== 0;
+  const fd = unprivileged
+    ? fusermount({ ...options, mountpoint })
+    : mountAsRoot({ ...options, mountpoint });
+  const entry = topMountAt(mountpoint, readMounts());
+  if (entry === undefined || entry.type !== MOUNT_TYPE) {
+    closeSync(fd); // The last copy: the kernel ends the connection.
+    throw new DiskError('failed', `${mountpoint}: the mount vanished while it was being made`);
+  }
+  return { fd, mountpoint, id: entry.id, device: entry.device, unprivileged };
+}
+
+function mountAsRoot(options: MountOptions): number {
+  const fd = openDevice();
+  const data = [
+    `fd=${fd}`,
+    'rootmode=40000',
+    'user_id=0',
+    'group_id=0',
+    'default_permissions',
+    `max_read=${options.maxRead}`,
+    ...(options.allowOther ? ['allow_other'] : []),
+  ];
+  try {
+    mount({
+      source: MOUNT_SOURCE,
+      target: options.mountpoint,
+      type: MOUNT_TYPE,
+      flags: MS_NOSUID | MS_NODEV,
+      data: data.join(','),
+    });
+  } catch (error) {
+    closeSync(fd);
+    throw mountError(options.mountpoint, error);
+  }
+  return fd;
+}
+
+function openDevice(): number {
+  try {
+    return openSync('/dev/fuse', constants.O_RDWR);
+  } catch (error) {
+    const errno = errnoName(error);
+    if (errno === 'ENOENT' || errno === 'ENODEV' || errno === 'ENXIO') {
+      throw new DiskError('not-supported', '/dev/fuse is missing: the kernel has no FUSE', {
+        hint: 'modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN',
+        cause: error,
+      });
+    }
+    throw new DiskError('not-permitted', `/dev/fuse cannot be opened (${errno})`, { cause: error });
+  }
+}
+
+function mountError(mountpoint: string, error: unknown): DiskError {
+  const errno = errnoName(error) ?? String(error);
+  if (errno === 'EPERM') {
+    return new DiskError('not-permitted', `${mountpoint}: not permitted to mount here`, {
+      hint: 'mounting needs CAP_SYS_ADMIN; in a container: --cap-add SYS_ADMIN --device /dev/fuse',
+      cause: error,
+    });
+  }
+  if (errno === 'ENODEV') {
+    return new DiskError('not-supported', 'the kernel has no FUSE', {
+      hint: 'modprobe fuse',
+      cause: error,
+    });
+  }
+  return new DiskError('failed', `${mountpoint}: cannot mount (${errno})`, { cause: error });
+}
+
+/** Leaves an empty directory with nothing of ours mounted on it; answers its real path. */
+async function prepareMountpoint(path: string): Promise<string> {
+  const existing = await probe(path);
+  if (existing === 'dead') await clearDeadMount(path);
+  if (existing === 'missing') makeDirectory(path);
+  const mountpoint = realpathSync(path);
+  const top = topMountAt(mountpoint, readMounts());
+  if (top?.type === MOUNT_TYPE) {
+    throw new DiskError('busy', `${mountpoint}: another layerdisk is serving this mountpoint`, {
+      hint: `stop it (layerdisk daemon stop), or unmount: umount ${mountpoint}`,
+    });
+  }
+  if (!statSync(mountpoint).isDirectory()) {
+    throw new DiskError('usage', `${mountpoint}: the mountpoint is not a directory`);
+  }
+  if (readdirSync(mountpoint).length > 0) {
+    throw new DiskError('exists', `${mountpoint}: the mountpoint is not empty`, {
+      hint: 'a mount would hide what is in it: choose another directory or move the files away',
+    });
+  }
+  return mountpoint;
+}
+
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o755 });
+  } catch (error) {
+    throw new DiskError('failed', `${path}: cannot make the mountpoint (${errnoName(error)})`, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * What is at a path. Asked on a pool thread and with a time limit, for a FUSE mount answers
+ * only if somebody serves it.
+ * @throws DiskError `busy` when it does not answer, `not-permitted`.
+ */
+async function probe(path: string): Promise<'dead' | 'missing' | 'there'> {
+  const stop = new AbortController();
+  const late = delay(PROBE_TIMEOUT_MS, undefined, { signal: stop.signal }).catch(() => undefined);
+  let answer: Stats | undefined;
+  try {
+    answer = await Promise.race([stat(path), late]);
+  } catch (error) {
+    const errno = errnoName(error);
+    if (errno === 'ENOENT') return 'missing';
+    if (errno === 'ENOTCONN' || errno === 'ECONNABORTED') return 'dead';
+    const code = errno === 'EACCES' ? 'not-permitted' : 'failed';
+    throw new DiskError(code, `${path}: cannot use it as mountpoint (${errno})`, { cause: error });
+  } finally {
+    stop.abort();
+  }
+  if (answer !== undefined) return 'there';
+  throw new DiskError('busy', `${path}: whatever is mounted there does not answer`, {
+    hint: `see who serves it; to take it away: umount -l ${path}`,
+  });
+}
+
+/** Takes away mounts of ours whose daemon is dead, as long as one is on top. */
+async function clearDeadMount(asked: string): Promise<void> {
+  // The last part must not be looked at, for it would only answer ENOTCONN.
+  const path = join(realpathSync(dirname(asked)), basename(asked));
+  for (;;) {
+    const top = topMountAt(path, readMounts());
+    if (top === undefined || top.type !== MOUNT_TYPE) {
+      throw new DiskError('busy', `${path}: a dead mount that is not ours is in the way`, {
+        hint: `umount -l ${path}`,
+      });
+    }
+    await takeAway(path, process.geteuid?.() !== 0, MNT_DETACH);
+    if ((await probe(path)) !== 'dead') return;
+  }
+}
+
+async function takeAway(path: string, unprivileged: boolean, flags: number): Promise<void> {
+  if (unprivileged) await fusermountUnmount(path, (flags & MNT_DETACH) !== 0);
+  else await umount(path, flags | UMOUNT_NOFOLLOW);
+}
+
+/** Whether a mount still stands where it was made: `covered` when another one lies on top of it. */
+export function mountState(mounted: Mount): 'there' | 'covered' | 'gone' {
+  const mounts = readMounts();
+  const isOurs = (entry: MountEntry | undefined) =>
+    entry !== undefined && entry.id === mounted.id && entry.device === mounted.device;
+  if (isOurs(topMountAt(mounted.mountpoint, mounts))) return 'there';
+  return mounts.some(isOurs) ? 'covered' : 'gone';
+}
+
+/**
+ * Unmounts; `force` takes it away from whoever uses it. Somebody must go on serving requests
+ * meanwhile.
+ * @returns false when it is in use (and not `force`).
+ * @throws DiskError `busy` when another mount lies on top.
+ */
+export async function unmountKernelChannel(mounted: Mount, force: boolean): Promise<boolean> {
+  const { mountpoint, unprivileged } = mounted;
+  const state = mountState(mounted);
+  if (state === 'gone') return true;
+  if (state === 'covered') {
+    throw new DiskError('busy', `${mountpoint}: something else has been mounted over it`, {
+      hint: `umount ${mountpoint}, then try again`,
+    });
+  }
+  try {
+    await takeAway(mountpoint, unprivileged, force ? MNT_FORCE | MNT_DETACH : 0);
+    return true;
+  } catch (error) {
+    const errno = errnoName(error);
+    if (errno === 'EBUSY') return false;
+    if (errno === 'EINVAL' && mountState(mounted) === 'gone') return true; // Somebody was faster.
+    throw new DiskError('failed', `${mountpoint}: cannot unmount (${errno})`, { cause: error });
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * The contract between a transport and whoever decides which directories and files exist.
+ *
+ * All calls are made on the main thread and may answer at once or later. Errors are
+ * `DiskError`s; their `errno` is what the caller of the file sees. Nothing here may do
+ * synchronous I/O on the mount itself.
+ */
+
+/**
+ * A node as two unsigned 32-bit halves of its inode number: the VM's number, and the node
+ * within the VM.
+ */
+export interface NodeId {
+  readonly hi: number;
+  readonly lo: number;
+}
+
+/** The root directory. */
+export const ROOT_NODE: NodeId = { hi: 0, lo: 1 };
+
+export type NodeKind = 'directory' | 'file';
+
+export interface NodeAttr {
+  /** INVARIANT: never given to another file or directory while the mount stands; 0:0 is no node. */
+  readonly node: NodeId;
+  readonly kind: NodeKind;
+  /** Bytes. */
+  readonly size: number;
+  /** Bytes that really take space: `st_blocks`. */
+  readonly allocatedSize: number;
+  /** Permission bits only (0o600). */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Milliseconds since 1970. */
+  readonly mtime: number;
+  readonly nlink: number;
+}
+
+/** One name in a directory; `.` and `..` are the transport's business. */
+export interface DirectoryEntry {
+  readonly name: string;
+  readonly node: NodeId;
+  readonly kind: NodeKind;
+}
+
+export interface OpenIntent {
+  readonly write: boolean;
+  /** O_DIRECT: past the page cache. */
+  readonly direct: boolean;
+}
+
+/**
+ * What an opened file is: a disk that I/O threads find by `handle` (unsigned 32 bits; several
+ * opens may share one), or bytes as they are at this moment.
+ */
+export type OpenedNode =
+  | { readonly kind: 'device'; readonly handle: number }
+  | { readonly kind: 'content'; readonly bytes: Buffer };
+
+/** What `statfs` shows, bytes. */
+export interface FileSystemSizes {
+  readonly total: number;
+  readonly free: number;
+}
+
+export type Awaitable<T> = T | Promise<T>;
+
+export interface Namespace {
+  /** @returns undefined when the directory has no such name. */
+  lookup(parent: NodeId, name: string): Awaitable<NodeAttr | undefined>;
+  /**
+   * @throws DiskError `not-found` with errno ESTALE for a node that is no more (the kernel then
+   * looks its name up anew).
+   */
+  getattr(node: NodeId): Awaitable<NodeAttr>;
+  readdir(node: NodeId): Awaitable<readonly DirectoryEntry[]>;
+  /** @throws DiskError with errno EROFS when `write` is asked of what is read-only. */
+  open(node: NodeId, intent: OpenIntent): Awaitable<OpenedNode>;
+  /**
+   * Called exactly once for every `device` that `open` gave, at the latest when the transport
+   * ends.
+   */
+  release(node: NodeId, handle: number): Awaitable<void>;
+  statfs(): Awaitable<FileSystemSizes>;
+}
