@@ -47,10 +47,12 @@ export function mergedContent(models: readonly DiskModel[]): Buffer {
   const top = models[0]!;
   const out = Buffer.alloc(top.size);
   for (let at = 0; at < top.size; at += SECTOR_SIZE) {
+    let end = Math.min(at + SECTOR_SIZE, top.size);
     for (const model of models) {
-      if (at >= model.size) break;
+      end = Math.min(end, model.size);
+      if (at >= end) break;
       if (stateAt(model, at) === 'unallocated') continue;
-      model.content.copy(out, at, at, Math.min(at + SECTOR_SIZE, model.size, top.size));
+      model.content.copy(out, at, at, end);
       break;
     }
   }
