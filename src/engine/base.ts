@@ -9,6 +9,8 @@ export interface BaseSpec {
   readonly id: string;
   /** Absolute path and format of each image of the foreign chain, top first. */
   readonly images: readonly { readonly path: string; readonly format: string }[];
+  /** Absolute folders besides each image's own in which its further files (VMDK extents) may lie; default none. */
+  readonly allowFolders?: readonly string[];
   /** Bytes. */
   readonly virtualSize: number;
   /** Bytes of real data, as found at import: goes into `st_blocks`. */

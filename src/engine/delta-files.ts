@@ -137,7 +137,13 @@ export class DeltaFiles {
 
   /** Removes a delta's files; what cannot be removed now is left to garbage collection. */
   remove(id: DeltaId): void {
-    this.#discard({ id, dataGeneration: this.readHeader(id).current.dataGeneration });
+    let dataGeneration = 1;
+    try {
+      dataGeneration = this.readHeader(id).current.dataGeneration;
+    } catch {
+      // Gone or half made: its first generation is all there can be.
+    }
+    this.#discard({ id, dataGeneration });
   }
 
   /** Makes names in the folder durable. */

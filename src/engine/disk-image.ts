@@ -28,6 +28,15 @@ export interface ParentReference {
   mismatch(parent: DiskImage): string | undefined;
   /** A difference worth a warning only (VHD time stamps). */
   warning?(parent: DiskImage): string | undefined;
+  /** Given where the image knows its parent by an id alone (VDI): how to recognise it among the files of a folder. */
+  readonly search?: ParentSearch;
+}
+
+export interface ParentSearch {
+  /** Only files whose name ends so are looked at, with the dot, any case. */
+  readonly extension: string;
+  /** Whether the file that begins with these bytes (its first 512, or all of a shorter file) is the parent. */
+  matches(header: Buffer): boolean;
 }
 
 /** What `info FILE` prints; all sizes in bytes. */
@@ -68,6 +77,8 @@ export interface DiskImage {
   readonly files: readonly string[];
   /** Bytes, any value from 0 (callers check limits); not necessarily a multiple of 4096. */
   readonly virtualSize: number;
+  /** True where no byte is ever `unallocated`, so that `readAt` may be asked for any range. */
+  readonly complete?: boolean;
   readonly parent: ParentReference | undefined;
   info(): ImageInfo;
   /**

@@ -36,8 +36,6 @@ export interface Deltas {
   discard(ids: readonly DeltaId[]): Promise<void>;
   /** Every delta in the store, referenced or not. */
   list(): Promise<DeltaId[]>;
-  /** Removes a delta that `create` made and that no manifest came to name. */
-  discard(id: DeltaId): void;
   /**
    * Deltas that neither `referenced` nor anything above it stands on, and leftovers of interrupted work, go to
    * the trash. Deltas that are open or were made a moment ago stay.

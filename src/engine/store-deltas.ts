@@ -39,9 +39,12 @@ export class StoreDeltas implements Deltas {
     return await this.#files.list();
   }
 
-  discard(id: DeltaId): void {
-    this.#fresh.delete(id);
-    if (this.#table.get(id) === undefined) this.#files.remove(id);
+  async discard(ids: readonly DeltaId[]): Promise<void> {
+    for (const id of ids) {
+      this.#fresh.delete(id);
+      // An open one (a copy that failed a moment ago) is left to garbage collection.
+      if (this.#table.get(id) === undefined) this.#files.remove(id);
+    }
   }
 
   async collect(

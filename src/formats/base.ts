@@ -1,0 +1,150 @@
+/** The one place that walks foreign images: shows a chain of them, top first, as one immutable disk. */
+import { resolve } from 'node:path';
+import { DiskError } from '../common/errors.js';
+import { SECTOR_SIZE } from '../common/units.js';
+import type { Base, BaseSpec } from '../engine/base.js';
+import { newDeltaId } from '../engine/delta-id.js';
+import type { DiskImage, Extent } from '../engine/disk-image.js';
+import { type BaseFingerprint, takeFingerprint } from './fingerprint.js';
+import { type ChainOptions, openChain } from './open-chain.js';
+import { openImage } from './registry.js';
+
+export interface BaseDescription {
+  /** What `openBase` takes; its `id` is new. */
+  readonly spec: BaseSpec;
+  readonly fingerprint: BaseFingerprint;
+  /** Findings that are no errors, one line each. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Resolves an image and its parents for import.
+ * @throws DiskError whatever `openChain` does, and `not-supported` for a disk that is no whole number of sectors.
+ */
+export function describeBase(path: string, options: ChainOptions = {}): BaseDescription {
+  const warnings: string[] = [];
+  const onWarning = (text: string) => {
+    warnings.push(text);
+    options.onWarning?.(text);
+  };
+  const images = openChain(resolve(path), { ...options, onWarning });
+  const base = new ImageBase(images);
+  try {
+    if (base.virtualSize % SECTOR_SIZE !== 0) {
+      throw new DiskError(
+        'not-supported',
+        `${path}: its disk of ${base.virtualSize} bytes is no whole number of sectors`,
+      );
+    }
+    const { allowFolders = [] } = options;
+    const spec: BaseSpec = {
+      id: newDeltaId(),
+      images: images.map((image) => ({ path: image.path, format: image.format })),
+      virtualSize: base.virtualSize,
+      allocatedSize: countData(base),
+      ...(allowFolders.length === 0 ? {} : { allowFolders }),
+    };
+    return { spec, fingerprint: takeFingerprint(images), warnings };
+  } finally {
+    base.close();
+  }
+}
+
+/**
+ * Opens a base as it was described. Parents are not looked for again.
+ * @throws DiskError what opening an image throws; `damaged` when the disk has another size than it had.
+ */
+export function openBase(spec: BaseSpec): Base {
+  const images: DiskImage[] = [];
+  try {
+    const { allowFolders = [] } = spec;
+    for (const { path, format } of spec.images) {
+      images.push(openImage(path, format, { allowFolders }));
+    }
+    const base = new ImageBase(images);
+    if (base.virtualSize !== spec.virtualSize) {
+      throw new DiskError(
+        'damaged',
+        `${images[0]?.path}: its disk had ${spec.virtualSize} bytes when it was imported, ` +
+          `now it has ${base.virtualSize}`,
+        { errno: 'EIO' },
+      );
+    }
+    return base;
+  } catch (error) {
+    for (const image of images) image.close();
+    throw error;
+  }
+}
+
+/**
+ * The merged view of images, top first; closes them with itself.
+ *
+ * INVARIANT: an image is asked only within its virtual size, and read only where it said `data`.
+ */
+export class ImageBase implements Base {
+  readonly virtualSize: number;
+  readonly #images: readonly DiskImage[];
+  readonly #extent: Extent = { state: 'data', length: 0 };
+  /** Which image answered the last `#find`; -1 where none did. */
+  #answering = -1;
+
+  constructor(images: readonly DiskImage[]) {
+    this.#images = images;
+    this.virtualSize = images[0]?.virtualSize ?? 0;
+  }
+
+  extentAt(offset: number, length: number, out: Extent): void {
+    this.#find(offset, length, out);
+  }
+
+  readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {
+    const top = this.#images[0]!;
+    if (top.complete === true) {
+      top.readAt(target, targetOffset, offset, length);
+      return;
+    }
+    const extent = this.#extent;
+    for (let done = 0; done < length; done += extent.length) {
+      this.#find(offset + done, length - done, extent);
+      const start = targetOffset + done;
+      if (extent.state === 'data') {
+        this.#images[this.#answering]!.readAt(target, start, offset + done, extent.length);
+      } else {
+        target.fill(0, start, start + extent.length);
+      }
+    }
+  }
+
+  close(): void {
+    for (const image of this.#images) image.close();
+  }
+
+  /** The run at `offset` and who answers for it, going down while an image says `unallocated`. */
+  #find(offset: number, length: number, out: Extent): void {
+    out.length = length;
+    for (let index = 0; index < this.#images.length; index += 1) {
+      const image = this.#images[index]!;
+      const size = image.virtualSize;
+      // Beyond a shorter parent's end its child reads zeroes, whatever lies further down.
+      if (offset >= size) break;
+      image.extentAt(offset, Math.min(out.length, size - offset), out);
+      if (out.state !== 'unallocated') {
+        this.#answering = index;
+        return;
+      }
+    }
+    this.#answering = -1;
+    out.state = 'unallocated';
+  }
+}
+
+function countData(base: Base): number {
+  const extent: Extent = { state: 'data', length: 0 };
+  let sum = 0;
+  for (let at = 0; at < base.virtualSize; at += extent.length) {
+    base.extentAt(at, base.virtualSize - at, extent);
+    if (extent.state === 'data') sum += extent.length;
+  }
+  return sum;
+}

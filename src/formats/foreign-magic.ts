@@ -1,0 +1,67 @@
+/** Files that are no disk image of ours but must not pass as raw disks either: told by their magic, refused by name. */
+import { DiskError } from '../common/errors.js';
+
+interface ForeignMagic {
+  /** How the message names it. */
+  readonly what: string;
+  /** Bytes from the start of the file. */
+  readonly at: number;
+  readonly magic: Buffer;
+  /** The command that makes an image of it which can be read; `FILE` stands for its path. */
+  readonly remedy: string;
+}
+
+function text(what: string, at: number, magic: string, remedy: string): ForeignMagic {
+  return { what, at, magic: Buffer.from(magic, 'latin1'), remedy };
+}
+
+function hex(what: string, at: number, magic: string, remedy: string): ForeignMagic {
+  return { what, at, magic: Buffer.from(magic, 'hex'), remedy };
+}
+
+const CONVERT = 'convert it first: qemu-img convert -O qcow2 FILE NEW.qcow2';
+
+/** Sources: file(1)'s magic, the compressors' format documents, the formats' own headers. */
+const FOREIGN: readonly ForeignMagic[] = [
+  hex('compressed with gzip', 0, '1f8b08', 'decompress it first: gunzip -k FILE'),
+  hex('compressed with xz', 0, 'fd377a585a00', 'decompress it first: unxz -k FILE'),
+  hex('compressed with zstd', 0, '28b52ffd', 'decompress it first: unzstd FILE'),
+  hex('compressed with lz4', 0, '04224d18', 'decompress it first: unlz4 FILE'),
+  text('a ZIP archive', 0, 'PK\x03\x04', 'unpack it first: unzip FILE'),
+  hex('a 7z archive', 0, '377abcaf271c', 'unpack it first: 7z x FILE'),
+  text('a tar archive (as OVA files are)', 257, 'ustar', 'unpack it first: tar -xf FILE'),
+  text('a Parallels image', 0, 'WithoutFreeSpace', CONVERT),
+  text('a Parallels image', 0, 'WithouFreSpacExt', CONVERT),
+  text('a Bochs image', 0, 'Bochs Virtual HD Image', CONVERT),
+  text('a QED image', 0, 'QED\0', CONVERT),
+  text('an EWF (EnCase) image', 0, 'EVF\x09\x0d\x0a\xff\0', 'export it first: ewfexport FILE'),
+  text('a WIM archive', 0, 'MSWIM\0\0\0', 'unpack it first: wimapply FILE'),
+  text('an OVF description', 0, '<?xml', 'import the disk files that it names'),
+];
+
+/**
+ * Refuses a file whose first bytes say that it is something else than a disk.
+ * @throws DiskError `not-supported`.
+ */
+export function refuseForeign(path: string, header: Buffer): void {
+  const found = FOREIGN.find(({ at, magic }) => hasBytes(header, at, magic));
+  const [what, remedy] =
+    found !== undefined
+      ? [found.what, found.remedy]
+      : isBzip2(header)
+        ? ['compressed with bzip2', 'decompress it first: bunzip2 -k FILE']
+        : [];
+  if (what === undefined || remedy === undefined) return;
+  throw new DiskError('not-supported', `${path} is ${what}, not a disk image`, {
+    hint: `${remedy.replace('FILE', path)}, or say --format raw if these bytes are the disk`,
+  });
+}
+
+function hasBytes(header: Buffer, at: number, magic: Buffer): boolean {
+  return header.length >= at + magic.length && magic.equals(header.subarray(at, at + magic.length));
+}
+
+/** `BZh`, a level, and the magic of the first block. */
+function isBzip2(header: Buffer): boolean {
+  return /^BZh[1-9]1AY&SY/.test(header.toString('latin1', 0, 10));
+}

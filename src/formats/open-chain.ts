@@ -1,0 +1,242 @@
+/** The one place that follows parent references: opens an image and everything below it. */
+import { readdirSync, realpathSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { DiskError } from '../common/errors.js';
+import type { DiskImage, ParentReference } from '../engine/disk-image.js';
+import { HostFile } from '../storage/host-file.js';
+import { openImage, probeImage } from './registry.js';
+import { hasProtocol, quoteName, resolveSibling } from './sibling-path.js';
+
+/** Most images in a chain. */
+export const MAX_CHAIN_DEPTH = 1000;
+/** Most files of a folder that are looked at in search of a parent known by its id alone. */
+const MAX_SEARCHED_FILES = 10_000;
+const SEARCH_HEADER_SIZE = 512;
+
+export interface ChainOptions {
+  /** Format of the top image: a name of `FORMAT_NAMES` or `auto` (the default). */
+  readonly format?: string;
+  /** Absolute folders besides the top image's own in which parents and extents may lie. */
+  readonly allowFolders?: readonly string[];
+  /** Stands in for the first parent that cannot be found, or not accepted, by what the images say. */
+  readonly parent?: string;
+  /** Called with one line for each finding that is no error (a parent's time stamp that differs). */
+  readonly onWarning?: (text: string) => void;
+}
+
+/**
+ * Opens the image at `path` and its parents, top first. Names inside images are untrusted: a parent must be a
+ * regular file in (or below) the folder of the top image or of its child, or in an allowed folder, all links resolved. Whatever
+ * identity the format records is checked. On any error everything opened so far is closed.
+ *
+ * @throws DiskError `not-found` (with every name that was tried), `not-permitted`, `damaged` (not the parent that
+ *   the child was made from, a cycle), `not-supported` (depth, raw parent of unstated format), `usage`.
+ */
+export function openChain(path: string, options: ChainOptions = {}): DiskImage[] {
+  const walk = new ChainWalk(path, options);
+  try {
+    return walk.run();
+  } catch (error) {
+    for (const image of walk.images) image.close();
+    throw error;
+  }
+}
+
+class ChainWalk {
+  readonly images: DiskImage[] = [];
+  readonly #path: string;
+  readonly #options: ChainOptions;
+  /** Where parents may lie besides their child's own folder. */
+  readonly #folders: string[];
+  readonly #seen = new Set<string>();
+  #substitute: string | undefined;
+
+  constructor(path: string, options: ChainOptions) {
+    this.#path = path;
+    this.#options = options;
+    this.#folders = [...(options.allowFolders ?? [])];
+    this.#substitute = options.parent;
+  }
+
+  run(): DiskImage[] {
+    const { format = 'auto', allowFolders = [] } = this.#options;
+    this.#push(openImage(this.#path, format, { allowFolders }));
+    this.#folders.push(dirname(realpathSync(this.#path)));
+    for (let child = this.images[0]!; child.parent !== undefined; child = this.images.at(-1)!) {
+      if (this.images.length === MAX_CHAIN_DEPTH) {
+        throw new DiskError(
+          'not-supported',
+          `${this.#path}: more than ${MAX_CHAIN_DEPTH} images stand on each other`,
+        );
+      }
+      this.#openParent(child, child.parent);
+    }
+    if (this.#substitute !== undefined) {
+      throw new DiskError(
+        'usage',
+        `no image of ${this.#path} needs ${this.#substitute} as parent`,
+        {
+          hint: 'leave --parent out: the parents that the images name were found',
+        },
+      );
+    }
+    return this.images;
+  }
+
+  /** Counts the image in, unless it is already there. */
+  #push(image: DiskImage): void {
+    // Counted in first: it is closed with the others if this throws.
+    this.images.push(image);
+    const { dev, ino } = statSync(image.path, { bigint: true });
+    const key = `${dev}:${ino}`;
+    if (this.#seen.has(key)) {
+      throw new DiskError('damaged', `${this.#path}: ${image.path} is its own ancestor`, {
+        hint: 'the images name each other as parents; no data can be read from such a ring',
+      });
+    }
+    this.#seen.add(key);
+  }
+
+  /** Tries what the child says, then the user's `--parent`. */
+  #openParent(child: DiskImage, reference: ParentReference): void {
+    let failure: DiskError;
+    try {
+      this.#push(this.#openNamed(child, reference));
+      return;
+    } catch (error) {
+      if (this.#substitute === undefined || !(error instanceof DiskError)) throw error;
+      if (this.images.at(-1) !== child) throw error;
+      failure = error;
+    }
+    const path = this.#substitute;
+    this.#substitute = undefined;
+    this.#options.onWarning?.(`${failure.message}: ${path} is taken as the parent`);
+    const image = openImage(path, reference.format ?? 'auto', { allowFolders: this.#folders });
+    this.#folders.push(dirname(realpathSync(path)));
+    this.#push(this.#identified(child, reference, image));
+  }
+
+  #openNamed(child: DiskImage, reference: ParentReference): DiskImage {
+    const path = this.#locate(child, reference);
+    const format = reference.format ?? probeImage(path);
+    if (format === 'raw' && reference.format === undefined) {
+      throw new DiskError(
+        'not-supported',
+        `${child.path}: its parent ${path} is of no known format, and the image does not say that it is raw`,
+        { hint: `if it is a raw disk, say so: --parent ${path}` },
+      );
+    }
+    const image = openImage(path, format, { allowFolders: this.#folders });
+    return this.#identified(child, reference, image);
+  }
+
+  /** Passes the image on if it is the parent that the child was made from. */
+  #identified(child: DiskImage, reference: ParentReference, image: DiskImage): DiskImage {
+    try {
+      const mismatch = reference.mismatch(image);
+      if (mismatch !== undefined) {
+        throw new DiskError('damaged', `${child.path}: ${mismatch}`, {
+          hint: 'pass --parent FILE with the path of the parent that it was made from',
+        });
+      }
+      const warning = reference.warning?.(image);
+      if (warning !== undefined) this.#options.onWarning?.(`${child.path}: ${warning}`);
+      return image;
+    } catch (error) {
+      image.close();
+      throw error;
+    }
+  }
+
+  /** The parent's real path, by its names or by searching for its id. */
+  #locate(child: DiskImage, reference: ParentReference): string {
+    const tried: string[] = [];
+    let refusal: DiskError | undefined;
+    for (const name of reference.names) {
+      if (isWindowsPath(name)) {
+        tried.push(`${quoteName(name)} (a Windows path)`);
+        continue;
+      }
+      try {
+        return resolveSibling(child.path, name, this.#folders);
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error;
+        if (error.code !== 'not-found') refusal ??= error;
+        tried.push(hasProtocol(name) ? quoteName(name) : join(dirname(child.path), name));
+      }
+    }
+    const found = this.#search(child, reference, tried);
+    if (found !== undefined) return found;
+    if (refusal !== undefined && reference.names.length === 1) throw withParentHint(refusal);
+    throw new DiskError(
+      'not-found',
+      `${child.path}: its parent is missing; tried ${tried.join(', ')}`,
+      {
+        hint: 'pass --parent FILE with the path of the parent',
+        errno: 'ENOENT',
+      },
+    );
+  }
+
+  #search(child: DiskImage, reference: ParentReference, tried: string[]): string | undefined {
+    const search = reference.search;
+    if (search === undefined) return undefined;
+    const folders = new Set([dirname(realpathSync(child.path)), ...this.#folders]);
+    const found = new Set<string>();
+    for (const folder of folders) {
+      tried.push(`every *${search.extension} in ${folder}`);
+      for (const path of filesWith(folder, search.extension)) {
+        const header = readHeader(path);
+        if (header !== undefined && search.matches(header)) found.add(realpathSync(path));
+      }
+    }
+    if (found.size > 1) {
+      throw new DiskError(
+        'exists',
+        `${child.path}: several files claim to be its parent: ${[...found].join(', ')}`,
+        { hint: 'pass --parent FILE with the path of the right one' },
+      );
+    }
+    const [path] = found;
+    return path === undefined ? undefined : resolveSibling(child.path, path, this.#folders);
+  }
+}
+
+function withParentHint(error: DiskError): DiskError {
+  return new DiskError(error.code, error.message, {
+    hint: 'if it is the right one, pass --parent FILE, or allow its folder: --allow-folder DIR',
+    cause: error,
+    ...(error.errno === undefined ? {} : { errno: error.errno }),
+  });
+}
+
+/** `C:/x` or `//server/share/x` (separators already turned). */
+function isWindowsPath(name: string): boolean {
+  return /^[A-Za-z]:(\/|$)/.test(name) || name.startsWith('//');
+}
+
+function filesWith(folder: string, extension: string): string[] {
+  return readdirSync(folder)
+    .filter((name) => name.toLowerCase().endsWith(extension))
+    .sort()
+    .slice(0, MAX_SEARCHED_FILES)
+    .map((name) => join(folder, name));
+}
+
+/** The first bytes of a file; undefined for what cannot be read, which then is not the parent. */
+function readHeader(path: string): Buffer | undefined {
+  let file: HostFile;
+  try {
+    file = HostFile.open(path);
+  } catch (error) {
+    if (error instanceof DiskError) return undefined;
+    throw error;
+  }
+  try {
+    const bytes = Buffer.alloc(Math.min(SEARCH_HEADER_SIZE, file.size));
+    file.readExact(bytes, 0, bytes.length, 0);
+    return bytes;
+  } finally {
+    file.close();
+  }
+}

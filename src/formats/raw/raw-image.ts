@@ -1,0 +1,108 @@
+/** A raw image: the file is the disk, and holes of the file are zeroes. */
+import { DiskError } from '../../common/errors.js';
+import { SECTOR_SIZE } from '../../common/units.js';
+import type { DiskImage, Extent, ExtentLocation, ImageInfo } from '../../engine/disk-image.js';
+import { HostFile, type ReadableFile } from '../../storage/host-file.js';
+import { seekData, seekHole } from '../../storage/sparse-file.js';
+
+/**
+ * Opens any regular file as a raw disk.
+ * @throws DiskError `not-supported` when its size is no whole number of sectors, and what `HostFile.open` throws.
+ */
+export function openRaw(path: string): DiskImage {
+  const file = HostFile.open(path);
+  try {
+    return new RawImage(file);
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+class RawImage implements DiskImage {
+  readonly format = 'raw';
+  readonly path: string;
+  readonly files: readonly string[];
+  readonly virtualSize: number;
+  readonly parent = undefined;
+  readonly complete = true;
+  readonly #file: ReadableFile;
+  /** The run found last, so that small reads next to each other cost one `lseek` and not one each. */
+  #runStart = 0;
+  #runEnd = 0;
+  #runState: 'data' | 'zero' = 'data';
+
+  constructor(file: ReadableFile) {
+    if (file.size === 0) {
+      throw new DiskError('not-supported', `${file.path} is empty: it holds no disk`, {
+        hint: 'give the path of an image file that holds at least one sector of 512 bytes',
+      });
+    }
+    if (file.size % SECTOR_SIZE !== 0) {
+      throw new DiskError(
+        'not-supported',
+        `${file.path}: ${file.size} bytes are not a whole number of ${SECTOR_SIZE}-byte sectors, ` +
+          'so it is not a raw disk',
+        { hint: `if it is one that was cut off, pad a copy of it: truncate -s %512 COPY` },
+      );
+    }
+    this.path = file.path;
+    this.files = [file.path];
+    this.virtualSize = file.size;
+    this.#file = file;
+  }
+
+  info(): ImageInfo {
+    return {
+      format: 'raw',
+      subformat: 'raw',
+      virtualSize: this.virtualSize,
+      allocatedSize: this.#countData(),
+      unitSize: 0,
+      logicalSectorSize: SECTOR_SIZE,
+      identity: {},
+      notes: [],
+    };
+  }
+
+  extentAt(offset: number, length: number, out: Extent): void {
+    if (offset < this.#runStart || offset >= this.#runEnd) this.#findRun(offset);
+    out.state = this.#runState;
+    out.length = Math.min(length, this.#runEnd - offset);
+  }
+
+  readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {
+    this.#file.readExact(target, targetOffset, length, offset);
+  }
+
+  locate(offset: number): ExtentLocation {
+    return { file: this.path, offset };
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  #findRun(offset: number): void {
+    const data = seekData(this.#file.fd, offset);
+    this.#runStart = offset;
+    if (data === offset) {
+      this.#runState = 'data';
+      // A hole that opened at this very place since would give an empty run.
+      this.#runEnd = Math.max(seekHole(this.#file.fd, offset, this.virtualSize), offset + 1);
+    } else {
+      this.#runState = 'zero';
+      this.#runEnd = data < 0 ? this.virtualSize : Math.min(data, this.virtualSize);
+    }
+  }
+
+  #countData(): number {
+    const extent: Extent = { state: 'data', length: 0 };
+    let sum = 0;
+    for (let at = 0; at < this.virtualSize; at += extent.length) {
+      this.extentAt(at, this.virtualSize - at, extent);
+      if (extent.state === 'data') sum += extent.length;
+    }
+    return sum;
+  }
+}

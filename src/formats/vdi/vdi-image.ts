@@ -1,0 +1,232 @@
+/** Reads VirtualBox VDI images: dynamic, fixed and differencing, any block size. */
+import { invariant } from '../../common/assert.js';
+import { DiskError } from '../../common/errors.js';
+import { divCeil, SECTOR_SIZE, safeNumber } from '../../common/units.js';
+import { NIL_UUID } from '../../common/uuid.js';
+import type {
+  DiskImage,
+  Extent,
+  ExtentLocation,
+  ExtentState,
+  ImageInfo,
+  ParentReference,
+} from '../../engine/disk-image.js';
+import { HostFile, type ReadableFile } from '../../storage/host-file.js';
+import { EntryTable } from '../entry-table.js';
+import { hasVdiSignature, readVdiHeader } from './vdi-header.js';
+import {
+  VDI_BLOCK_FREE,
+  VDI_BLOCK_ZERO,
+  VDI_HEADER,
+  VDI_TYPE_DIFFERENCING,
+  VDI_TYPE_DYNAMIC,
+  VDI_TYPE_FIXED,
+  type VdiHeader,
+} from './vdi-layout.js';
+
+/** Entries that one `extentAt` looks at most: a run may be told in several parts, a call stays short. */
+const MAX_RUN_BLOCKS = 65_536;
+
+/** Whether the file that begins with `header` says that it is a VDI. */
+export function probeVdi(header: Buffer): boolean {
+  return hasVdiSignature(header);
+}
+
+/**
+ * Opens a VDI read-only.
+ * @throws DiskError `damaged`, `not-supported`, and what `HostFile.open` throws.
+ */
+export function openVdi(path: string): DiskImage {
+  const file = HostFile.open(path);
+  try {
+    return new VdiImage(file);
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+/**
+ * INVARIANT: block `n` lies at `dataOffset + entry * (extra + blockSize) + extra`; an entry that leads outside the
+ * file is found when it is read, and fails that read alone.
+ */
+export class VdiImage implements DiskImage {
+  readonly format = 'vdi';
+  readonly path: string;
+  readonly files: readonly string[];
+  readonly virtualSize: number;
+  readonly parent: ParentReference | undefined;
+  readonly #file: ReadableFile;
+  readonly #header: VdiHeader;
+  readonly #map: EntryTable;
+  readonly #blockSize: number;
+  /** File offset of the data of the block with entry 0, and from each to the next. */
+  readonly #firstBlock: number;
+  readonly #blockStride: number;
+
+  constructor(file: ReadableFile) {
+    const header = readVdiHeader(file);
+    this.path = file.path;
+    this.files = [file.path];
+    this.virtualSize = safeNumber(header.diskSize, `${file.path}: VDI disk size`);
+    this.#file = file;
+    this.#header = header;
+    this.#blockSize = header.blockSize;
+    this.#firstBlock = header.dataOffset + header.blockExtraSize;
+    this.#blockStride = header.blockExtraSize + header.blockSize;
+    this.#map = new EntryTable(file, {
+      offset: header.blockMapOffset,
+      count: divCeil(this.virtualSize, header.blockSize),
+    });
+    this.parent = header.imageType === VDI_TYPE_DIFFERENCING ? parentOf(header) : undefined;
+  }
+
+  info(): ImageInfo {
+    const header = this.#header;
+    const notes: string[] = [];
+    if (this.parent === undefined && header.parentUuid !== NIL_UUID) {
+      notes.push('names a parent, but is no differencing image: the parent is not used');
+    }
+    return {
+      format: 'vdi',
+      subformat: SUBFORMATS[header.imageType] ?? 'unknown',
+      virtualSize: this.virtualSize,
+      allocatedSize: this.#countData(),
+      unitSize: header.blockSize,
+      logicalSectorSize: SECTOR_SIZE,
+      identity: {
+        uuid: header.imageUuid,
+        'modification-uuid': header.modificationUuid,
+        'parent-uuid': header.parentUuid,
+        'parent-modification-uuid': header.parentModificationUuid,
+      },
+      creator: creatorOf(header.fileInfo),
+      notes,
+    };
+  }
+
+  extentAt(offset: number, length: number, out: Extent): void {
+    const end = offset + length;
+    const blockSize = this.#blockSize;
+    let block = Math.floor(offset / blockSize);
+    const state = stateOf(this.#map.get(block));
+    const lastBlock = block + MAX_RUN_BLOCKS;
+    let runEnd = (block + 1) * blockSize;
+    while (runEnd < end && block < lastBlock) {
+      block += 1;
+      if (stateOf(this.#map.get(block)) !== state) break;
+      runEnd += blockSize;
+    }
+    out.state = state;
+    out.length = Math.min(runEnd, end) - offset;
+  }
+
+  readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {
+    const blockSize = this.#blockSize;
+    let done = 0;
+    while (done < length) {
+      const at = offset + done;
+      const block = Math.floor(at / blockSize);
+      const inBlock = at - block * blockSize;
+      const count = Math.min(blockSize - inBlock, length - done);
+      const entry = this.#map.get(block);
+      if (entry === VDI_BLOCK_ZERO) {
+        target.fill(0, targetOffset + done, targetOffset + done + count);
+      } else {
+        invariant(entry !== VDI_BLOCK_FREE, `read of free VDI block ${block}`);
+        const position = this.#positionOf(block, entry, inBlock, count);
+        this.#file.readExact(target, targetOffset + done, count, position);
+      }
+      done += count;
+    }
+  }
+
+  locate(offset: number): ExtentLocation | undefined {
+    const block = Math.floor(offset / this.#blockSize);
+    const entry = this.#map.get(block);
+    if (stateOf(entry) !== 'data') return undefined;
+    const inBlock = offset - block * this.#blockSize;
+    return { file: this.path, offset: this.#firstBlock + entry * this.#blockStride + inBlock };
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  #positionOf(block: number, entry: number, inBlock: number, count: number): number {
+    const position = this.#firstBlock + entry * this.#blockStride + inBlock;
+    if (entry >= this.#header.blockCount || position + count > this.#file.size) {
+      throw new DiskError(
+        'damaged',
+        `${this.path}: VDI block ${block} is said to lie in slot ${entry}, ` +
+          `past the end of the file (${this.#file.size} bytes)`,
+        { errno: 'EIO' },
+      );
+    }
+    return position;
+  }
+
+  #countData(): number {
+    let sum = 0;
+    const extent: Extent = { state: 'data', length: 0 };
+    for (let at = 0; at < this.virtualSize; at += extent.length) {
+      this.extentAt(at, this.virtualSize - at, extent);
+      if (extent.state === 'data') sum += extent.length;
+    }
+    return sum;
+  }
+}
+
+const SUBFORMATS: Readonly<Record<number, string>> = {
+  [VDI_TYPE_DYNAMIC]: 'dynamic',
+  [VDI_TYPE_FIXED]: 'fixed',
+  [VDI_TYPE_DIFFERENCING]: 'differencing',
+};
+
+function stateOf(entry: number): ExtentState {
+  if (entry === VDI_BLOCK_FREE) return 'unallocated';
+  return entry === VDI_BLOCK_ZERO ? 'zero' : 'data';
+}
+
+/** `<<< Oracle VM VirtualBox Disk Image >>>` without the decoration. */
+function creatorOf(fileInfo: Buffer): string {
+  const end = fileInfo.indexOf(0);
+  const text = fileInfo.toString('latin1', 0, end < 0 ? fileInfo.length : end);
+  return text
+    .replace(/[<>\n]/g, '')
+    .replace(/[^ -~]/g, '?')
+    .trim();
+}
+
+/**
+ * A VDI names its parent by UUID alone (VirtualBox keeps the path in the machine's .vbox file), but VirtualBox names
+ * the files of snapshots after their UUID.
+ */
+function parentOf(header: VdiHeader): ParentReference {
+  const uuid = header.parentUuid;
+  return {
+    names: [`{${uuid}}.vdi`, `${uuid}.vdi`],
+    mismatch(parent) {
+      const found = parent.info().identity.uuid;
+      if (parent.format === 'vdi' && found === uuid) return undefined;
+      const what = parent.format === 'vdi' ? `has UUID ${found}` : `is ${parent.format}`;
+      return `the parent must be the VDI with UUID ${uuid}, ${parent.path} ${what}`;
+    },
+    warning(parent) {
+      const expected = header.parentModificationUuid;
+      const found = parent.info().identity['modification-uuid'];
+      if (expected === NIL_UUID || found === expected) return undefined;
+      return (
+        `${parent.path} was written to since its child was made ` +
+        `(modification UUID ${found}, the child says ${expected})`
+      );
+    },
+    search: {
+      extension: '.vdi',
+      matches(bytes) {
+        if (bytes.length < VDI_HEADER.size || !hasVdiSignature(bytes)) return false;
+        return VDI_HEADER.decode(bytes).imageUuid === uuid;
+      },
+    },
+  };
+}

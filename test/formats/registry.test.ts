@@ -1,0 +1,80 @@
+/** Probing: what has a magic is told by it, what is no disk is refused by name, the rest is raw. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import t from 'tap';
+import { FORMAT_NAMES, isFormatName, openImage, probeImage } from '../../src/formats/registry.js';
+import { openDescriptors } from '../conformance/image-suite.js';
+import { stampedModel } from '../support/disk-model.js';
+import { tempFolder } from '../support/temp-folder.js';
+import { buildVdi } from '../support/vdi-writer.js';
+
+const MODEL = stampedModel({ size: 65536, unitSize: 4096, pattern: 'du', salt: 1 });
+
+t.test('magics', async (t) => {
+  const folder = tempFolder(t);
+  const path = join(folder, 'image');
+  const before = openDescriptors();
+  const known: [string, Buffer][] = [
+    ['vdi', buildVdi(MODEL)],
+    ['raw', MODEL.content],
+    ['raw', Buffer.alloc(512)],
+  ];
+  for (const [format, content] of known) {
+    writeFileSync(path, content);
+    t.equal(probeImage(path), format);
+    const image = openImage(path);
+    t.equal(image.format, format);
+    image.close();
+  }
+  writeFileSync(path, buildVdi(MODEL));
+  const image = openImage(path, 'raw');
+  t.equal(image.format, 'raw', 'a stated format wins over the magic');
+  image.close();
+  t.equal(openDescriptors(), before);
+  t.ok(isFormatName('qcow2') && !isFormatName('auto') && FORMAT_NAMES.length === 6);
+});
+
+t.test('an unknown format is refused by name', async (t) => {
+  const path = join(tempFolder(t), 'image');
+  writeFileSync(path, MODEL.content);
+  t.throws(() => openImage(path, 'dmg'), {
+    code: 'not-supported',
+    message: /format "dmg" is not supported/,
+    hint: /raw, vdi, vmdk, vhd, vhdx, qcow2/,
+  });
+});
+
+t.test('compressed files, archives and foreign images do not pass as raw', async (t) => {
+  const folder = tempFolder(t);
+  const path = join(folder, 'image');
+  const pad = (magic: string, at = 0) => {
+    const file = Buffer.alloc(4096);
+    file.write(magic, at, 'latin1');
+    return file;
+  };
+  const cases: [string, Buffer][] = [
+    ['compressed with gzip', gzipSync(MODEL.content)],
+    ['compressed with xz', pad('\xfd7zXZ\0')],
+    ['compressed with zstd', pad('\x28\xb5\x2f\xfd')],
+    ['compressed with bzip2', pad('BZh91AY&SY')],
+    ['a ZIP archive', pad('PK\x03\x04')],
+    ['a tar archive', pad('ustar', 257)],
+    ['a Parallels image', pad('WithoutFreeSpace')],
+    ['a Bochs image', pad('Bochs Virtual HD Image')],
+    ['a QED image', pad('QED\0')],
+  ];
+  for (const [what, content] of cases) {
+    writeFileSync(path, content);
+    t.throws(
+      () => openImage(path),
+      { code: 'not-supported', message: new RegExp(`image is ${what}`) },
+      what,
+    );
+    t.throws(() => openImage(path), { code: 'not-supported', hint: /--format raw/ });
+  }
+  writeFileSync(path, pad('QED\0'));
+  const image = openImage(path, 'raw');
+  t.equal(image.virtualSize, 4096, 'unless they are said to be raw');
+  image.close();
+});
