@@ -67,6 +67,11 @@ export class TapTally {
       this.#files.set(file.name, file);
       onFile(file);
     });
+    // What a test prints comes out here, whatever its depth.
+    this.#parser.on('extra', (text) => {
+      const file = this.#root.children.at(-1) ?? this.#root;
+      file.extra += text.replace(/^ {4}/, '');
+    });
     this.#parser.on('plan', (plan) => {
       this.#planned = plan.end;
     });
@@ -93,8 +98,9 @@ export class TapTally {
     const problems = this.#timeouts();
     problems.push(...this.#lostFiles());
     tally.failed += problems.length;
-    if (tally.failed === 0 && !(this.#finished && this.#root.ok)) {
-      problems.push('the run itself failed');
+    const complete = this.#finished && this.#root.ok && this.#files.size > 0;
+    if (tally.failed === 0 && !complete) {
+      problems.push('the run itself failed, or found no test');
       tally.failed += 1;
     }
     return { tally, problems };
@@ -130,9 +136,6 @@ export class TapTally {
       group.children.push(child);
       this.#watch(childParser, child, () => {});
     });
-    parser.on('extra', (text) => {
-      group.extra += text;
-    });
     parser.on('assert', (result) => {
       const child = group.children.at(-1);
       const closes = result.closingTestPoint && child !== undefined && !child.closed;
@@ -164,7 +167,8 @@ function closingProblem(group, result) {
 
 function notePoint(group, result) {
   const reason = skipReason(result);
-  if (reason !== undefined) group.skips.push(`${result.name}: ${reason}`);
+  if (reason === '') group.skips.push(result.name);
+  else if (reason !== undefined) group.skips.push(`${result.name}: ${reason}`);
   else if (!result.ok) group.problems.push({ name: result.name, diag: result.diag ?? undefined });
 }
 
@@ -174,9 +178,9 @@ function closedFile(result) {
   return file;
 }
 
-/** Why a test point was skipped or is still to be done; undefined when it counts. */
+/** Why a test point was skipped or is still to be done (maybe ''); undefined when it counts. */
 function skipReason(result) {
-  if (result.skip) return result.skip === true ? 'no reason given' : result.skip;
+  if (result.skip) return result.skip === true ? '' : result.skip;
   if (result.todo) return result.todo === true ? 'to be done' : `to be done: ${result.todo}`;
   return undefined;
 }

@@ -33,10 +33,11 @@ const TOOL_PATH = `${process.env.PATH}:/usr/local/sbin:/usr/sbin:/sbin`;
 export function cleanEnvironment(
   extra: Readonly<Record<string, string | undefined>> = {},
 ): NodeJS.ProcessEnv {
-  const env: NodeJS.ProcessEnv = { ...process.env, PATH: TOOL_PATH, LC_ALL: 'C.UTF-8', ...extra };
+  const env: NodeJS.ProcessEnv = { ...process.env, PATH: TOOL_PATH, LC_ALL: 'C.UTF-8' };
   for (const name of Object.keys(env)) {
     if (name === 'TAP' || name.startsWith('TAP_') || name.startsWith('_TAPJS_')) delete env[name];
   }
+  Object.assign(env, extra);
   return env;
 }
 
