@@ -1,0 +1,183 @@
+/**
+ * Checks who imports whom in src/: rooms only what the table allows, each risky package through one
+ * door, no cycle at run time, no package that package.json does not name.
+ *
+ * node scripts/check-imports.mjs [PROJECT]
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  filesBelow,
+  packageOf,
+  parseSource,
+  projectRoot,
+  report,
+  resolveRelative,
+} from './source-tree.mjs';
+
+/** The engine as others see it: contracts only, no I/O. */
+const ENGINE_CONTRACTS = [
+  'engine/base.ts',
+  'engine/block-device.ts',
+  'engine/delta-id.ts',
+  'engine/disk-image.ts',
+  'engine/engine.ts',
+];
+/** The two ways into the formats; what lies behind them is nobody else's business. */
+const FORMAT_DOORS = ['formats/registry.ts', 'formats/open-chain.ts'];
+
+/** room -> what it may import besides itself: folders (ending in `/`) or files, below src/. */
+const ROOMS = {
+  common: [],
+  storage: ['common/'],
+  engine: ['storage/', 'common/'],
+  formats: [...ENGINE_CONTRACTS, 'storage/', 'common/'],
+  vm: [...FORMAT_DOORS, 'engine/', 'storage/', 'common/'],
+  transport: ['engine/block-device.ts', 'storage/libc.ts', 'common/'],
+  control: ['common/'],
+  daemon: ['common/', 'storage/', 'engine/', ...FORMAT_DOORS, 'vm/', 'transport/', 'control/'],
+  cli: ['control/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
+};
+
+/** package -> the only places in src/ that may import it, and why. */
+const PACKAGE_DOORS = {
+  koffi: { places: /^storage\//, why: 'foreign calls live in storage' },
+  'fuse-native': {
+    places: /^transport\/(.+\/)?native-channel\.ts$/,
+    why: 'its quirks end in native-channel.ts',
+  },
+  winston: { places: /^daemon\/logger\.ts$/, why: 'the daemon has one logger' },
+  yargs: { places: /^cli\//, why: 'only the command line parses arguments' },
+  'vscode-jsonrpc': { places: /^control\//, why: 'both ends of the socket live in control' },
+  'node:fs': {
+    // The control server makes its socket's folder and removes a stale socket.
+    places: /^(storage|engine|transport|daemon|cli)\/|^control\/server\.ts$/,
+    except: new RegExp(`^(${ENGINE_CONTRACTS.join('|')})$`),
+    why: 'bytes of the host come in through storage',
+  },
+};
+
+function main() {
+  const root = projectRoot();
+  const sources = filesBelow(root, 'src')
+    .filter((path) => path.endsWith('.ts'))
+    .map((path) => parseSource(root, path));
+  const dependencies = declaredDependencies(root);
+  const findings = sources.flatMap((source) => [
+    ...checkSource(source, new Set(sources.map(({ path }) => path))),
+    ...checkPackages(source, dependencies),
+  ]);
+  findings.push(...unusedDependencies(sources, dependencies), ...cycles(sources));
+  report('imports', findings, sources.length);
+}
+
+function declaredDependencies(root) {
+  const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  return new Set(Object.keys(manifest.dependencies ?? {}));
+}
+
+function checkSource(source, paths) {
+  const findings = [];
+  for (const { specifier, line } of source.imports) {
+    const target = resolveRelative(source.path, specifier);
+    if (target === undefined) continue;
+    const what = paths.has(target)
+      ? forbiddenFile(source.path.slice('src/'.length), target.slice('src/'.length))
+      : missingFile(specifier, target);
+    if (what !== undefined) findings.push({ path: source.path, line, what });
+  }
+  return findings;
+}
+
+function missingFile(specifier, target) {
+  if (!target.startsWith('src/')) return `imports ${specifier}, which lies outside src/`;
+  // A folder or a data file reached through new URL().
+  if (!target.endsWith('.ts')) return undefined;
+  return `imports ${specifier}, but there is no ${target}`;
+}
+
+/** @returns why `from` may not import `to` (both below src/), undefined when it may */
+function forbiddenFile(from, to) {
+  const fromRoom = roomOf(from);
+  // Files directly in src/ only re-export.
+  if (fromRoom === undefined) return undefined;
+  const allowed = ROOMS[fromRoom];
+  if (allowed === undefined) return `${fromRoom} is no room of the table in check-imports.mjs`;
+  if (roomOf(to) === fromRoom) return forbiddenFormat(from, to);
+  if (allowed.some((place) => (place.endsWith('/') ? to.startsWith(place) : to === place))) {
+    return undefined;
+  }
+  const list = allowed.length === 0 ? 'nothing of ours' : allowed.join(', ');
+  return `${fromRoom} may not import ${to} (it may import ${list})`;
+}
+
+function roomOf(path) {
+  const slash = path.indexOf('/');
+  return slash < 0 ? undefined : path.slice(0, slash);
+}
+
+/** Each format stands alone: it knows neither another format nor who opens it. */
+function forbiddenFormat(from, to) {
+  const [room, fromFormat, ...rest] = from.split('/');
+  if (room !== 'formats' || rest.length === 0) return undefined;
+  const [, toFormat, ...toRest] = to.split('/');
+  if (toRest.length > 0 && toFormat !== fromFormat) {
+    return `format ${fromFormat} may not import format ${toFormat}`;
+  }
+  if (FORMAT_DOORS.includes(to)) return `format ${fromFormat} may not import ${to}`;
+  return undefined;
+}
+
+function checkPackages(source, dependencies) {
+  const findings = [];
+  const place = source.path.slice('src/'.length);
+  for (const { specifier, line, kind } of source.imports) {
+    if (specifier.startsWith('.')) continue;
+    const name = packageOf(specifier);
+    if (!name.startsWith('node:') && !dependencies.has(name) && kind !== 'type') {
+      const what = `imports ${name}, which is not in the dependencies of package.json`;
+      findings.push({ path: source.path, line, what });
+    }
+    const door = PACKAGE_DOORS[name];
+    if (door === undefined || (door.places.test(place) && !door.except?.test(place))) continue;
+    findings.push({ path: source.path, line, what: `may not import ${name}: ${door.why}` });
+  }
+  return findings;
+}
+
+function unusedDependencies(sources, dependencies) {
+  const used = new Set(
+    sources.flatMap(({ imports }) => imports.map(({ specifier }) => packageOf(specifier))),
+  );
+  return [...dependencies]
+    .filter((name) => !used.has(name))
+    .map((name) => ({ path: 'package.json', line: 1, what: `nothing in src/ imports ${name}` }));
+}
+
+/** Modules that load each other: whichever runs first sees the other half-made. */
+function cycles(sources) {
+  const findings = [];
+  const byPath = new Map(sources.map((source) => [source.path, source]));
+  const done = new Set();
+  const trail = [];
+  const visit = (source) => {
+    if (done.has(source.path)) return;
+    const start = trail.indexOf(source.path);
+    if (start >= 0) {
+      const loop = [...trail.slice(start), source.path].join(' -> ');
+      findings.push({ path: source.path, line: 1, what: `import cycle: ${loop}` });
+      return;
+    }
+    trail.push(source.path);
+    for (const { specifier, kind } of source.imports) {
+      const next = byPath.get(resolveRelative(source.path, specifier) ?? '');
+      if (next !== undefined && kind === 'now') visit(next);
+    }
+    trail.pop();
+    done.add(source.path);
+  };
+  for (const source of sources) visit(source);
+  return findings;
+}
+
+main();
