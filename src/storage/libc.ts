@@ -83,9 +83,7 @@ const linux =
         getsockopt: libc.func(
           'int getsockopt(int fd, int level, int name, _Inout_ void *value, _Inout_ void *length)',
         ),
-        prctl: libc.func(
-          'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
-        ),
+        prctl: libc.func('int prctl(int option, ulong a, ulong b, ulong c, ulong d)'),
       }
     : undefined;
 
@@ -220,6 +218,14 @@ export function peerCredentials(fd: number): PeerCredentials {
 /** prctl(2) with one argument (PR_SET_IO_FLUSHER, PR_SET_PDEATHSIG). */
 export function prctl(option: number, argument: number): number {
   return check(onLinux('prctl').prctl(option, argument, 0, 0, 0), 'prctl');
+}
+
+/**
+ * Loads a shared library, so that whatever is loaded later and needs one of its name finds
+ * this.
+ */
+export function preloadLibrary(path: string): void {
+  koffi.load(path);
 }
 
 /**

@@ -31,7 +31,8 @@ import { fusermount, fusermountUnmount } from './fusermount.js';
 import { type MountEntry, readMounts, topMountAt } from './mountinfo.js';
 
 /** Type and source under which our mounts appear in mountinfo: how a later start knows them. */
-export const MOUNT_TYPE = 'fuse.layerdisk';
+export const SUBTYPE = 'layerdisk';
+export const MOUNT_TYPE = `fuse.${SUBTYPE}`;
 export const MOUNT_SOURCE = 'layerdisk';
 
 /** How long a mount that may be dead is given to answer. */
@@ -138,8 +139,13 @@ function mountError(mountpoint: string, error: unknown): DiskError {
   return new DiskError('failed', `${mountpoint}: cannot mount (${errno})`, { cause: error });
 }
 
-/** Leaves an empty directory with nothing of ours mounted on it; answers its real path. */
-async function prepareMountpoint(path: string): Promise<string> {
+/**
+ * Leaves an empty directory with nothing of ours mounted on it: clears dead mounts of ours,
+ * makes it where it is missing.
+ * @returns its real path.
+ * @throws DiskError `busy`, `exists` when it is not empty, `usage`, `not-permitted`.
+ */
+export async function prepareMountpoint(path: string): Promise<string> {
   const existing = await probe(path);
   if (existing === 'dead') await clearDeadMount(path);
   if (existing === 'missing') makeDirectory(path);

@@ -14,8 +14,12 @@ export interface MountEntry {
   readonly source: string;
 }
 
-/** The mounts that this process sees, oldest first: of two at one place the later one is on top. */
+/**
+ * The mounts that this process sees, oldest first: of two at one place the later one is on top.
+ * None where the host has no /proc (macOS).
+ */
 export function readMounts(path = '/proc/self/mountinfo'): readonly MountEntry[] {
+  if (process.platform !== 'linux') return [];
   return parseMountinfo(readFileSync(path, 'utf8'));
 }
 

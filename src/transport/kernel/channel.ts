@@ -65,6 +65,7 @@ interface Session {
 
 class KernelTransport implements Transport {
   readonly kind = 'kernel';
+  readonly invalidatesOpenFiles = true;
   readonly ended: Promise<TransportEnd>;
   readonly #options: KernelTransportOptions;
   #session: Session | undefined;
@@ -176,7 +177,7 @@ class KernelTransport implements Transport {
   }
 
   #requestFailed(op: string, error: unknown): void {
-    if (error instanceof DiskError) return; // The caller's doing (no such file, read-only), or told by the namespace.
+    if (error instanceof DiskError) return; // Told to the caller by its errno.
     const stack = error instanceof Error ? error.stack : undefined;
     this.#event('error', `request ${op}: ${String(error)}`, stack);
   }

@@ -142,7 +142,7 @@ class RequestLoop {
       case OPCODE.FORGET:
       case OPCODE.BATCH_FORGET:
       case OPCODE.NOTIFY_REPLY:
-        return; // These want no reply; node numbers live as long as the mount, so nothing is counted.
+        return; // No reply is wanted; node numbers live as long as the mount: nothing to count.
       case OPCODE.INIT:
         this.#init();
         return;
