@@ -1,49 +1,19 @@
-/** Completion for bash: yargs knows commands and options, the daemon knows VMs and snapshots. */
+/** Answers to the shell: yargs knows commands and options, the daemon knows VMs and snapshots. */
 import {
+  type ChosenPlaces,
   configFile,
   currentCaller,
   placesFromEnvironment,
   settlePlaces,
 } from '../common/places.js';
 import type { ControlClient } from '../control/client.js';
-import { defineCommand } from './command.js';
 import { readConfiguration } from './configuration.js';
 
 /** A shell that waits longer than this for a name feels broken, milliseconds. */
 const DAEMON_TIMEOUT_MS = 200;
 
-/**
- * The shell's side. bash cuts words at `@`, so the words are taken from the line itself, and what stands before
- * the last `@` is taken off the answers again.
- */
-const BASH_SCRIPT = `# bash completion for layerdisk
-# Install: layerdisk completion > /etc/bash_completion.d/layerdisk
-#      or: source <(layerdisk completion)
-_layerdisk_completions() {
-  local line="\${COMP_LINE:0:COMP_POINT}" words current answers
-  read -ra words <<<"$line"
-  [[ "$line" == *[[:space:]] ]] && words+=("")
-  current="\${words[\${#words[@]}-1]}"
-  mapfile -t answers < <("\${words[0]}" --get-yargs-completions "\${words[@]}" 2>/dev/null)
-  mapfile -t COMPREPLY < <(compgen -W "\${answers[*]}" -- "$current")
-  if [[ "$current" == *@* && "$COMP_WORDBREAKS" == *@* ]]; then
-    COMPREPLY=("\${COMPREPLY[@]#"\${current%@*}@"}")
-  fi
-}
-complete -o bashdefault -o default -F _layerdisk_completions layerdisk
-`;
-
-export const completionCommand = defineCommand({
-  command: 'completion',
-  describe: 'Print the completion script for bash',
-  notes: 'In zsh: autoload -U bashcompinit && bashcompinit first.',
-  example: 'source <(layerdisk completion)',
-  options: (yargs) => yargs,
-  run: async (session) => {
-    const script = BASH_SCRIPT.trimEnd();
-    session.show({ bash: script }, { names: () => [script], human: () => [script] });
-  },
-});
+/** Options whose value is the next word and no positional. */
+const VALUE_OPTIONS = ['--store', '--socket', '--progress'];
 
 /** Which names a command's positionals take. */
 const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
@@ -66,32 +36,41 @@ const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   'snapshot restore': 'target',
 };
 
-/** What yargs knows of the words typed so far. */
+/** The words before the cursor, sorted. */
 interface TypedWords {
-  readonly _: readonly (string | number)[];
-  readonly [option: string]: unknown;
+  /** The one to be completed. */
+  readonly current: string;
+  /** Commands and positionals before it, without the program. */
+  readonly plain: readonly string[];
+  /** `--store` and `--socket` before it. */
+  readonly places: ChosenPlaces;
 }
 
-/** Called by yargs for `--get-yargs-completions`: its own answers and then ours. */
-export async function completions(
-  current: string,
-  typed: TypedWords,
-  completionFilter: (onCompleted: (error: Error | null, answers?: string[]) => unknown) => unknown,
-  done: (answers: string[]) => unknown,
-): Promise<void> {
-  const names = current.startsWith('-') ? [] : await namesFor(current, typed);
-  completionFilter((_error, answers) => done([...(answers ?? []), ...names]));
+function sortWords(words: readonly string[]): TypedWords {
+  const plain: string[] = [];
+  const places: { store?: string; socket?: string } = {};
+  let option = '';
+  for (const word of words.slice(1, -1)) {
+    if (option === '--store') places.store = word;
+    if (option === '--socket') places.socket = word;
+    if (!VALUE_OPTIONS.includes(option) && !word.startsWith('-')) plain.push(word);
+    option = word;
+  }
+  return { current: words.at(-1) ?? '', plain, places };
 }
 
-async function namesFor(current: string, typed: TypedWords): Promise<string[]> {
-  const words = typed._.map(String);
-  // The words may begin with the program's own name.
-  const start = words[0] !== undefined && /(^|\/)layerdisk$/.test(words[0]) ? 1 : 0;
-  const [first = '', second = ''] = words.slice(start);
+/**
+ * Names of VMs and snapshots that may stand where the cursor is; none when no daemon answers in time. yargs cannot
+ * wait for them itself: with a completion that comes later it goes on and refuses the unfinished command line.
+ * @param words the words of the line up to the cursor: the program first, the one to complete last.
+ */
+export async function completionNames(words: readonly string[]): Promise<string[]> {
+  const { current, plain, places } = sortWords(words);
+  const [first = '', second = ''] = plain;
   const wanted = WANTED[first] ?? WANTED[`${first} ${second}`];
-  if (wanted === undefined) return [];
+  if (wanted === undefined || current.startsWith('-')) return [];
   try {
-    return await askNames(wanted, current, typed);
+    return await askNames(wanted, current, places);
   } catch {
     // No daemon, no names: a completion has nowhere to say so.
     return [];
@@ -101,10 +80,10 @@ async function namesFor(current: string, typed: TypedWords): Promise<string[]> {
 async function askNames(
   wanted: 'vm' | 'target',
   current: string,
-  typed: TypedWords,
+  places: ChosenPlaces,
 ): Promise<string[]> {
   const { connect } = await import('../control/client.js');
-  const client = await connect(socketFor(typed));
+  const client = await connect(socketFor(places));
   // Closing fails what still waits for an answer.
   const timer = setTimeout(() => client.close(), DAEMON_TIMEOUT_MS);
   try {
@@ -133,13 +112,8 @@ async function collectNames(
   return [...names, ...snapshots.map((snapshot) => `${current}@${snapshot.name}`)];
 }
 
-function socketFor(typed: TypedWords): string {
+function socketFor(places: ChosenPlaces): string {
   const caller = currentCaller();
-  const { store, socket } = typed;
-  const flags = {
-    ...(typeof store === 'string' ? { store } : {}),
-    ...(typeof socket === 'string' ? { socket } : {}),
-  };
-  const sources = [flags, placesFromEnvironment(caller), readConfiguration(configFile(caller))];
+  const sources = [places, placesFromEnvironment(caller), readConfiguration(configFile(caller))];
   return settlePlaces(sources, caller).socket;
 }

@@ -8,7 +8,8 @@ const argv = process.argv.slice(2);
 exitQuietlyOnClosedPipe(process.stdout);
 exitQuietlyOnClosedPipe(process.stderr);
 try {
-  await buildProgram(argv).parseAsync();
+  const program = await buildProgram(argv);
+  await program.parseAsync();
 } catch (error) {
   // Looked for by hand, since the error may be that the command line could not be read.
   const stderr = new Output(process.stderr, process.env, !argv.includes('--no-color'));

@@ -1,48 +1,47 @@
 /** All commands on one yargs instance, and what happens to a command line that fits none of them. */
-import yargs, { type Argv } from 'yargs';
+import yargs, { type Argv, type FallbackCompletionFunction } from 'yargs';
 import { DiskError } from '../common/errors.js';
 import { packageVersion } from '../common/version.js';
 import { type Command, commandWords, globalOptions } from './command.js';
-import { attachCommand, detachCommand } from './commands/attach.js';
-import { baseGroup } from './commands/base.js';
-import { deleteCommand, renameCommand, setCommand } from './commands/change.js';
-import { cloneCommand } from './commands/clone.js';
-import { createCommand } from './commands/create.js';
-import { daemonGroup } from './commands/daemon.js';
-import { gcCommand } from './commands/gc.js';
-import { importCommand } from './commands/import.js';
-import { infoCommand } from './commands/info.js';
-import { listCommand } from './commands/list.js';
-import { mountCommand, unmountCommand } from './commands/mount.js';
-import { pathCommand } from './commands/path.js';
-import { snapshotGroup } from './commands/snapshot.js';
-import { statsCommand } from './commands/stats.js';
-import { treeCommand } from './commands/tree.js';
-import { completionCommand, completions } from './completion.js';
 
-/** In the order of the help. */
-const COMMANDS: readonly Command[] = [
-  daemonGroup,
-  createCommand,
-  importCommand,
-  listCommand,
-  infoCommand,
-  treeCommand,
-  renameCommand,
-  deleteCommand,
-  setCommand,
-  pathCommand,
-  attachCommand,
-  detachCommand,
-  mountCommand,
-  unmountCommand,
-  snapshotGroup,
-  cloneCommand,
-  baseGroup,
-  gcCommand,
-  statsCommand,
-  completionCommand,
-];
+/** How the shell asks what may follow: before the words of the line up to the cursor. */
+const COMPLETION_FLAG = '--get-yargs-completions';
+
+type Load = () => Promise<Command>;
+
+/** In the order of the help. Loaded when wanted: each costs a command that is another one time to start. */
+const COMMANDS: Readonly<Record<string, Load>> = {
+  daemon: async () => (await import('./commands/daemon.js')).daemonGroup,
+  create: async () => (await import('./commands/create.js')).createCommand,
+  import: async () => (await import('./commands/import.js')).importCommand,
+  list: async () => (await import('./commands/list.js')).listCommand,
+  info: async () => (await import('./commands/info.js')).infoCommand,
+  tree: async () => (await import('./commands/tree.js')).treeCommand,
+  rename: async () => (await import('./commands/change.js')).renameCommand,
+  delete: async () => (await import('./commands/change.js')).deleteCommand,
+  set: async () => (await import('./commands/change.js')).setCommand,
+  path: async () => (await import('./commands/path.js')).pathCommand,
+  attach: async () => (await import('./commands/attach.js')).attachCommand,
+  detach: async () => (await import('./commands/attach.js')).detachCommand,
+  mount: async () => (await import('./commands/mount.js')).mountCommand,
+  unmount: async () => (await import('./commands/mount.js')).unmountCommand,
+  snapshot: async () => (await import('./commands/snapshot.js')).snapshotGroup,
+  clone: async () => (await import('./commands/clone.js')).cloneCommand,
+  base: async () => (await import('./commands/base.js')).baseGroup,
+  gc: async () => (await import('./commands/gc.js')).gcCommand,
+  stats: async () => (await import('./commands/stats.js')).statsCommand,
+  completion: async () => (await import('./commands/completion.js')).completionCommand,
+};
+
+/**
+ * The commands that a command line can mean: those whose names are in it, whatever else these words may be.
+ * All of them where there is none, for the help and for "did you mean".
+ */
+function loadCommands(argv: readonly string[]): Promise<Command[]> {
+  const all = Object.entries(COMMANDS);
+  const named = argv[0] === COMPLETION_FLAG ? [] : all.filter(([name]) => argv.includes(name));
+  return Promise.all((named.length > 0 ? named : all).map(([, load]) => load()));
+}
 
 /** Our words for what yargs finds wrong: lower case, one line, as every other message. */
 const MESSAGES = {
@@ -68,11 +67,22 @@ const MESSAGES = {
   'Did you mean %s?': 'unknown command, did you mean "%s"?',
 };
 
+/** Adds the names that the daemon knows to what yargs knows. */
+async function addCompletions(yargs: Argv, argv: readonly string[]): Promise<void> {
+  const { completionNames } = await import('./completion.js');
+  const names = await completionNames(argv.slice(1));
+  const answer: FallbackCompletionFunction = (_current, _typed, known, done) => {
+    known((_error, answers) => done([...(answers ?? []), ...names]));
+  };
+  yargs.completion('yargs-completion', false, answer);
+}
+
 /**
  * The whole command line. Running it parses `argv`, does the work, and fails with a `DiskError`: `usage` for a
  * command line that fits nothing.
  */
-export function buildProgram(argv: readonly string[]): Argv {
+export async function buildProgram(argv: readonly string[]): Promise<Argv> {
+  const commands = await loadCommands(argv);
   const base = yargs([...argv])
     .scriptName('layerdisk')
     .locale('en')
@@ -94,7 +104,6 @@ export function buildProgram(argv: readonly string[]): Argv {
     .help()
     .strict()
     .recommendCommands()
-    .completion('yargs-completion', false, completions)
     .demandCommand(1, 'which command?')
     .epilogue('Example:\n  layerdisk create web --disk 20G && layerdisk attach web')
     // It must throw: if it only reported, yargs would go on and run the command.
@@ -102,8 +111,9 @@ export function buildProgram(argv: readonly string[]): Argv {
       if (message === null && error !== undefined) throw error;
       if (error instanceof DiskError) throw error;
       throw new DiskError('usage', message ?? 'this command line fits no command', {
-        hint: ['layerdisk', ...commandWords(COMMANDS, argv), '--help'].join(' '),
+        hint: ['layerdisk', ...commandWords(commands, argv), '--help'].join(' '),
       });
     });
-  return COMMANDS.reduce((all, command) => command.register(all), globalOptions(base));
+  if (argv[0] === COMPLETION_FLAG) await addCompletions(base, argv);
+  return commands.reduce((all, command) => command.register(all), globalOptions(base));
 }

@@ -1,7 +1,7 @@
 /** `attach` and `detach`: a disk as a loop device. */
 import { parseTarget } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
-import { targetOptions } from './target-options.js';
+import { targetOptions } from '../shared-options.js';
 
 export const attachCommand = defineCommand({
   command: 'attach <target>',

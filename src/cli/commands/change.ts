@@ -2,7 +2,7 @@
 import { DiskError } from '../../common/errors.js';
 import { parseHardware, parseName, parseVm } from '../arguments.js';
 import { defineCommand } from '../command.js';
-import { hardwareOptions } from '../hardware-options.js';
+import { hardwareOptions } from '../shared-options.js';
 import { counted, vmSummaryLines } from '../views.js';
 
 export const renameCommand = defineCommand({

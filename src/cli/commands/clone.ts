@@ -3,7 +3,7 @@ import { DiskError } from '../../common/errors.js';
 import type { MacPolicy } from '../../control/protocol.js';
 import { parseChoice, parseHardware, parseName, parseTarget } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
-import { hardwareOptions } from '../hardware-options.js';
+import { hardwareOptions } from '../shared-options.js';
 import { vmSummaryLines } from '../views.js';
 
 const MAC_POLICIES: readonly MacPolicy[] = ['new', 'keep', 'keep-nat'];

@@ -1,7 +1,7 @@
 /** `create`: a new VM with empty disks. */
 import { parseDisks, parseHardware, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
-import { hardwareOptions } from '../hardware-options.js';
+import { hardwareOptions } from '../shared-options.js';
 import { vmSummaryLines } from '../views.js';
 
 export const createCommand = defineCommand({

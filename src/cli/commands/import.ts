@@ -1,21 +1,10 @@
 /** `import`: a new VM on existing image files. */
 import { resolve } from 'node:path';
 import { DiskError } from '../../common/errors.js';
-import type { FormatName } from '../../control/protocol.js';
 import { parseChoice, parseHardware, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
-import { hardwareOptions } from '../hardware-options.js';
+import { hardwareOptions, IMAGE_FORMATS } from '../shared-options.js';
 import { vmSummaryLines } from '../views.js';
-
-const FORMATS: readonly (FormatName | 'auto')[] = [
-  'auto',
-  'raw',
-  'vdi',
-  'vmdk',
-  'vhd',
-  'vhdx',
-  'qcow2',
-];
 
 export const importCommand = defineCommand({
   command: 'import <file..>',
@@ -38,7 +27,7 @@ export const importCommand = defineCommand({
           group: OWN_OPTIONS,
           type: 'string',
           requiresArg: true,
-          describe: `Format of the files: ${FORMATS.join(', ')}`,
+          describe: `Format of the files: ${IMAGE_FORMATS.join(', ')}`,
         })
         .option('copy', {
           group: OWN_OPTIONS,
@@ -74,7 +63,7 @@ export const importCommand = defineCommand({
       vm: parseVm(name),
       ...(args.format === undefined
         ? {}
-        : { format: parseChoice(args.format, '--format', FORMATS) }),
+        : { format: parseChoice(args.format, '--format', IMAGE_FORMATS) }),
       ...(args.copy === true ? { copy: true } : {}),
       ...(folders === undefined ? {} : { allowFolders: folders }),
       ...(args.parent === undefined ? {} : { parent: resolve(args.parent) }),

@@ -1,16 +1,66 @@
 /** `info`: everything about a VM, or about an image file without asking the daemon. */
-import { parseVm } from '../arguments.js';
-import { defineCommand } from '../command.js';
-import { vmLines } from '../views.js';
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { parseChoice, parseVm } from '../arguments.js';
+import { defineCommand, OWN_OPTIONS } from '../command.js';
+import type { ImageView } from '../image-info.js';
+import type { Output } from '../output.js';
+import { IMAGE_FORMATS } from '../shared-options.js';
+import { fieldLines } from '../table.js';
+import { exactSize, vmLines } from '../views.js';
+
+/** Names of VMs have no slash; a name without one that is a file here is taken for the file. */
+function isFile(text: string): boolean {
+  if (text.includes('/')) return true;
+  return statSync(resolve(text), { throwIfNoEntry: false })?.isFile() === true;
+}
+
+function imageLines(output: Output, image: ImageView): string[] {
+  const { subformat, parent } = image;
+  return fieldLines(output, [
+    ['file', image.path],
+    ['format', subformat === '' ? image.format : `${image.format} (${subformat})`],
+    ['virtual size', exactSize(image.virtualSize)],
+    ['allocated', exactSize(image.allocatedSize)],
+    ['unit', image.unitSize === 0 ? undefined : exactSize(image.unitSize)],
+    ['sector size', String(image.logicalSectorSize)],
+    ...image.files.slice(1).map((file) => ['also', file] as const),
+    ...(parent?.names ?? []).map((name) => ['parent', name] as const),
+    ['parent format', parent?.format],
+    ...Object.entries(image.identity),
+    ['creator', image.creator],
+    ...image.notes.map((note) => ['note', note] as const),
+  ]);
+}
 
 export const infoCommand = defineCommand({
-  command: 'info <vm>',
-  describe: 'Show a VM',
-  example: 'layerdisk info web',
+  command: 'info <target>',
+  describe: 'Show a VM, or an image file',
+  notes:
+    'What contains a slash, or is the name of a file in this folder, is an image file: it is read directly, ' +
+    'without the daemon. Anything else is a VM.',
+  example: 'layerdisk info web; layerdisk info ./base.qcow2',
   options: (yargs) =>
-    yargs.positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' }),
+    yargs
+      .positional('target', { type: 'string', demandOption: true, describe: 'VM or FILE' })
+      .option('format', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: `Format of the file: ${IMAGE_FORMATS.join(', ')}`,
+      }),
   run: async (session, args) => {
-    const vm = await session.call('info', { vm: parseVm(args.vm) });
+    if (isFile(args.target)) {
+      const format = parseChoice(args.format ?? 'auto', '--format', IMAGE_FORMATS);
+      const { imageInfo } = await import('../image-info.js');
+      const image = await imageInfo(args.target, format);
+      session.show(image, {
+        names: () => [image.path],
+        human: (_, output) => imageLines(output, image),
+      });
+      return;
+    }
+    const vm = await session.call('info', { vm: parseVm(args.target) });
     session.show(vm, { names: () => [vm.name], human: (_, output) => vmLines(output, vm) });
   },
 });

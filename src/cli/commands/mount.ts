@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { parseCount, parseTarget } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
-import { targetOptions } from './target-options.js';
+import { targetOptions } from '../shared-options.js';
 
 export const mountCommand = defineCommand({
   command: 'mount <target> <directory>',

@@ -1,7 +1,7 @@
 /** `path`: where the raw file of a disk is. */
 import { parseTarget } from '../arguments.js';
 import { defineCommand } from '../command.js';
-import { targetOptions } from './target-options.js';
+import { targetOptions } from '../shared-options.js';
 
 export const pathCommand = defineCommand({
   command: 'path <target>',

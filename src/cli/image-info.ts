@@ -1,0 +1,39 @@
+/** What an image file says of itself, read here and now: no daemon is needed, and nothing is written. */
+import { resolve } from 'node:path';
+import type { DiskImage, ImageInfo } from '../engine/disk-image.js';
+
+/** `info FILE`: sizes in bytes. */
+export interface ImageView extends ImageInfo {
+  readonly path: string;
+  /** Every file that holds part of this image, the main file first. */
+  readonly files: readonly string[];
+  /** The image below this one, as this one names it. */
+  readonly parent?: { readonly names: readonly string[]; readonly format?: string };
+}
+
+interface Registry {
+  openImage(path: string, format?: string): DiskImage;
+}
+
+/** Loaded when an image is asked for: all other commands start without the formats. */
+const REGISTRY = new URL('../formats/registry.js', import.meta.url);
+
+/**
+ * Reads one image; its parents are named but not opened.
+ * @throws DiskError naming the file: `not-found`, `not-permitted`, `not-supported`, `damaged`.
+ */
+export async function imageInfo(path: string, format = 'auto'): Promise<ImageView> {
+  const { openImage } = (await import(REGISTRY.href)) as Registry;
+  const image = openImage(resolve(path), format);
+  try {
+    const { files, parent } = image;
+    const named = parent && {
+      names: parent.names,
+      ...(parent.format === undefined ? {} : { format: parent.format }),
+    };
+    const view = { path: image.path, ...image.info(), files: [...files] };
+    return named === undefined ? view : { ...view, parent: named };
+  } finally {
+    image.close();
+  }
+}

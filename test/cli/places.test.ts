@@ -1,0 +1,79 @@
+/** Where things are: flag, environment, configuration file, default, in this order. */
+import t from 'tap';
+import {
+  type Caller,
+  configFile,
+  defaultPlaces,
+  placesFromEnvironment,
+  settlePlaces,
+} from '../../src/common/places.js';
+
+const root: Caller = { uid: 0, env: { HOME: '/root' }, cwd: '/work' };
+const user: Caller = {
+  uid: 1000,
+  env: { HOME: '/home/u', XDG_RUNTIME_DIR: '/run/user/1000' },
+  cwd: '/home/u/here',
+};
+
+t.test('defaults', async (t) => {
+  t.same(defaultPlaces(root), {
+    store: '/var/lib/layerdisk',
+    socket: '/run/layerdisk/control.sock',
+    mountpoint: '/run/layerdisk/mnt',
+  });
+  t.equal(configFile(root), '/etc/layerdisk/config.json');
+  t.same(defaultPlaces(user), {
+    store: '/home/u/.local/share/layerdisk',
+    socket: '/run/user/1000/layerdisk/control.sock',
+    mountpoint: '/run/user/1000/layerdisk/mnt',
+  });
+  t.equal(configFile(user), '/home/u/.config/layerdisk/config.json');
+  const env = { HOME: '/h', XDG_DATA_HOME: '/data', XDG_CONFIG_HOME: 'relative' };
+  t.same(defaultPlaces({ ...user, env }), {
+    store: '/data/layerdisk',
+    socket: '/data/layerdisk/control.sock',
+    mountpoint: '/data/layerdisk/mnt',
+  });
+  t.equal(configFile({ ...user, env }), '/h/.config/layerdisk/config.json', 'relative: ignored');
+});
+
+t.test('sources, strongest first', async (t) => {
+  const settle = (...sources: object[]) => settlePlaces(sources, root);
+  t.same(settle(), defaultPlaces(root));
+  t.same(
+    settle({ store: '/s' }),
+    { store: '/s', socket: '/s/control.sock', mountpoint: '/s/mnt' },
+    'a store of its own has all inside',
+  );
+  t.same(settle({ store: '/var/lib/layerdisk/' }), defaultPlaces(root), 'the default one, said');
+  t.match(settle({ store: 'rel/../s' }), { store: '/work/s', socket: '/work/s/control.sock' });
+  t.match(settle({ socket: 'x.sock' }), { store: '/var/lib/layerdisk', socket: '/work/x.sock' });
+  t.match(settle({}, { store: '/env', socket: '/env.sock' }, { store: '/file' }), {
+    store: '/env',
+    socket: '/env.sock',
+    mountpoint: '/env/mnt',
+  });
+  t.match(
+    settle({ store: '/flag' }, { socket: '/env.sock' }, { mountpoint: '/file/mnt' }),
+    { store: '/flag', socket: '/flag/control.sock', mountpoint: '/flag/mnt' },
+    'a weaker source speaks of another store',
+  );
+  t.match(
+    settle({ socket: '/flag.sock' }, { store: '/env' }),
+    { store: '/env', socket: '/flag.sock' },
+    'a stronger one does not',
+  );
+});
+
+t.test('the environment', async (t) => {
+  const env = { LAYERDISK_STORE: '/s', LAYERDISK_SOCKET: '' };
+  t.same(placesFromEnvironment({ ...root, env }), { store: '/s' });
+});
+
+t.test('a socket path that is too long', async (t) => {
+  const store = `/${'d'.repeat(94)}`;
+  t.throws(() => settlePlaces([{ store }], root), { code: 'usage', message: /108 bytes long/ });
+  t.match(settlePlaces([{ store: store.slice(0, -1) }], root).socket, /control\.sock$/);
+  t.match(settlePlaces([{ store, socket: '/s' }], root), { socket: '/s' });
+  t.throws(() => settlePlaces([{ socket: `/${'é'.repeat(54)}` }], root), { code: 'usage' });
+});

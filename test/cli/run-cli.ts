@@ -1,0 +1,66 @@
+/** Runs the compiled command line as a user's shell would. */
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+/** `npm run build` makes it. */
+export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+export interface CliResult {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface CliOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  /** Called with what has come on stderr so far, and a way to send a signal. */
+  readonly onStderr?: (text: string, kill: (signal: NodeJS.Signals) => void) => void;
+  /** Runs it on a terminal made by script(1); both streams then come as stdout. */
+  readonly terminal?: { readonly input: string };
+}
+
+/** The environment of every run: nothing of the caller's but the path. */
+function cleanEnvironment(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
+  return { PATH: process.env.PATH, HOME: '/nonexistent', LANG: 'C.UTF-8', ...extra };
+}
+
+export function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  if (!existsSync(CLI)) throw new Error(`${CLI} is missing: npm run build first`);
+  const { terminal } = options;
+  // tap puts its loader into NODE_OPTIONS of every child, whatever its environment: env takes it out again.
+  const command = ['env', '-u', 'NODE_OPTIONS', process.execPath, CLI, ...args];
+  const [program = '', ...rest] =
+    terminal === undefined
+      ? command
+      : ['script', '-qec', command.map(quoteForShell).join(' '), '/dev/null'];
+  const child = spawn(program, rest, {
+    env: cleanEnvironment(options.env),
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    stdio: 'pipe',
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    stdout += chunk;
+  });
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+    stderr += chunk;
+    options.onStderr?.(stderr, (signal) => child.kill(signal));
+  });
+  if (terminal === undefined) child.stdin.end();
+  else child.stdin.write(terminal.input);
+  return new Promise((done, fail) => {
+    child.on('error', fail);
+    child.on('close', (code, signal) => {
+      child.stdin.destroy();
+      done({ code, signal, stdout, stderr });
+    });
+  });
+}
+
+function quoteForShell(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}

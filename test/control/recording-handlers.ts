@@ -1,0 +1,173 @@
+/** A daemon's handlers that do nothing but remember what they were asked, for tests of both ends. */
+import type {
+  CallContext,
+  DaemonStatus,
+  Handlers,
+  MethodName,
+  Params,
+  SnapshotView,
+  VmSummary,
+  VmView,
+} from '../../src/control/protocol.js';
+
+export interface RecordedCall {
+  readonly method: MethodName;
+  readonly params: unknown;
+}
+
+type Overrides = {
+  readonly [M in MethodName]?: (params: Params<M>, context: CallContext) => Promise<unknown>;
+};
+
+export const STATUS: DaemonStatus = {
+  version: '0.1.0',
+  pid: 4_000_000,
+  store: '/store',
+  mountpoint: '/mnt/disks',
+  transport: 'kernel',
+  threads: 2,
+  startedAt: '2026-01-02T03:04:05.000Z',
+  vms: 1,
+  openDisks: 0,
+  allowOther: false,
+};
+
+export const SUMMARY: VmSummary = {
+  name: 'web',
+  vcpus: 2,
+  memory: 2 ** 31,
+  nics: 1,
+  disks: 1,
+  size: 10 * 2 ** 30,
+  snapshots: 2,
+  created: '2026-01-02T03:04:05.678Z',
+};
+
+export function snapshotView(name: string, extra: Partial<SnapshotView> = {}): SnapshotView {
+  return {
+    name,
+    created: '2026-01-02T03:04:05.678Z',
+    current: false,
+    vcpus: 2,
+    memory: 2 ** 31,
+    consistency: 'consistent',
+    disks: [
+      { name: 'disk0', size: 10 * 2 ** 30, path: `/mnt/disks/web/snapshots/${name}/disk0.raw` },
+    ],
+    ...extra,
+  };
+}
+
+export function vmView(name: string): VmView {
+  return {
+    name,
+    id: '00000000-0000-4000-8000-000000000000',
+    created: '2026-01-02T03:04:05.678Z',
+    vcpus: 2,
+    memory: 2 ** 31,
+    nics: [{ mode: 'nat', mac: '52:54:00:00:00:01' }],
+    disks: [
+      {
+        name: 'disk0',
+        size: 10 * 2 ** 30,
+        allocation: 'dynamic',
+        headBytes: 4096,
+        chainBytes: 8192,
+        depth: 3,
+        base: { path: '/images/base.qcow2', format: 'qcow2', virtualSize: 10 * 2 ** 30 },
+        path: `/mnt/disks/${name}/disk0.raw`,
+        open: false,
+      },
+    ],
+    snapshots: [
+      snapshotView('clean', { message: 'first \u001b[31mred' }),
+      snapshotView('later', { parent: 'clean', current: true }),
+    ],
+    origin: 'golden@v1',
+  };
+}
+
+const IO = { reads: 1, readBytes: 4096, writes: 2, writtenBytes: 8192, flushes: 3, discards: 4 };
+
+/** Plausible answers to everything; `calls` fills as they come. */
+export function recordingHandlers(overrides: Overrides = {}): {
+  handlers: Handlers;
+  calls: RecordedCall[];
+} {
+  const calls: RecordedCall[] = [];
+  const answers: { readonly [M in MethodName]: (params: Params<M>) => unknown } = {
+    'daemon.status': () => STATUS,
+    'daemon.stop': () => ({}),
+    create: ({ vm }) => vmView(vm),
+    import: ({ vm }) => vmView(vm),
+    list: () => [SUMMARY, { ...SUMMARY, name: 'db' }],
+    info: ({ vm }) => vmView(vm),
+    tree: () => [
+      {
+        kind: 'vm',
+        name: 'web',
+        children: [
+          {
+            kind: 'snapshot',
+            name: 'clean',
+            message: 'first',
+            clones: ['test'],
+            children: [
+              { kind: 'snapshot', name: 'later', children: [] },
+              { kind: 'current', name: 'current', children: [] },
+            ],
+          },
+        ],
+      },
+    ],
+    rename: ({ name }) => vmView(name),
+    delete: () => ({ kept: 1 }),
+    set: ({ vm }) => vmView(vm),
+    path: ({ vm, disk }) => ({ path: `/mnt/disks/${vm}/${disk ?? 'disk0'}.raw` }),
+    'base.accept': () => ({ accepted: ['/images/base.qcow2'] }),
+    attach: ({ vm, readOnly }) => ({
+      device: '/dev/loop7',
+      path: `/mnt/disks/${vm}/disk0.raw`,
+      readOnly: readOnly ?? false,
+    }),
+    detach: () => ({ devices: ['/dev/loop7'] }),
+    mount: ({ directory }) => ({
+      directory,
+      device: '/dev/loop7',
+      source: '/dev/loop7p1',
+      fileSystem: 'ext4',
+    }),
+    unmount: () => ({}),
+    'snapshot.take': ({ snapshot }) => snapshotView(snapshot, { current: true }),
+    'snapshot.list': ({ vm }) => vmView(vm).snapshots,
+    'snapshot.delete': () => ({}),
+    'snapshot.rename': ({ name }) => snapshotView(name),
+    'snapshot.restore': ({ snapshot, saveCurrent }) => ({
+      restored: snapshotView(snapshot),
+      ...(saveCurrent === undefined ? {} : { saved: snapshotView('saved') }),
+    }),
+    clone: ({ name }) => ({ vm: vmView(name), tookSnapshot: 'for-clone' }),
+    gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
+    stats: () => ({
+      uptimeSeconds: 90,
+      rssBytes: 2 ** 26,
+      indexBytes: 2 ** 20,
+      openDisks: 1,
+      storeBytes: 2 ** 30,
+      storeFreeBytes: 2 ** 34,
+      io: IO,
+      vms: [{ name: 'web', disk: 'disk0', io: IO }],
+    }),
+  };
+  const record = (method: MethodName) => async (params: never, context: CallContext) => {
+    calls.push({ method, params });
+    const own = overrides[method] as
+      | ((params: never, context: CallContext) => Promise<unknown>)
+      | undefined;
+    if (own !== undefined) return own(params, context);
+    return (answers[method] as (params: never) => unknown)(params);
+  };
+  const methods = Object.keys(answers) as MethodName[];
+  const handlers = Object.fromEntries(methods.map((method) => [method, record(method)]));
+  return { handlers: handlers as unknown as Handlers, calls };
+}
