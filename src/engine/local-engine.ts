@@ -1,10 +1,13 @@
 /** The engine of one store, put together: shared memory, delta files, open volumes. Main thread only. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { alignUp, BLOCK_SIZE } from '../common/units.js';
 import { cacheEpoch } from '../storage/cache-epoch.js';
 import type { BaseSpec, OpenBase } from './base.js';
 import type { BaseNotice } from './base-table.js';
+import { walkChain } from './chain-loader.js';
 import { DeltaFiles } from './delta-files.js';
+import type { DeltaId } from './delta-id.js';
 import { DeltaTable } from './delta-table.js';
 import type { Engine } from './engine.js';
 import {
@@ -25,11 +28,15 @@ export interface EngineOptions {
   readonly threadCount: number;
   readonly openBase: OpenBase;
   readonly resolveBase: (id: string) => Promise<BaseSpec>;
+  /** Bytes of data in a base, as recorded at import. */
+  readonly baseAllocatedSize: (id: string) => number;
   /** Passes a base notice on to the other threads. */
   readonly publishBase: (notice: BaseNotice) => void;
   readonly runCopy: (job: CopyJob) => Promise<void>;
   readonly onError: (what: string, error: unknown) => void;
 }
+
+const REMEMBERED_BOTTOMS = 20_000;
 
 /** Counters of one volume row, summed over threads, in the order of STAT. */
 export type VolumeStats = readonly number[];
@@ -39,6 +46,11 @@ export class LocalEngine implements Engine {
   readonly context: ThreadContext;
   readonly deltas: StoreDeltas;
   readonly volumes: OpenVolumes;
+  readonly #files: DeltaFiles;
+  readonly #baseAllocatedSize: (id: string) => number;
+  /** Counters of a row when its present volume was opened: rows are used again. */
+  readonly #baselines = new Map<number, VolumeStats>();
+  readonly #bottoms = new Map<DeltaId, { readonly base: string | undefined }>();
 
   constructor(options: EngineOptions) {
     const folder = join(options.store, 'deltas');
@@ -55,6 +67,8 @@ export class LocalEngine implements Engine {
     const { views, pool, bases } = this.context;
     const files = new DeltaFiles(folder, cacheEpoch(folder));
     const table = new DeltaTable(files, views);
+    this.#files = files;
+    this.#baseAllocatedSize = options.baseAllocatedSize;
     this.deltas = new StoreDeltas(files, table, trash);
     this.volumes = new OpenVolumes({
       tools: { views, pool, files, table },
@@ -64,8 +78,36 @@ export class LocalEngine implements Engine {
         options.publishBase(notice);
       },
       runCopy: options.runCopy,
+      onOpen: (row) => this.#baselines.set(row, this.#countersOf(row)),
       onError: options.onError,
     });
+  }
+
+  /**
+   * What the chain under `top` takes, whether it is open or not; and the data file of its top delta.
+   * @throws DiskError `not-found` or `damaged`.
+   */
+  chainFacts(top: DeltaId): { readonly allocatedSize: number; readonly dataPath: string } {
+    const header = this.#files.readHeader(top).current;
+    const dataPath = this.#files.dataPath(top, header.dataGeneration);
+    const open = this.volumes.describe(top);
+    if (open !== undefined) return { allocatedSize: open.allocatedSize, dataPath };
+    const base = this.#baseUnder(top);
+    const bytes =
+      header.mappedBlocks * BLOCK_SIZE + (base === undefined ? 0 : this.#baseAllocatedSize(base));
+    const most = alignUp(header.virtualSize, BLOCK_SIZE);
+    return { allocatedSize: Math.min(bytes, most), dataPath };
+  }
+
+  /** The base at the bottom of a chain; remembered, because it never changes. */
+  #baseUnder(top: DeltaId): string | undefined {
+    const known = this.#bottoms.get(top);
+    if (known !== undefined) return known.base;
+    const { below } = walkChain(this.#files, top).at(-1)!;
+    const base = below.kind === 'base' ? below.id : undefined;
+    if (this.#bottoms.size >= REMEMBERED_BOTTOMS) this.#bottoms.clear();
+    this.#bottoms.set(top, { base });
+    return base;
   }
 
   /** Bytes of index that open volumes use. */
@@ -73,12 +115,28 @@ export class LocalEngine implements Engine {
     return this.context.pool.bytes;
   }
 
-  /** What all threads counted for a volume row since the daemon started. */
-  statsOf(index: number): VolumeStats {
+  /** What all threads counted for an open volume since it was opened. */
+  statsOf(handle: number): VolumeStats {
+    const before = this.#baselines.get(handle);
+    return this.#countersOf(handle).map((count, field) => count - (before?.[field] ?? 0));
+  }
+
+  /** The same for all volumes since the daemon started. */
+  totalStats(): VolumeStats {
+    const sum = new Array<number>(STAT_FIELDS).fill(0);
+    for (let row = 0; row < this.volumes.rowsUsed; row += 1) {
+      this.#countersOf(row).forEach((count, field) => {
+        sum[field]! += count;
+      });
+    }
+    return sum;
+  }
+
+  #countersOf(row: number): VolumeStats {
     const { stats, threadCount } = this.context.views;
     const sum = new Array<number>(STAT_FIELDS).fill(0);
     for (let thread = 0; thread < threadCount; thread += 1) {
-      const at = (thread * MAX_VOLUMES + index) * STAT_FIELDS;
+      const at = (thread * MAX_VOLUMES + row) * STAT_FIELDS;
       for (let field = 0; field < STAT_FIELDS; field += 1) sum[field]! += stats[at + field]!;
     }
     return sum;

@@ -39,6 +39,8 @@ export interface VolumesOptions {
   readonly publishBase: (notice: BaseNotice) => void;
   /** Runs a copy on a background thread. */
   readonly runCopy: (job: CopyJob) => Promise<void>;
+  /** A row was given to a volume. */
+  readonly onOpen: (row: number) => void;
   /** An error that no caller waits for. */
   readonly onError: (what: string, error: unknown) => void;
 }
@@ -112,6 +114,7 @@ export class OpenVolumes implements Volumes {
     const entry: OpenEntry = { index, chain, users: 0, rest: undefined };
     this.#byTop.set(top, entry);
     this.#byHandle.set(index, entry);
+    this.#options.onOpen(index);
     this.#startRest(entry);
     return entry;
   }
@@ -198,13 +201,19 @@ export class OpenVolumes implements Volumes {
     return entry !== undefined && entry.users > 0;
   }
 
+  /** The open volume on top of `top`, if there is one. */
+  describe(top: DeltaId): OpenVolume | undefined {
+    const entry = this.#byTop.get(top);
+    return entry === undefined ? undefined : describeVolume(this.#options.tools, entry);
+  }
+
   get openCount(): number {
     return this.#byTop.size;
   }
 
-  /** Rows of open volumes and their top deltas, for statistics. */
-  *rows(): Iterable<{ readonly index: number; readonly top: DeltaId }> {
-    for (const [top, entry] of this.#byTop) yield { index: entry.index, top };
+  /** Rows that were ever used: they are numbered from 0. */
+  get rowsUsed(): number {
+    return this.#nextRow;
   }
 
   async flush(top: DeltaId): Promise<void> {

@@ -133,9 +133,19 @@ export function ioctlBuffer(fd: number, request: number, argument: Buffer): numb
   return check(posix.ioctlBuffer(fd, request, argument), 'ioctl');
 }
 
-/** syncfs(2): everything dirty on the file system that `fd` lies on reaches its disk. */
-export function syncfs(fd: number): void {
-  check(onLinux('syncfs').syncfs(fd), 'syncfs');
+/**
+ * syncfs(2) on a pool thread: everything dirty on the file system that `fd` lies on reaches its
+ * disk, which may be one that this process serves.
+ */
+export function syncfs(fd: number): Promise<void> {
+  const call = onLinux('syncfs').syncfs;
+  return new Promise((resolve, reject) => {
+    call.async(fd, (failure: unknown, result: number) => {
+      if (failure) reject(failure);
+      else if (result < 0) reject(new SystemCallError('syncfs', koffi.errno()));
+      else resolve();
+    });
+  });
 }
 
 export interface MountCall {

@@ -122,7 +122,9 @@ export class BaseRecords {
       if (change !== undefined) throw this.#changed(record, each.path, change);
     }
     const { images, virtualSize, allocatedSize } = record;
-    return { id, images, virtualSize, allocatedSize };
+    const { allowFolders } = record.request;
+    const folders = allowFolders === undefined ? {} : { allowFolders };
+    return { id, images, virtualSize, allocatedSize, ...folders };
   }
 
   /**

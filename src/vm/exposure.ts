@@ -61,7 +61,15 @@ export class Exposure {
 
   /** @returns undefined when there is no such VM. @throws DiskError `damaged`. */
   find(name: string): ExposedVm | undefined {
-    const entry = this.#store.catalog.find(name);
+    return this.#expose(this.#store.catalog.find(name));
+  }
+
+  /** The same by the upper half of its inode numbers. */
+  findByNumber(number: number): ExposedVm | undefined {
+    return this.#expose(this.#store.catalog.findByNumber(number));
+  }
+
+  #expose(entry: VmEntry | undefined): ExposedVm | undefined {
     return entry === undefined ? undefined : expose(entry, this.#store.loadEntry(entry));
   }
 }

@@ -57,6 +57,7 @@ export class ScratchEngine {
         const virtualSize = this.bases.get(id)!.length;
         return { id, images: [], virtualSize, allocatedSize: 0 };
       },
+      baseAllocatedSize: () => 0,
       publishBase: () => {},
       runCopy: async ({ source, target, onProgress, signal }) =>
         copyVolume(

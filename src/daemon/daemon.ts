@@ -1,0 +1,229 @@
+/**
+ * The daemon put together: store, engine, VM operations, mount, control socket; and their orderly end.
+ *
+ * Start: lock the store, open it, mount, listen. End: stop listening, unmount (the kernel writes back what it
+ * holds), finish background work, flush and close every disk, unlock the store.
+ */
+import { DiskError } from '../common/errors.js';
+import { type ControlServer, serveControl } from '../control/server.js';
+import { LocalEngine } from '../engine/local-engine.js';
+import { volumesOf } from '../engine/thread.js';
+import { openBase } from '../formats/base.js';
+import { createKernelTransport } from '../transport/kernel/channel.js';
+import { createNativeTransport } from '../transport/native-channel.js';
+import type { Transport, TransportEvent } from '../transport/transport.js';
+import { BaseRecords } from '../vm/base-records.js';
+import { VmService } from '../vm/vm-service.js';
+import { VmStore } from '../vm/vm-store.js';
+import { formatSources } from './base-sources.js';
+//ATTimport { attachHandlers } from './handlers/attach-handlers.js';
+import { daemonHandlers } from './handlers/daemon-handlers.js';
+import { vmHandlers } from './handlers/vm-handlers.js';
+import { DaemonHooks } from './hooks.js';
+import type { Logger } from './logger.js';
+import { StoreNamespace } from './namespace.js';
+import type { DaemonOptions } from './options.js';
+import { DaemonThreads, OTHER_THREADS } from './threads.js';
+
+/** Why a daemon ended. */
+export type DaemonEnd = 'stopped' | 'unmounted' | 'failed';
+
+export class Daemon {
+  readonly #options: DaemonOptions;
+  readonly #log: Logger;
+  readonly #store: VmStore;
+  readonly #engine: LocalEngine;
+  readonly #service: VmService;
+  readonly #threads: DaemonThreads;
+  readonly #startedAt = new Date();
+  #transport: Transport | undefined;
+  #control: ControlServer | undefined;
+  #stopping: Promise<void> | undefined;
+  #resolveEnded: (end: DaemonEnd) => void = () => {};
+  /** Resolves when everything is closed. */
+  readonly ended: Promise<DaemonEnd>;
+
+  private constructor(options: DaemonOptions, log: Logger, store: VmStore) {
+    this.#options = options;
+    this.#log = log;
+    this.#store = store;
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+    const bases = new BaseRecords(store, formatSources(log));
+    this.#threads = new DaemonThreads(
+      () => this.#engine.memory,
+      (what, error) => log.error(`${what} died`, { error }),
+    );
+    this.#engine = new LocalEngine({
+      store: store.layout.root,
+      threadCount: options.threads + OTHER_THREADS,
+      openBase,
+      resolveBase: (id) => bases.resolve(id),
+      baseAllocatedSize: (id) => bases.read(id).allocatedSize,
+      publishBase: (notice) => this.#threads.publishBase(notice),
+      runCopy: (job) => this.#threads.runCopy(job),
+      onError: (what, error) => log.error(what, { error }),
+    });
+    this.#service = new VmService({
+      store,
+      bases,
+      engine: this.#engine,
+      hooks: new DaemonHooks({
+        engine: this.#engine,
+        exposure: () => this.#service.exposure,
+        transport: () => this.#transport,
+        log,
+      }),
+      ownFolders: [store.layout.root, options.mountpoint],
+      onProblem: (error) => log.error('background work failed', { error }),
+    });
+  }
+
+  /** Starts everything. @throws DiskError, with everything that was started ended again. */
+  static async start(options: DaemonOptions, log: Logger): Promise<Daemon> {
+    const store = await VmStore.open(options.store);
+    const daemon = new Daemon(options, log, store);
+    try {
+      await daemon.#mount();
+      await daemon.#listen();
+    } catch (error) {
+      await daemon.#close().catch((second: unknown) => {
+        log.error('cannot clean up after a failed start', { error: second });
+      });
+      throw error;
+    }
+    daemon.#service.start();
+    for (const { name, problem } of daemon.#service.damaged()) {
+      log.error(`VM ${name} cannot be used`, { error: problem.message });
+    }
+    return daemon;
+  }
+
+  async #mount(): Promise<void> {
+    const { transport: choice } = this.#options;
+    const transport = choice === 'fuse-native' ? this.#native() : this.#kernel();
+    try {
+      await transport.start();
+    } catch (error) {
+      const canFallBack = error instanceof DiskError && error.code === 'not-supported';
+      if (choice !== 'auto' || !canFallBack) throw error;
+      this.#log.warn('no kernel channel here, taking fuse-native', { error: error.message });
+      const other = this.#native();
+      await other.start();
+      this.#watch(other);
+      return;
+    }
+    this.#watch(transport);
+  }
+
+  #kernel(): Transport {
+    const { mountpoint, threads, allowOther } = this.#options;
+    return createKernelTransport({
+      mountpoint,
+      namespace: this.#namespace(),
+      threads: this.#threads,
+      threadCount: threads,
+      allowOther,
+      onEvent: (event) => this.#event(event),
+    });
+  }
+
+  #native(): Transport {
+    const { mountpoint, allowOther } = this.#options;
+    return createNativeTransport({
+      mountpoint,
+      namespace: this.#namespace(),
+      deviceOf: volumesOf(this.#engine.context),
+//ATT      flush: (handle) => this.#engine.volumes.flushHandle(handle),
+      allowOther,
+      onEvent: (event) => this.#event(event),
+    });
+  }
+
+  #namespace(): StoreNamespace {
+    return new StoreNamespace({
+      exposure: this.#service.exposure,
+      engine: this.#engine,
+      store: this.#options.store,
+      uid: process.getuid?.() ?? 0,
+      gid: process.getgid?.() ?? 0,
+    });
+  }
+
+  #watch(transport: Transport): void {
+    this.#transport = transport;
+    void transport.ended.then((end) => {
+      if (end === 'stopped') return;
+      this.#log.error(
+        end === 'unmounted' ? 'the mount was taken away from outside: ending' : 'the mount broke',
+      );
+      void this.#finish(end);
+    });
+  }
+
+  #event({ level, message, stack }: TransportEvent): void {
+    const write = level === 'error' ? 'error' : level === 'warning' ? 'warn' : 'info';
+    this.#log[write](message, stack === undefined ? {} : { stack });
+  }
+
+  async #listen(): Promise<void> {
+    const transport = this.#transport!;
+    const sources = {
+      service: this.#service,
+      mountpoint: transport.mountpoint,
+      isOpen: (top: string) => this.#engine.volumes.isOpen(top),
+      storedSize: (id: string) => this.#engine.deltas.describe(id).storedSize,
+    };
+    const handlers = {
+      ...vmHandlers(sources),
+//ATT      ...attachHandlers(sources),
+      ...daemonHandlers({
+        service: this.#service,
+        engine: this.#engine,
+        transport,
+        store: this.#options.store,
+        threads: transport.kind === 'kernel' ? this.#options.threads : 1,
+        allowOther: this.#options.allowOther,
+        startedAt: this.#startedAt,
+        stop: () => this.#stopByRequest(),
+      }),
+    };
+    this.#control = await serveControl({ path: this.#options.socket, handlers, log: this.#log });
+    this.#log.info('ready', { mountpoint: transport.mountpoint, socket: this.#options.socket });
+  }
+
+  /** The answer goes out before the socket closes: the rest of the end follows on its own. */
+  async #stopByRequest(): Promise<void> {
+    await this.#transport?.stop();
+    setImmediate(() => void this.#finish('stopped'));
+  }
+
+  /**
+   * Ends the daemon. With `force`, the mount goes away although it is in use.
+   * @throws DiskError `busy` naming who uses the mount; everything goes on then.
+   */
+  async stop(options: { readonly force?: boolean } = {}): Promise<void> {
+    await this.#transport?.stop(options);
+    await this.#finish('stopped');
+  }
+
+  #finish(end: DaemonEnd): Promise<void> {
+    this.#stopping ??= this.#close()
+      .catch((error: unknown) => {
+        this.#log.error('the daemon did not end cleanly', { error });
+        return 'failed' as const;
+      })
+      .then((outcome) => this.#resolveEnded(outcome ?? end));
+    return this.#stopping;
+  }
+
+  async #close(): Promise<void> {
+    await this.#control?.close();
+    await this.#transport?.stop({ force: true });
+    await this.#service.stop();
+    await this.#engine.volumes.closeAll();
+    await this.#threads.stop();
+    this.#store.close();
+  }
+}

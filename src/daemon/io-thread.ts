@@ -1,0 +1,47 @@
+/** Entry of an I/O thread: serves requests of the kernel channel on the volumes of the shared engine. */
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { invariant } from '../common/assert.js';
+import type { BaseNotice } from '../engine/base-table.js';
+import type { SharedMemory } from '../engine/shared-memory.js';
+import { createThreadContext, volumesOf } from '../engine/thread.js';
+import { openBase } from '../formats/base.js';
+import { type ChannelThreadSetup, serveKernelChannel, type ThreadEnd } from '../transport/kernel/thread.js';
+
+export interface IoThreadData {
+  readonly setup: ChannelThreadSetup;
+  readonly memory: SharedMemory;
+  /** Index among all threads that touch volumes. */
+  readonly thread: number;
+  /** Base notices arrive here; the thread blocks in the kernel, so it looks only when it meets a new base. */
+  readonly notices: MessagePort;
+}
+
+/** The last message of a thread. */
+export interface ThreadEnded {
+  readonly type: 'ended';
+  readonly end: ThreadEnd;
+}
+
+const port = parentPort;
+invariant(port !== null, 'an I/O thread is started by the daemon');
+const { setup, memory, thread, notices } = workerData as IoThreadData;
+const context = createThreadContext({
+  memory,
+  thread,
+  openBase,
+  receive: (table) => {
+    for (let next = receiveMessageOnPort(notices); next !== undefined; ) {
+      table.apply(next.message as BaseNotice);
+      next = receiveMessageOnPort(notices);
+    }
+  },
+});
+const end = serveKernelChannel({
+  ...setup,
+  deviceOf: volumesOf(context),
+  forward: (message) => port.postMessage(message),
+});
+context.bases.close();
+notices.close();
+const last: ThreadEnded = { type: 'ended', end };
+port.postMessage(last);

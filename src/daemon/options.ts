@@ -1,0 +1,89 @@
+/** The daemon's command line: everything said outright, as `layerdisk daemon start` says it. */
+import { availableParallelism } from 'node:os';
+import { parseArgs } from 'node:util';
+import { DiskError } from '../common/errors.js';
+import { LOG_LEVELS, type LogLevel } from './logger.js';
+
+export type TransportChoice = 'auto' | 'kernel' | 'fuse-native';
+
+export interface DaemonOptions {
+  /** Absolute paths. */
+  readonly store: string;
+  readonly socket: string;
+  readonly mountpoint: string;
+  readonly transport: TransportChoice;
+  /** I/O threads of the kernel channel. */
+  readonly threads: number;
+  readonly allowOther: boolean;
+  readonly logLevel: LogLevel;
+  /** Where to say that the daemon is ready: a descriptor. */
+  readonly readyFd: number | undefined;
+}
+
+const TRANSPORTS: readonly TransportChoice[] = ['auto', 'kernel', 'fuse-native'];
+const MOST_THREADS = 32;
+
+/** @throws DiskError `usage` naming the option. */
+export function readDaemonOptions(args: readonly string[]): DaemonOptions {
+  const { values } = parse(args);
+  const required = (name: 'store' | 'socket' | 'mountpoint'): string => {
+    const value = values[name];
+    if (value === undefined) throw usage(`--${name} is missing`);
+    return value;
+  };
+  const transport = values.transport ?? 'auto';
+  if (!isOneOf(TRANSPORTS, transport)) {
+    throw usage(`--transport ${transport}: one of ${TRANSPORTS.join(', ')}`);
+  }
+  const logLevel = values['log-level'] ?? 'info';
+  if (!isOneOf(LOG_LEVELS, logLevel)) {
+    throw usage(`--log-level ${logLevel}: one of ${LOG_LEVELS.join(', ')}`);
+  }
+  return {
+    store: required('store'),
+    socket: required('socket'),
+    mountpoint: required('mountpoint'),
+    transport,
+    threads: readThreads(values.threads),
+    allowOther: values['allow-other'] ?? process.geteuid?.() === 0,
+    logLevel,
+    readyFd: values['ready-fd'] === undefined ? undefined : Number(values['ready-fd']),
+  };
+}
+
+function parse(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      options: {
+        store: { type: 'string' },
+        socket: { type: 'string' },
+        mountpoint: { type: 'string' },
+        transport: { type: 'string' },
+        threads: { type: 'string' },
+        'allow-other': { type: 'boolean' },
+        'no-supervise': { type: 'boolean' },
+        'log-level': { type: 'string' },
+        'ready-fd': { type: 'string' },
+      },
+    });
+  } catch (error) {
+    throw usage(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** As many as there are CPUs, at least two: measured in native-notes/kernel-channel.md. */
+function readThreads(text: string | undefined): number {
+  if (text === undefined) return Math.min(MOST_THREADS, Math.max(2, availableParallelism()));
+  const count = Number(text);
+  if (Number.isInteger(count) && count >= 1 && count <= MOST_THREADS) return count;
+  throw usage(`--threads ${text}: a number from 1 to ${MOST_THREADS}`);
+}
+
+function isOneOf<T extends string>(all: readonly T[], text: string): text is T {
+  return (all as readonly string[]).includes(text);
+}
+
+function usage(message: string): DiskError {
+  return new DiskError('usage', message, { hint: 'layerdisk daemon start --help' });
+}

@@ -1,0 +1,129 @@
+/** The daemon's threads as the main thread sees them: I/O threads for the kernel channel, one for long jobs. */
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { DiskError } from '../common/errors.js';
+import type { BaseNotice } from '../engine/base-table.js';
+import type { SharedMemory } from '../engine/shared-memory.js';
+import type { CopyJob } from '../engine/volumes.js';
+import type { IoThreads } from '../transport/kernel/channel.js';
+import type { ChannelMessage } from '../transport/kernel/messages.js';
+import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.js';
+import type { BackgroundAnswer, BackgroundRequest } from './background-thread.js';
+import type { ThreadEnded } from './io-thread.js';
+
+/** Threads that touch volumes besides the I/O threads: the main thread and the background one. */
+export const OTHER_THREADS = 2;
+const BACKGROUND_INDEX = 1;
+
+interface Job {
+  readonly onProgress: (doneBytes: number) => void;
+  readonly done: () => void;
+  readonly fail: (error: unknown) => void;
+}
+
+export class DaemonThreads implements IoThreads {
+  readonly #memory: () => SharedMemory;
+  readonly #onBug: (what: string, error: unknown) => void;
+  readonly #notices = new Map<number, MessagePort>();
+  /** Bases that are open, for threads that start later. */
+  readonly #bases = new Map<number, BaseNotice>();
+  #background: Worker | undefined;
+  readonly #jobs = new Map<number, Job>();
+  #nextJob = 1;
+
+  constructor(memory: () => SharedMemory, onBug: (what: string, error: unknown) => void) {
+    this.#memory = memory;
+    this.#onBug = onBug;
+  }
+
+  start(
+    setup: ChannelThreadSetup,
+    receive: (message: ChannelMessage) => void,
+  ): { readonly ended: Promise<ThreadEnd> } {
+    const { port1, port2 } = new MessageChannel();
+    port1.unref();
+    for (const notice of this.#bases.values()) port1.postMessage(notice);
+    this.#notices.set(setup.threadIndex, port1);
+    const thread = OTHER_THREADS + setup.threadIndex;
+    const worker = new Worker(new URL('./io-thread.js', import.meta.url), {
+      execArgv: [],
+      name: `io-${setup.threadIndex}`,
+      workerData: { setup, memory: this.#memory(), thread, notices: port2 },
+      transferList: [port2],
+    });
+    const ended = new Promise<ThreadEnd>((resolve) => {
+      worker.on('message', (message: ChannelMessage | ThreadEnded) => {
+        if (message.type === 'ended') resolve(message.end);
+        else receive(message);
+      });
+      worker.on('error', (error) => this.#onBug(`I/O thread ${setup.threadIndex}`, error));
+      worker.on('exit', () => {
+        port1.close();
+        resolve('failed');
+      });
+    });
+    return { ended };
+  }
+
+  /** Passes a notice to every thread, now or when it starts. */
+  publishBase(notice: BaseNotice): void {
+    if (notice.spec === undefined) this.#bases.delete(notice.index);
+    else this.#bases.set(notice.index, notice);
+    for (const port of this.#notices.values()) port.postMessage(notice);
+    this.#background?.postMessage(notice);
+  }
+
+  /** Copies one volume into another on the background thread. */
+  async runCopy({ source, target, signal, onProgress }: CopyJob): Promise<void> {
+    const id = this.#nextJob++;
+    const cancelled = new SharedArrayBuffer(4);
+    const cancel = (): void => {
+      Atomics.store(new Int32Array(cancelled), 0, 1);
+    };
+    if (signal?.aborted === true) cancel();
+    signal?.addEventListener('abort', cancel, { once: true });
+    try {
+      await new Promise<void>((done, fail) => {
+        this.#jobs.set(id, { onProgress, done, fail });
+        const request: BackgroundRequest = { type: 'copy', id, source, target, cancelled };
+        this.#backgroundThread().postMessage(request);
+      });
+    } finally {
+      this.#jobs.delete(id);
+      signal?.removeEventListener('abort', cancel);
+    }
+  }
+
+  #backgroundThread(): Worker {
+    if (this.#background !== undefined) return this.#background;
+    const worker = new Worker(new URL('./background-thread.js', import.meta.url), {
+      execArgv: [],
+      name: 'background',
+      workerData: { memory: this.#memory(), thread: BACKGROUND_INDEX },
+    });
+    worker.unref();
+    for (const notice of this.#bases.values()) worker.postMessage(notice);
+    worker.on('message', (answer: BackgroundAnswer) => this.#answered(answer));
+    worker.on('error', (error) => this.#onBug('background thread', error));
+    worker.on('exit', () => this.#backgroundEnded());
+    this.#background = worker;
+    return worker;
+  }
+
+  #answered(answer: BackgroundAnswer): void {
+    const job = this.#jobs.get(answer.id);
+    if (answer.type === 'progress') job?.onProgress(answer.doneBytes);
+    else if (answer.error === undefined) job?.done();
+    else job?.fail(DiskError.fromJSON(answer.error));
+  }
+
+  #backgroundEnded(): void {
+    this.#background = undefined;
+    const error = new DiskError('failed', 'the background thread died; see the log');
+    for (const job of this.#jobs.values()) job.fail(error);
+  }
+
+  /** Ends the background thread. I/O threads end by themselves when their mount is gone. */
+  async stop(): Promise<void> {
+    await this.#background?.terminate();
+  }
+}
