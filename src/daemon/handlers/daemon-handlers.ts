@@ -5,7 +5,7 @@ import type { LocalEngine } from '../../engine/local-engine.js';
 import { STAT } from '../../engine/shared-memory.js';
 import type { Transport } from '../../transport/transport.js';
 import type { VmService } from '../../vm/vm-service.js';
-import { VERSION } from '../version.js';
+import { packageVersion } from '../../common/version.js';
 
 export type DaemonMethod = 'daemon.status' | 'daemon.stop' | 'stats';
 
@@ -39,7 +39,7 @@ export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod>
 function statusOf(parts: DaemonParts): DaemonStatus {
   const { service, engine, transport } = parts;
   return {
-    version: VERSION,
+    version: packageVersion(),
     pid: process.pid,
     store: parts.store,
     mountpoint: transport.mountpoint,
