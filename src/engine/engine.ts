@@ -36,7 +36,11 @@ export interface Deltas {
   discard(ids: readonly DeltaId[]): Promise<void>;
   /** Every delta in the store, referenced or not. */
   list(): Promise<DeltaId[]>;
-  /** Deltas and leftovers of interrupted work that are not in `referenced` go to the trash; answers what went, and bytes. */
+  /**
+   * Deltas that neither `referenced` nor anything above it stands on, and leftovers of interrupted work, go to
+   * the trash. Deltas that are open or were made a moment ago stay.
+   * @throws DiskError when a referenced chain cannot be read: nothing is removed then.
+   */
   collect(
     referenced: ReadonlySet<DeltaId>,
     dryRun: boolean,
@@ -67,14 +71,21 @@ export interface Volumes {
   /** Opens the chain under `top`, or counts one more user of it. A head is opened writable, a sealed delta read-only. */
   acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume>;
   /** One user less; with none the volume is flushed and closed (after a short rest). */
-  release(top: DeltaId): void;
+  release(volume: Pick<OpenVolume, 'handle'>): void;
   isOpen(top: DeltaId): boolean;
   /**
    * Moves heads at one instant: flushes, closes the gates of all disks named, calls `commit` (which must be
    * short and synchronous: one rename), switches, opens the gates, makes everything durable.
    * If `commit` throws, nothing has changed. Works whether the volumes are open or not.
+   *
+   * `settle` makes the commit durable (fsync of the folder); flushes of the disks are not acknowledged before
+   * it is done.
    */
-  switchHeads(switches: readonly HeadSwitch[], commit: () => void): Promise<void>;
+  switchHeads(
+    switches: readonly HeadSwitch[],
+    commit: () => void,
+    settle?: () => Promise<void>,
+  ): Promise<void>;
   /** Makes everything acknowledged so far in this chain's head durable. */
   flush(top: DeltaId): Promise<void>;
   /**

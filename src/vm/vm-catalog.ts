@@ -47,7 +47,7 @@ export class VmCatalog {
   readonly #byId = new Map<string, MutableEntry>();
   readonly #damaged = new Map<string, DamagedVm>();
   readonly #reserved = new Set<string>();
-  readonly #numbers = new Set<number>();
+  readonly #byNumber = new Map<number, MutableEntry>();
   /** How many VMs use a MAC address: clones may share one on purpose. */
   readonly #macs = new Map<string, number>();
   #highestNumber = 0;
@@ -71,6 +71,10 @@ export class VmCatalog {
 
   findById(id: string): VmEntry | undefined {
     return this.#byId.get(id);
+  }
+
+  findByNumber(number: number): VmEntry | undefined {
+    return this.#byNumber.get(number);
   }
 
   /** @throws DiskError `not-found`, or `damaged` with the reason. */
@@ -104,9 +108,7 @@ export class VmCatalog {
     this.#reserved.delete(name);
   }
 
-  /** Never gives a number twice while the daemon runs. */
-  takeNumber(): number {
-    this.#highestNumber += 1;
+  get highestNumber(): number {
     return this.#highestNumber;
   }
 
@@ -132,7 +134,7 @@ export class VmCatalog {
    */
   add(name: string, manifest: Manifest): VmEntry {
     const twin = this.#byId.get(manifest.id);
-    if (twin !== undefined || this.#numbers.has(manifest.number)) {
+    if (twin !== undefined || this.#byNumber.has(manifest.number)) {
       const which = twin === undefined ? 'another VM' : `VM "${twin.name}"`;
       throw new DiskError('damaged', `VM "${name}": its manifest has the identity of ${which}`, {
         hint: `was vms/${name}.json copied by hand? Move it away, and use: layerdisk clone`,
@@ -143,7 +145,7 @@ export class VmCatalog {
     const entry: MutableEntry = { name, id, number, mutex: new Mutex(), facts };
     this.#byName.set(name, entry);
     this.#byId.set(id, entry);
-    this.#numbers.add(number);
+    this.#byNumber.set(number, entry);
     this.#highestNumber = Math.max(this.#highestNumber, number);
     this.#countMacs(facts.macs, 1);
     return entry;
@@ -171,7 +173,7 @@ export class VmCatalog {
     const entry = this.#mutable(id);
     this.#byName.delete(entry.name);
     this.#byId.delete(id);
-    this.#numbers.delete(entry.number);
+    this.#byNumber.delete(entry.number);
     this.#countMacs(entry.facts.macs, -1);
   }
 

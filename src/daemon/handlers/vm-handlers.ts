@@ -197,14 +197,19 @@ async function importFiles(
       hint: 'the daemon does not know the folder you are in',
     });
   }
-  const images = files.map((path) => ({
-    path,
+  if (parent !== undefined && files.length > 1) {
+    throw new DiskError('usage', `one parent, ${parent}, cannot belong to ${files.length} images`, {
+      hint: 'import the image that needs it alone, or put the parents beside their images',
+    });
+  }
+  const options = {
     format,
     ...(allowFolders === undefined ? {} : { allowFolders }),
     ...(parent === undefined ? {} : { parent }),
-  }));
-  const options = { copy, hardware: hardwareOf(change) };
-  await service.importImages(vm, images, options, workOf(`importing ${vm}`, context));
+  };
+  const images = files.map((path) => ({ path, options }));
+  const choices = { copy, hardware: hardwareOf(change) };
+  await service.importImages(vm, images, choices, workOf(`importing ${vm}`, context));
 }
 
 function viewTrees({ service }: ViewSources, vm: string | undefined): TreeNode[] {
