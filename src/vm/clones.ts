@@ -96,7 +96,8 @@ function cloneLinked(
       const manifest = await newManifest(context, hardware, disks, origin);
       await preparation.commit(await store.prepareNew(request.name, manifest));
     } catch (error) {
-      if (named === undefined) await forgetSnapshot(context, entry, record);
+      if (named === undefined && !preparation.isCommitted)
+        await forgetSnapshot(context, entry, record);
       throw error;
     }
     return { tookSnapshot: named === undefined ? record.name : undefined };

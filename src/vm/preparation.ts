@@ -42,6 +42,11 @@ export class Preparation {
     }
   }
 
+  /** Whether the change stands, even if something failed after it. */
+  get isCommitted(): boolean {
+    return this.#committed;
+  }
+
   /** Keeps deltas that others made, and all below them, from being collected while this runs. */
   pin(...ids: readonly DeltaId[]): void {
     for (const id of ids) {

@@ -81,6 +81,18 @@ export class VmService {
     return this.#context.store.catalog.damaged();
   }
 
+  has(vm: string): boolean {
+    return this.#context.store.catalog.find(vm) !== undefined;
+  }
+
+  /**
+   * Runs `task` while no operation changes this VM.
+   * @throws DiskError `not-found`, `damaged`.
+   */
+  exclusively<T>(vm: string, task: () => Promise<T>): Promise<T> {
+    return withVm(this.#context, vm, task);
+  }
+
   findById(id: string): VmEntry | undefined {
     return this.#context.store.catalog.findById(id);
   }
