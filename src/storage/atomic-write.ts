@@ -1,6 +1,6 @@
 /** Replacing a small file as a whole: write a temporary one, fsync it, rename, fsync the folder. */
 import { randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, renameSync } from 'node:fs';
+import { renameSync } from 'node:fs';
 import { open, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
@@ -16,8 +16,6 @@ export interface DurableFiles {
   rename(from: string, to: string, step: string): void;
   /** Makes renames, creations and removals in a folder durable. */
   syncFolder(path: string, step: string): Promise<void>;
-  /** The same for callers that must not let anything else happen before it is done. */
-  syncFolderNow(path: string, step: string): void;
   /** Removes a file; one that is not there is no error. */
   remove(path: string, step: string): Promise<void>;
 }
@@ -44,14 +42,6 @@ export const hostFiles: DurableFiles = {
       await folder.close();
     }
   },
-  syncFolderNow(path) {
-    const fd = openSync(path, 'r');
-    try {
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-  },
   async remove(path) {
     try {
       await unlink(path);
@@ -67,8 +57,6 @@ export interface PendingFile {
   commit(): void;
   /** Makes the commit survive a power cut. @throws DiskError `failed`; the change stands all the same. */
   settle(): Promise<void>;
-  /** Does the work of `settle` at once, but leaves it to `settle` to throw what went wrong. */
-  settleNow(): void;
   /** Instead of `commit`: removes the new content again. */
   abandon(): Promise<void>;
 }
@@ -101,7 +89,6 @@ export async function prepareFile(
     await abandon().catch(() => undefined);
     throw writeError(path, error);
   }
-  let settled: { readonly error: unknown } | undefined;
   return {
     commit() {
       try {
@@ -112,18 +99,9 @@ export async function prepareFile(
     },
     async settle() {
       try {
-        if (settled === undefined) await files.syncFolder(folder, `${what}.sync-folder`);
-        else if (settled.error !== undefined) throw settled.error;
+        await files.syncFolder(folder, `${what}.sync-folder`);
       } catch (error) {
         throw unsettledError(path, error);
-      }
-    },
-    settleNow() {
-      try {
-        files.syncFolderNow(folder, `${what}.sync-folder`);
-        settled = { error: undefined };
-      } catch (error) {
-        settled = { error };
       }
     },
     abandon,

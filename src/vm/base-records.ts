@@ -8,10 +8,14 @@ import type { BaseSpec } from '../engine/base.js';
 import { replaceFile } from '../storage/atomic-write.js';
 import type { VmStore } from './vm-store.js';
 
-/** How an image is found: as the user said it, its format settled at import for ever. */
+/** How a user names an image; its format is settled at import for ever. */
 export interface BaseRequest {
   /** Absolute. */
   readonly path: string;
+  readonly options: BaseOptions;
+}
+
+export interface BaseOptions {
   /** A format, or `auto`. */
   readonly format: string;
   /** Folders besides the image's own in which its parents may lie. */
@@ -20,44 +24,44 @@ export interface BaseRequest {
   readonly parent?: string;
 }
 
-/** A file of a base and how it looked when it was accepted; the fingerprint is opaque JSON here. */
-export interface FingerprintedFile {
-  readonly path: string;
+export interface DescribedBase {
+  /** Its id does not count. */
+  readonly spec: BaseSpec;
+  /** Plain data, opaque here. */
   readonly fingerprint: unknown;
 }
 
-export interface DescribedBase {
-  readonly images: BaseSpec['images'];
-  readonly virtualSize: number;
-  readonly allocatedSize: number;
-  readonly files: readonly FingerprintedFile[];
-}
-
-/** What the format side does for bases. */
+/** What the format side does for bases; injected where rooms are wired together. */
 export interface BaseSources {
   /** Opens the image with all its parents, read-only. @throws DiskError as the formats do. */
-  describeBase(request: BaseRequest): Promise<DescribedBase>;
-  /** What is different now, in words; undefined when nothing is. @throws DiskError `not-found` when it is gone. */
-  verifyBase(file: FingerprintedFile): Promise<string | undefined>;
+  describeBase(path: string, options: BaseOptions): DescribedBase | Promise<DescribedBase>;
+  /**
+   * The line that says which file changed and how; undefined when none did.
+   * @throws DiskError when one is gone or can't be read.
+   */
+  findChange(fingerprint: unknown): string | undefined | Promise<string | undefined>;
 }
 
-const file = z.strictObject({ path: z.string(), fingerprint: z.unknown() });
+const strings = z.array(z.string()).readonly();
 const recordSchema = z.strictObject({
   version: z.literal(1),
   id: z.string().regex(/^[0-9a-f]{32}$/),
   created: z.iso.datetime(),
   /** The VM it was imported for; its clones may stand on it, too. */
   vmId: z.uuid(),
-  request: z.strictObject({
-    path: z.string(),
+  path: z.string(),
+  options: z.strictObject({
     format: z.string(),
-    allowFolders: z.array(z.string()).readonly().exactOptional(),
+    allowFolders: strings.exactOptional(),
     parent: z.string().exactOptional(),
   }),
-  images: z.array(z.strictObject({ path: z.string(), format: z.string() })).readonly(),
-  virtualSize: z.int().min(0),
-  allocatedSize: z.int().min(0),
-  files: z.array(file).readonly(),
+  spec: z.strictObject({
+    images: z.array(z.strictObject({ path: z.string(), format: z.string() })).readonly(),
+    virtualSize: z.int().min(0),
+    allocatedSize: z.int().min(0),
+    allowFolders: strings.exactOptional(),
+  }),
+  fingerprint: z.unknown(),
 });
 
 export type BaseRecord = Readonly<z.infer<typeof recordSchema>>;
@@ -72,21 +76,23 @@ export class BaseRecords {
   }
 
   /** Looks at an image without recording anything. */
-  describe(request: BaseRequest): Promise<DescribedBase> {
-    return this.#sources.describeBase(request);
+  async describe({ path, options }: BaseRequest): Promise<DescribedBase> {
+    return this.#sources.describeBase(path, options);
   }
 
   /** Records a base; durable when it resolves. Garbage until a delta of a VM stands on it. */
   async create(vmId: string, request: BaseRequest, described: DescribedBase): Promise<BaseRecord> {
-    const format = described.images[0]?.format ?? request.format;
-    const record = recordSchema.parse({
+    const { path, options } = request;
+    const format = described.spec.images[0]?.format ?? options.format;
+    const record: BaseRecord = {
       version: 1,
       id: randomBytes(16).toString('hex'),
       created: new Date().toISOString(),
       vmId,
-      request: { ...request, format },
-      ...pick(described),
-    });
+      path,
+      options: { ...options, format },
+      ...observed(described),
+    };
     await this.#write(record);
     return record;
   }
@@ -117,30 +123,25 @@ export class BaseRecords {
    */
   async resolve(id: string): Promise<BaseSpec> {
     const record = this.read(id);
-    for (const each of record.files) {
-      const change = await this.#sources.verifyBase(each);
-      if (change !== undefined) throw this.#changed(record, each.path, change);
-    }
-    const { images, virtualSize, allocatedSize } = record;
-    const { allowFolders } = record.request;
-    const folders = allowFolders === undefined ? {} : { allowFolders };
-    return { id, images, virtualSize, allocatedSize, ...folders };
+    const change = await this.#sources.findChange(record.fingerprint);
+    if (change === undefined) return { id, ...record.spec };
+    const vm = this.#store.catalog.findById(record.vmId)?.name ?? 'VM';
+    throw new DiskError('damaged', `the base image ${record.path} is not what it was: ${change}`, {
+      hint: `bring the old file back, or take it as it is now: layerdisk base accept ${vm}`,
+      errno: 'EIO',
+    });
   }
 
   /**
    * Takes a base as it is now for the right one.
-   * @returns paths of the files that had changed.
+   * @returns its path when it had changed, else undefined.
    */
-  async accept(id: string): Promise<string[]> {
+  async accept(id: string): Promise<string | undefined> {
     const record = this.read(id);
-    const changed: string[] = [];
-    for (const each of record.files) {
-      if ((await this.#sources.verifyBase(each)) !== undefined) changed.push(each.path);
-    }
-    if (changed.length === 0) return [];
-    const described = await this.#sources.describeBase(record.request);
-    await this.#write({ ...record, ...pick(described) });
-    return changed;
+    if ((await this.#sources.findChange(record.fingerprint)) === undefined) return undefined;
+    const described = await this.#sources.describeBase(record.path, record.options);
+    await this.#write({ ...record, ...observed(described) });
+    return record.path;
   }
 
   /** Moves a record that nothing refers to into the trash. */
@@ -153,23 +154,17 @@ export class BaseRecords {
   }
 
   #write(record: BaseRecord): Promise<void> {
-    const text = `${JSON.stringify(record, null, 2)}\n`;
+    const text = `${JSON.stringify(recordSchema.parse(record), null, 2)}\n`;
     return replaceFile(this.#store.files, this.#path(record.id), text, 'base');
   }
 
   #path(id: string): string {
     return join(this.#store.layout.bases, `${id}.json`);
   }
-
-  #changed(record: BaseRecord, path: string, change: string): DiskError {
-    const vm = this.#store.catalog.findById(record.vmId)?.name ?? 'VM';
-    return new DiskError('damaged', `the base image ${path} has changed: ${change}`, {
-      hint: `bring the old file back, or take it as it is now: layerdisk base accept ${vm}`,
-      errno: 'EIO',
-    });
-  }
 }
 
-function pick({ images, virtualSize, allocatedSize, files }: DescribedBase) {
-  return { images, virtualSize, allocatedSize, files };
+/** The part of a record that says what was seen of the files. */
+function observed({ spec, fingerprint }: DescribedBase): Pick<BaseRecord, 'spec' | 'fingerprint'> {
+  const { id: _, ...rest } = spec;
+  return { spec: rest, fingerprint };
 }

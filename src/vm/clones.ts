@@ -14,8 +14,8 @@ import {
 } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
-import { findSnapshot, freeSnapshotName, withoutSnapshot } from './snapshot-tree.js';
-import { sealLocked, takeLocked } from './snapshots.js';
+import { findSnapshot, freeSnapshotName } from './snapshot-tree.js';
+import { forgetSnapshot, sealLocked, takeLocked } from './snapshots.js';
 import type { VmEntry } from './vm-catalog.js';
 
 export interface CloneRequest {
@@ -93,27 +93,15 @@ function cloneLinked(
         allocation: 'dynamic',
       }));
       const origin = originOf(entry, before, record);
-      const manifest = newManifest(context, hardware, disks, origin);
+      const manifest = await newManifest(context, hardware, disks, origin);
       await preparation.commit(await store.prepareNew(request.name, manifest));
     } catch (error) {
-      if (named === undefined) await forgetSnapshot(context, entry, record);
+      if (named === undefined && !preparation.isCommitted)
+        await forgetSnapshot(context, entry, record);
       throw error;
     }
     return { tookSnapshot: named === undefined ? record.name : undefined };
   });
-}
-
-/** Takes back the snapshot of a clone that came to nothing. */
-async function forgetSnapshot(
-  { store }: VmContext,
-  entry: VmEntry,
-  { id }: SnapshotRecord,
-): Promise<void> {
-  try {
-    await store.change(entry, withoutSnapshot(store.loadEntry(entry), id));
-  } catch {
-    // The clone's own error is the one to report; a snapshot too many does no harm and can be deleted.
-  }
 }
 
 /** The source is locked only for the instant that is copied; its sealed deltas are pinned meanwhile. */
@@ -145,7 +133,7 @@ async function cloneFull(
     sources.map((disk, index) => ({ source: disk.top, target: disks[index]?.head ?? '' })),
     work,
   );
-  const manifest = newManifest(context, hardware, disks, undefined);
+  const manifest = await newManifest(context, hardware, disks, undefined);
   await preparation.commit(await context.store.prepareNew(request.name, manifest));
   return { tookSnapshot: undefined };
 }
@@ -202,16 +190,16 @@ async function createDisks<T extends Omit<DiskRecord, 'node' | 'head'>>(
 }
 
 /** The manifest of a VM that comes into being; `disks` have the first nodes. */
-export function newManifest(
+export async function newManifest(
   { store }: VmContext,
   hardware: Hardware,
   disks: readonly DiskRecord[],
   origin: OriginRecord | undefined,
-): Manifest {
+): Promise<Manifest> {
   return {
     version: 1,
     id: randomUUID(),
-    number: store.catalog.takeNumber(),
+    number: await store.takeNumber(),
     created: new Date().toISOString(),
     ...hardware,
     disks,

@@ -46,7 +46,7 @@ export async function createVm(
         const disk = names[index] ?? '';
         disks.push({ name: disk, node: NODE.first + index, size, allocation, head });
       }
-      const manifest = newManifest(context, settings, disks, undefined);
+      const manifest = await newManifest(context, settings, disks, undefined);
       await preparation.commit(await context.store.prepareNew(name, manifest));
     }),
   );

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { sep } from 'node:path';
 import { DiskError } from '../common/errors.js';
-import { alignUp, checkDiskSize, SECTOR_SIZE } from '../common/units.js';
+import { checkDiskSize } from '../common/units.js';
 import type { BaseRequest, DescribedBase } from './base-records.js';
 import { checkNotCancelled, copyDisks, newManifest } from './clones.js';
 import { type VmContext, type Work, withNewName } from './context.js';
@@ -27,8 +27,6 @@ interface ImportedDisk {
   readonly request: BaseRequest;
   readonly described: DescribedBase;
   readonly name: string;
-  /** Of the disk: the image's size, rounded up to whole sectors. */
-  readonly size: number;
 }
 
 /**
@@ -48,9 +46,8 @@ export async function importVm(
       for (const [index, image] of request.images.entries()) {
         await refuseOwnFile(image.path, request.ownFolders);
         const described = await context.bases.describe(image);
-        const size = alignUp(described.virtualSize, SECTOR_SIZE);
-        checkDiskSize(size, image.path);
-        imported.push({ request: image, described, name: names[index] ?? '', size });
+        checkDiskSize(described.spec.virtualSize, image.path);
+        imported.push({ request: image, described, name: names[index] ?? '' });
       }
       checkNotCancelled(work);
       const vmId = randomUUID();
@@ -58,7 +55,7 @@ export async function importVm(
       const disks = request.copy
         ? await copyFromBases(context, preparation, referenced, work)
         : referenced.disks;
-      const manifest = { ...newManifest(context, hardware, disks, undefined), id: vmId };
+      const manifest = { ...(await newManifest(context, hardware, disks, undefined)), id: vmId };
       await preparation.commit(await context.store.prepareNew(request.vm, manifest));
     }),
   );
@@ -78,7 +75,8 @@ async function referenceBases(
 ): Promise<Referenced> {
   const disks: DiskRecord[] = [];
   const bases: string[] = [];
-  for (const [index, { request, described, name, size }] of imported.entries()) {
+  for (const [index, { request, described, name }] of imported.entries()) {
+    const size = described.spec.virtualSize;
     const { id } = await preparation.createBase(vmId, request, described);
     bases.push(id);
     const head = await preparation.createDelta({

@@ -42,6 +42,11 @@ export class Preparation {
     }
   }
 
+  /** Whether the change stands, even if something failed after it. */
+  get isCommitted(): boolean {
+    return this.#committed;
+  }
+
   /** Keeps deltas that others made, and all below them, from being collected while this runs. */
   pin(...ids: readonly DeltaId[]): void {
     for (const id of ids) {
@@ -89,15 +94,13 @@ export class Preparation {
   /** The commit of a change that moves heads: the manifest and the open disks change at one instant. */
   async commitHeads(switches: readonly HeadSwitch[], pending: PendingFile): Promise<void> {
     this.#pending = pending;
-    await this.#context.engine.volumes.switchHeads(switches, () => {
+    const commit = () => {
       invariant(!this.#committed, 'a change is committed once');
       pending.commit();
       this.#committed = true;
-      // A guest's flush to the new head promises to survive a power cut: so must the manifest that names it.
-      pending.settleNow();
-    });
+    };
+    await this.#context.engine.volumes.switchHeads(switches, commit, () => pending.settle());
     invariant(this.#committed, 'switchHeads answered without the commit');
-    await pending.settle();
   }
 
   /** For what was made as a means only: it goes when the work ends, whatever comes out. */
@@ -126,7 +129,8 @@ export class Preparation {
       for (const id of bases) records.remove(id);
     } catch {
       // No manifest names them, so the next collection takes them; the work's own outcome stands.
-      onGarbage();
     }
+    // Those that are still open (a copy's, for some seconds) are left to it as well.
+    if (deltas.length > 0) onGarbage();
   }
 }

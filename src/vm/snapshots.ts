@@ -124,37 +124,53 @@ export async function restoreSnapshot(
 async function restoreLocked(context: VmContext, entry: VmEntry, request: RestoreRequest) {
   const { store, hooks, chains } = context;
   const vm = entry.name;
-  const before = store.loadEntry(entry);
-  const target = findSnapshot(vm, before, request.snapshot);
-  const saving = nameOfSaved(vm, before, request);
+  const tree = store.loadEntry(entry);
+  const target = findSnapshot(vm, tree, request.snapshot);
+  const saving = nameOfSaved(vm, tree, request);
   await refuseWhileHeld(context, { vm, part: 'heads' }, `restore "${vm}@${target.name}"`);
   for (const disk of target.disks)
     chains.checkRoom(disk.delta, `${vm}@${target.name}/${disk.name}`);
-  const consistency = saving === undefined ? '' : await hooks.flushExposed(vm);
-  const outcome = await Preparation.run(context, async (preparation) => {
-    const taken = saving === undefined ? undefined : label(before, { name: saving }, consistency);
-    const base = taken?.manifest ?? before;
-    const moved = await prepareRestore(preparation, base, target);
-    const after = {
-      ...base,
-      ...hardwareOf(target),
-      disks: moved.disks,
-      nextNode: moved.nextNode,
-      current: target.id,
-    };
-    await preparation.commitHeads(moved.switches, await store.prepareChange(entry, after));
-    return { restored: target, saved: taken?.record, nodes: after.disks.map((disk) => disk.node) };
+  const saved = saving === undefined ? undefined : await takeLocked(context, entry, saving);
+  const nodes = await Preparation.run(context, async (preparation) => {
+    const before = store.loadEntry(entry);
+    const { disks, switches, nextNode } = await prepareRestore(preparation, before, target);
+    const after = { ...before, ...hardwareOf(target), disks, nextNode, current: target.id };
+    await preparation.commitHeads(switches, await store.prepareChange(entry, after));
+    return disks.map((disk) => disk.node);
+  }).catch(async (error: unknown) => {
+    if (saved !== undefined) await forgetSnapshot(context, entry, saved);
+    throw error;
   });
-  await hooks.contentChanged(entry.number, outcome.nodes);
-  return outcome;
+  await hooks.contentChanged(entry.number, nodes);
+  return { restored: target, saved };
 }
 
-function nameOfSaved(vm: string, tree: Manifest, request: RestoreRequest): string | undefined {
-  const { saveCurrent = false } = request;
+/** Takes back a snapshot that was only a step of something that failed. */
+export async function forgetSnapshot(
+  { store }: VmContext,
+  entry: VmEntry,
+  { id }: SnapshotRecord,
+): Promise<void> {
+  try {
+    const before = store.loadEntry(entry);
+    // The failure came after the commit: what was done stands, and the snapshot with it.
+    if (before.current !== id) return;
+    await store.change(entry, withoutSnapshot(before, id));
+  } catch {
+    // The failure itself is the one to report; a snapshot too many does no harm and can be deleted.
+  }
+}
+
+function nameOfSaved(
+  vm: string,
+  tree: Manifest,
+  { snapshot, saveCurrent = false }: RestoreRequest,
+): SnapshotRequest | undefined {
   if (saveCurrent === false) return undefined;
-  if (saveCurrent === true) return freeSnapshotName(tree, `before-${request.snapshot}`);
+  const message = `saved before ${snapshot} was restored`;
+  if (saveCurrent === true) return { name: freeSnapshotName(tree, `before-${snapshot}`), message };
   checkSnapshotNameFree(vm, tree, saveCurrent);
-  return saveCurrent;
+  return { name: saveCurrent, message };
 }
 
 /** New empty heads on a snapshot's deltas; a disk that exists under the same name keeps its file. */

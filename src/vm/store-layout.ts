@@ -2,6 +2,7 @@
  * Where things lie in a store, and how one is made or recognised.
  *
  *     store.json         what this folder is
+ *     numbers.json       VM numbers that were given out
  *     lock               held by the daemon while it runs
  *     vms/NAME.json      one manifest per VM
  *     bases/ID.json      one record per referenced base image
@@ -31,6 +32,7 @@ export type StoreIdentity = Readonly<z.infer<typeof storeSchema>>;
 export interface StoreLayout {
   readonly root: string;
   readonly identity: string;
+  readonly numbers: string;
   readonly lock: string;
   readonly vms: string;
   readonly bases: string;
@@ -42,6 +44,7 @@ export function layoutOf(root: string): StoreLayout {
   return {
     root,
     identity: join(root, 'store.json'),
+    numbers: join(root, 'numbers.json'),
     lock: join(root, 'lock'),
     vms: join(root, 'vms'),
     bases: join(root, 'bases'),

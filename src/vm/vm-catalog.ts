@@ -77,6 +77,10 @@ export class VmCatalog {
     return this.#byId.get(id);
   }
 
+  findByNumber(number: number): VmEntry | undefined {
+    return this.#byNumber.get(number);
+  }
+
   /** @throws DiskError `not-found`, or `damaged` with the reason. */
   get(name: string): VmEntry {
     const found = this.#byName.get(name);
@@ -108,9 +112,7 @@ export class VmCatalog {
     this.#reserved.delete(name);
   }
 
-  /** Never gives a number twice while the daemon runs. */
-  takeNumber(): number {
-    this.#highestNumber += 1;
+  get highestNumber(): number {
     return this.#highestNumber;
   }
 

@@ -81,6 +81,18 @@ export class VmService {
     return this.#context.store.catalog.damaged();
   }
 
+  has(vm: string): boolean {
+    return this.#context.store.catalog.find(vm) !== undefined;
+  }
+
+  /**
+   * Runs `task` while no operation changes this VM.
+   * @throws DiskError `not-found`, `damaged`.
+   */
+  exclusively<T>(vm: string, task: () => Promise<T>): Promise<T> {
+    return withVm(this.#context, vm, task);
+  }
+
   findById(id: string): VmEntry | undefined {
     return this.#context.store.catalog.findById(id);
   }
@@ -182,14 +194,17 @@ export class VmService {
     return cloneVm(this.#context, request, work);
   }
 
-  /** Takes the bases that a VM stands on as they are now; answers the files that had changed. */
+  /** Takes the bases that a VM stands on as they are now; answers the images that had changed. */
   async acceptBases(vm: string): Promise<string[]> {
     const { chains, bases } = this.#context;
     return withVm(this.#context, vm, async (entry) => {
       const ids = new Set<string>();
       chains.reach(labelledDeltas(this.#context.store.loadEntry(entry)), new Set(), ids);
       const changed: string[] = [];
-      for (const id of ids) changed.push(...(await bases.accept(id)));
+      for (const id of ids) {
+        const path = await bases.accept(id);
+        if (path !== undefined) changed.push(path);
+      }
       return changed;
     });
   }

@@ -31,6 +31,7 @@ import {
 } from './store-layout.js';
 import { Trash } from './trash.js';
 import { VmCatalog, type VmEntry } from './vm-catalog.js';
+import { VmNumbers } from './vm-numbers.js';
 
 /** Manifests read at once at start-up: keeps the host's disk busy without holding thousands of files open. */
 const READERS = 32;
@@ -42,6 +43,7 @@ export class VmStore {
   readonly trash: Trash;
   readonly catalog = new VmCatalog();
   readonly #lock: FileLock;
+  #numbers: VmNumbers | undefined;
   readonly #cache = new ManifestCache();
 
   private constructor(
@@ -76,6 +78,12 @@ export class VmStore {
       lock.release();
       throw error;
     }
+  }
+
+  /** A number that no VM of this store ever had. */
+  takeNumber(): Promise<number> {
+    this.#numbers ??= VmNumbers.load(this.layout.numbers, this.files, this.catalog.highestNumber);
+    return this.#numbers.take();
   }
 
   /** Gives the store free for another daemon. */

@@ -142,6 +142,7 @@ export class FakeEngine implements Engine {
       collect: async (referenced, dryRun) => {
         this.faults.reach('delta.collect');
         const gone = this.ids().filter((id) => !referenced.has(id));
+        for (const id of referenced) invariant(this.#all.has(id), 'a delta in use is gone');
         const bytes = gone.reduce((sum, id) => sum + this.deltas.describe(id).storedSize, 0);
         await nextTurn();
         if (!dryRun) for (const id of gone) this.#all.delete(id);
@@ -171,20 +172,25 @@ export class FakeEngine implements Engine {
         this.#open.set(top, { users: 1, volume });
         return volume;
       },
-      release: (top) => {
-        const known = this.#open.get(top);
-        invariant(known !== undefined, 'released more often than acquired');
+      release: ({ handle }) => {
+        const found = [...this.#open].find(([, each]) => each.volume.handle === handle);
+        invariant(found !== undefined, 'released more often than acquired');
+        const [top, known] = found;
         known.users -= 1;
         if (known.users === 0) this.#open.delete(top);
       },
       isOpen: (top) => this.#open.has(top),
-      switchHeads: (switches, commit) => this.#switchHeads(switches, commit),
+      switchHeads: (switches, commit, settle) => this.#switchHeads(switches, commit, settle),
       flush: async () => this.faults.reach('volume.flush'),
       copy: (source, target, options) => this.#copy(source, target, options),
     };
   }
 
-  async #switchHeads(switches: readonly HeadSwitch[], commit: () => void): Promise<void> {
+  async #switchHeads(
+    switches: readonly HeadSwitch[],
+    commit: () => void,
+    settle: () => Promise<void> = async () => undefined,
+  ): Promise<void> {
     this.faults.reach('volume.switch');
     await nextTurn();
     for (const { from, to } of switches) {
@@ -199,6 +205,7 @@ export class FakeEngine implements Engine {
       this.#open.delete(from);
       this.#open.set(to, open);
     }
+    await settle();
     this.faults.reach('volume.switched');
   }
 

@@ -42,10 +42,6 @@ export function faultyFiles(faults: Faults): DurableFiles {
       faults.reach(step);
       await hostFiles.syncFolder(path, step);
     },
-    syncFolderNow(path, step) {
-      faults.reach(step);
-      hostFiles.syncFolderNow(path, step);
-    },
     async remove(path, step) {
       faults.reach(step);
       await hostFiles.remove(path, step);

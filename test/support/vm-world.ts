@@ -1,10 +1,10 @@
 /** A store with VMs for tests: the service under test, a fake engine, and an independent model of all contents. */
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DiskError } from '../../src/common/errors.js';
-import { alignUp, KiB } from '../../src/common/units.js';
+import { KiB } from '../../src/common/units.js';
 import { BaseRecords, type BaseSources } from '../../src/vm/base-records.js';
 import type { Exposed, Holder, VmHooks } from '../../src/vm/hooks.js';
 import type { Manifest } from '../../src/vm/manifest.js';
@@ -15,32 +15,30 @@ import { Faults, faultyFiles } from './faults.js';
 
 export const DISK_SIZE = 32 * KiB;
 
-/** Raw files as bases; a fingerprint is size and hash. */
+/** Raw files as bases; a fingerprint is path and hash. */
 export const rawBases: BaseSources = {
-  async describeBase({ path, format }) {
-    const { size, isFile } = await stat(path).then(
-      (facts) => ({ size: facts.size, isFile: facts.isFile() }),
-      (error: unknown) => {
-        throw new DiskError('not-found', `${path}: no such file`, { cause: error });
-      },
-    );
-    if (!isFile) throw new DiskError('failed', `${path} is a directory`);
+  async describeBase(path, { format }) {
+    const content = await readBase(path);
     const images = [{ path, format: format === 'auto' ? 'raw' : format }];
-    const files = [{ path, fingerprint: await hashFile(path) }];
-    return { images, virtualSize: size, allocatedSize: size, files };
+    const spec = { id: '', images, virtualSize: content.length, allocatedSize: content.length };
+    return { spec, fingerprint: { path, hash: hashOf(content) } };
   },
-  async verifyBase({ path, fingerprint }) {
-    const now = await hashFile(path).catch((error: unknown) => {
-      throw new DiskError('not-found', `${path}: no such file`, { cause: error });
-    });
-    return now === fingerprint ? undefined : 'its content is another one';
+  async findChange(fingerprint) {
+    const { path, hash } = fingerprint as { path: string; hash: string };
+    return hashOf(await readBase(path)) === hash ? undefined : `${path}: other content`;
   },
 };
 
-async function hashFile(path: string): Promise<string> {
-  return createHash('sha256')
-    .update(await readFile(path))
-    .digest('hex');
+async function readBase(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    throw new DiskError('not-found', `${path}: no such file`, { cause: error });
+  }
+}
+
+function hashOf(content: Buffer): string {
+  return createHash('sha256').update(content).digest('hex');
 }
 
 export class FakeHooks implements VmHooks {
@@ -165,9 +163,8 @@ export class VmWorld {
 
   async import(vm: string, content: Buffer, copy: boolean): Promise<string> {
     const path = await this.rawFile(`${vm}.img`, content);
-    await this.service.importImages(vm, [{ path, format: 'auto' }], { copy });
-    const size = alignUp(content.length, 512);
-    this.model.set(`${vm}/disk0`, Buffer.concat([content, Buffer.alloc(size - content.length)]));
+    await this.service.importImages(vm, [{ path, options: { format: 'auto' } }], { copy });
+    this.model.set(`${vm}/disk0`, Buffer.from(content));
     return path;
   }
 

@@ -1,5 +1,5 @@
 /** The methods of the control protocol that are about VMs and snapshots. */
-import { isAbsolute, join } from 'node:path';
+import { isAbsolute } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type {
   CallContext,
@@ -7,14 +7,12 @@ import type {
   HardwareChange,
   Params,
   SnapshotView,
-  Target,
   TreeNode,
 } from '../../control/protocol.js';
 import type { Work } from '../../vm/context.js';
-import { exposedPath } from '../../vm/exposure.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
 import type { SnapshotRecord } from '../../vm/manifest.js';
-import { findSnapshot } from '../../vm/snapshot-tree.js';
+import { resolveTarget } from './targets.js';
 import {
   clonesBySnapshot,
   summarize,
@@ -146,41 +144,6 @@ function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> 
   };
 }
 
-/** An exposed file that a request names. */
-export interface ResolvedTarget {
-  readonly vm: string;
-  readonly snapshot: string | undefined;
-  readonly disk: string;
-  /** Absolute, below the mount point. */
-  readonly path: string;
-}
-
-/**
- * Finds the file that is meant: the disk may be left out when there is one, or one named `disk0`.
- * @throws DiskError `not-found`, or `usage` when it isn't clear which disk.
- */
-export function resolveTarget(
-  { service, mountpoint }: Pick<ViewSources, 'service' | 'mountpoint'>,
-  { vm, snapshot, disk }: Target,
-): ResolvedTarget {
-  const manifest = service.read(vm);
-  const named = snapshot === undefined ? undefined : findSnapshot(vm, manifest, snapshot);
-  const names = (named ?? manifest).disks.map((each) => each.name);
-  const owner = snapshot === undefined ? vm : `${vm}@${snapshot}`;
-  const found = disk ?? (names.length === 1 ? names[0] : names.find((name) => name === 'disk0'));
-  if (found === undefined) {
-    throw new DiskError('usage', `"${owner}" has ${names.length} disks: ${names.join(', ')}`, {
-      hint: 'say which one: --disk NAME',
-    });
-  }
-  if (!names.includes(found)) {
-    throw new DiskError('not-found', `"${owner}" has no disk "${found}"`, {
-      hint: `it has: ${names.join(', ')}`,
-    });
-  }
-  return { vm, snapshot, disk: found, path: join(mountpoint, exposedPath(vm, snapshot, found)) };
-}
-
 async function importFiles(
   { service }: ViewSources,
   params: Params<'import'>,
@@ -197,14 +160,19 @@ async function importFiles(
       hint: 'the daemon does not know the folder you are in',
     });
   }
-  const images = files.map((path) => ({
-    path,
+  if (parent !== undefined && files.length > 1) {
+    throw new DiskError('usage', `one parent, ${parent}, cannot belong to ${files.length} images`, {
+      hint: 'import the image that needs it alone, or put the parents beside their images',
+    });
+  }
+  const options = {
     format,
     ...(allowFolders === undefined ? {} : { allowFolders }),
     ...(parent === undefined ? {} : { parent }),
-  }));
-  const options = { copy, hardware: hardwareOf(change) };
-  await service.importImages(vm, images, options, workOf(`importing ${vm}`, context));
+  };
+  const images = files.map((path) => ({ path, options }));
+  const choices = { copy, hardware: hardwareOf(change) };
+  await service.importImages(vm, images, choices, workOf(`importing ${vm}`, context));
 }
 
 function viewTrees({ service }: ViewSources, vm: string | undefined): TreeNode[] {

@@ -147,8 +147,8 @@ function viewDisk(sources: ViewSources, vm: string, disk: DiskRecord): DiskView 
 }
 
 function viewBase(service: VmService, id: string): BaseImageView {
-  const { request, virtualSize } = service.readBase(id);
-  return { path: request.path, format: request.format, virtualSize };
+  const { path, options, spec } = service.readBase(id);
+  return { path, format: options.format, virtualSize: spec.virtualSize };
 }
 
 /** `VM@SNAPSHOT` by today's names; the names at cloning time where one is gone. */

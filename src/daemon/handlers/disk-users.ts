@@ -1,0 +1,145 @@
+/** Who uses the exposed files: loop devices, file systems mounted from them, processes. */
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DiskError, errnoName } from '../../common/errors.js';
+import { type MountEntry, readMounts } from '../../transport/mountinfo.js';
+import type { Holder as FileHolder } from '../../transport/transport.js';
+import type { Exposed, Holder } from '../../vm/hooks.js';
+import { runCommand } from './host-command.js';
+import { flushLoopDevice, type LoopDevice, loopsOn } from './loop-devices.js';
+
+/** How long a mounted file system is given to write back before a snapshot goes ahead without. */
+const SYNC_TIMEOUT_MS = 10_000;
+
+export interface DiskUsersOptions {
+  /** Absolute, without symbolic links. */
+  readonly mountpoint: string;
+  /** Everybody who uses the mount (`Transport.holders`). */
+  readonly fileHolders: () => Promise<readonly FileHolder[]>;
+}
+
+/** A loop device with all that stands on it. */
+export interface LoopUse {
+  readonly loop: LoopDevice;
+  readonly mounts: readonly MountEntry[];
+}
+
+export class DiskUsers {
+  readonly #mountpoint: string;
+  readonly #fileHolders: () => Promise<readonly FileHolder[]>;
+
+  constructor({ mountpoint, fileHolders }: DiskUsersOptions) {
+    this.#mountpoint = mountpoint;
+    this.#fileHolders = fileHolders;
+  }
+
+  /** Loop devices on these files, directly or stacked, and what is mounted from them. */
+  loopUses(exposed: Exposed): LoopUse[] {
+    return this.loopUsesOf(this.#isIn(exposed));
+  }
+
+  loopUsesOf(isOurs: (path: string) => boolean): LoopUse[] {
+    const loops = loopsOn(isOurs);
+    if (loops.length === 0) return [];
+    const mounts = readMounts();
+    return loops.map((loop) => ({
+      loop,
+      mounts: mounts.filter((mount) => loop.numbers.includes(mount.device)),
+    }));
+  }
+
+  /** For `VmHooks.holders`: whoever must let go before the files may change or vanish. */
+  async holders(exposed: Exposed): Promise<Holder[]> {
+    const isOurs = this.#isIn(exposed);
+    const loops = this.loopUses(exposed).map(describeLoop);
+    const files = (await this.#fileHolders())
+      .filter((each) => each.how === 'open file' || each.how === 'mapping')
+      .filter((each) => isOurs(each.path))
+      .map(({ name, pid, path }) => ({
+        what: `process ${pid} (${name}) has ${path} open`,
+        byPath: false,
+      }));
+    return [...loops, ...files];
+  }
+
+  /**
+   * For `VmHooks.flushExposed`: brings what the host has cached above a VM's disks down to them, from the top:
+   * mounted file systems, loop devices, the page cache of the raw files.
+   * @param openDisks names of files of the VM that somebody has open.
+   */
+  async flush(vm: string, openDisks: readonly string[]): Promise<string> {
+    if (openDisks.length === 0) return 'consistent';
+    const problems: string[] = [];
+    for (const { loop, mounts } of this.loopUses({ vm, part: 'heads' }).reverse()) {
+      for (const { mountpoint } of mounts) problems.push(...(await syncFileSystem(mountpoint)));
+      problems.push(...(await problemOf(flushLoopDevice(loop))));
+    }
+    for (const file of openDisks) {
+      problems.push(...(await problemOf(syncFile(join(this.#mountpoint, vm, file)))));
+    }
+    return problems.length === 0 ? 'consistent' : `crash-consistent: ${problems.join('; ')}`;
+  }
+
+  #isIn(exposed: Exposed): (path: string) => boolean {
+    const folder = `${join(this.#mountpoint, exposed.vm)}/`;
+    if (exposed.part === 'all') return (path) => path.startsWith(folder);
+    if (exposed.part === 'heads') {
+      return (path) => path.startsWith(folder) && !path.slice(folder.length).includes('/');
+    }
+    const snapshot = `${folder}snapshots/${exposed.snapshot}/`;
+    return (path) => path.startsWith(snapshot);
+  }
+}
+
+function describeLoop({ loop, mounts }: LoopUse): Holder {
+  const [mount] = mounts;
+  if (mount !== undefined) {
+    return {
+      what: `it is mounted at ${mount.mountpoint} (${loop.device})`,
+      remedy: `layerdisk unmount ${mount.mountpoint}`,
+      byPath: true,
+    };
+  }
+  return {
+    what: `it is attached as ${loop.device}`,
+    remedy: `layerdisk detach ${loop.device}`,
+    byPath: true,
+  };
+}
+
+/** Writes back a mounted file system, on a process of its own: it may take long, or for ever. */
+async function syncFileSystem(mountpoint: string): Promise<string[]> {
+  const slow = `the file system at ${mountpoint} was not written back`;
+  try {
+    const args = ['--file-system', mountpoint];
+    const { code, complaint } = await runCommand('sync', args, SYNC_TIMEOUT_MS);
+    return code === 0 ? [] : [`${slow} (${complaint})`];
+  } catch (error) {
+    if (error instanceof DiskError) return [slow];
+    throw error;
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  try {
+    const handle = await open(path, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw new DiskError('failed', `cannot flush ${path} (${errnoName(error) ?? 'EIO'})`);
+  }
+}
+
+/** A failure to flush does not stop a snapshot; it is written into its label. */
+async function problemOf(work: Promise<void>): Promise<string[]> {
+  try {
+    await work;
+    return [];
+  } catch (error) {
+    if (error instanceof DiskError) return [error.message];
+    throw error;
+  }
+}

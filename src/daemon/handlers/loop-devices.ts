@@ -1,0 +1,182 @@
+/** The host's loop devices: which stand on our files, and how to make and end one. Linux only. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { DiskError, errnoName } from '../../common/errors.js';
+import { commandError, requireCommand, runCommand } from './host-command.js';
+
+const SYS_BLOCK = '/sys/block';
+/** How long the kernel is given to take a loop device down. */
+const RELEASE_TIMEOUT_MS = 10_000;
+const RELEASE_POLL_MS = 10;
+
+export interface LoopDevice {
+  /** `/dev/loop3`. */
+  readonly device: string;
+  /** `major:minor`, as mountinfo has it. */
+  readonly number: string;
+  /** Absolute, as the kernel knows it. */
+  readonly file: string;
+  readonly readOnly: boolean;
+  /** Bytes into the file. */
+  readonly offset: number;
+  /** Bytes; 0: to the end. */
+  readonly sizeLimit: number;
+  /** Goes by itself with its last user: made by mount(8). */
+  readonly autoclear: boolean;
+  /** `major:minor` of the device itself and its partitions. */
+  readonly numbers: readonly string[];
+}
+
+/** Loop devices that have a file, in no order. Reads /sys only, never the files themselves. */
+export function listLoopDevices(): LoopDevice[] {
+  return namesIn(SYS_BLOCK)
+    .filter((name) => name.startsWith('loop'))
+    .map(describe)
+    .filter((each) => each !== undefined);
+}
+
+function describe(name: string): LoopDevice | undefined {
+  const folder = `${SYS_BLOCK}/${name}`;
+  const file = textOf(`${folder}/loop/backing_file`);
+  const number = textOf(`${folder}/dev`);
+  if (file === undefined || number === undefined) return undefined;
+  const partitions = namesIn(folder)
+    .filter((entry) => entry.startsWith(`${name}p`))
+    .map((entry) => textOf(`${folder}/${entry}/dev`))
+    .filter((each) => each !== undefined);
+  return {
+    device: `/dev/${name}`,
+    number,
+    file,
+    readOnly: textOf(`${folder}/ro`) === '1',
+    offset: Number(textOf(`${folder}/loop/offset`) ?? 0),
+    sizeLimit: Number(textOf(`${folder}/loop/sizelimit`) ?? 0),
+    autoclear: textOf(`${folder}/loop/autoclear`) === '1',
+    numbers: [number, ...partitions],
+  };
+}
+
+/**
+ * The devices that stand on a file or on one of these devices, directly or through another loop device.
+ * @param isOurs tells the files that are meant.
+ */
+export function loopsOn(
+  isOurs: (file: string) => boolean,
+  all: readonly LoopDevice[] = listLoopDevices(),
+): LoopDevice[] {
+  const found = new Set<LoopDevice>();
+  for (let grown = true; grown; ) {
+    grown = false;
+    for (const each of all) {
+      if (found.has(each)) continue;
+      const below = [...found].some((other) => isOn(each, other));
+      if (!below && !isOurs(each.file)) continue;
+      found.add(each);
+      grown = true;
+    }
+  }
+  return [...found];
+}
+
+/** Whether `upper` stands on `lower` or one of its partitions. */
+export function isOn(upper: LoopDevice, lower: LoopDevice): boolean {
+  if (upper.file === lower.device) return true;
+  return (
+    upper.file.startsWith(`${lower.device}p`) &&
+    /^\d+$/.test(upper.file.slice(lower.device.length + 1))
+  );
+}
+
+/**
+ * Makes a loop device on a file, with its partitions.
+ * @returns its path. @throws DiskError `failed`, `not-permitted`, `not-supported`.
+ */
+export async function makeLoopDevice(
+  path: string,
+  options: { readonly readOnly: boolean; readonly directIo: boolean },
+): Promise<string> {
+  const args = [
+    '--find',
+    '--show',
+    '--partscan',
+    ...(options.readOnly ? ['--read-only'] : []),
+    ...(options.directIo ? ['--direct-io=on'] : []),
+    path,
+  ];
+  return (await requireCommand(`cannot attach ${path}`, 'losetup', args)).trim();
+}
+
+/**
+ * Brings everything written to a loop device down to its file, and the file's own data to the disk.
+ * @throws DiskError `failed`.
+ */
+export async function flushLoopDevice({ device, readOnly }: LoopDevice): Promise<void> {
+  if (readOnly) return;
+  try {
+    // On a pool thread: it is answered by the daemon's own I/O threads.
+    const handle = await open(device, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    const errno = errnoName(error) ?? 'EIO';
+    throw new DiskError('failed', `cannot flush ${device} (${errno})`, {
+      errno,
+      hint: `its data may be incomplete; to drop it all the same: losetup -d ${device}`,
+    });
+  }
+}
+
+/**
+ * Ends a loop device that nobody uses, and waits until it is free.
+ * @throws DiskError `busy` when somebody turned up in between.
+ */
+export async function endLoopDevice(loop: LoopDevice): Promise<void> {
+  const result = await runCommand('losetup', ['--detach', loop.device]);
+  if (result.code !== 0 && isThere(loop)) {
+    throw commandError(`cannot detach ${loop.device}`, 'losetup', result);
+  }
+  await waitUntilGone(loop);
+}
+
+/**
+ * Waits for the end of a loop device that was told to end, or that goes by itself.
+ * @throws DiskError `busy`.
+ */
+export async function waitUntilGone(loop: LoopDevice): Promise<void> {
+  const deadline = Date.now() + RELEASE_TIMEOUT_MS;
+  while (isThere(loop)) {
+    if (Date.now() > deadline) {
+      throw new DiskError('busy', `${loop.device} is still in use`, {
+        errno: 'EBUSY',
+        hint: `see who: fuser -v ${loop.device}; it goes by itself after its last user`,
+      });
+    }
+    await delay(RELEASE_POLL_MS);
+  }
+}
+
+/** Whether the device still stands on the same file. */
+function isThere({ device, file }: LoopDevice): boolean {
+  return textOf(`${SYS_BLOCK}/${device.slice('/dev/'.length)}/loop/backing_file`) === file;
+}
+
+// Loop devices come and go while we look: what can't be read is not there (any more).
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
+
+function textOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').replace(/\n$/, '');
+  } catch {
+    return undefined;
+  }
+}

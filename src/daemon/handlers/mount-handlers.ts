@@ -1,0 +1,174 @@
+/** File systems of disks mounted into the host: the methods `mount` and `unmount`. */
+import { realpath, stat } from 'node:fs/promises';
+import { DiskError, errnoName } from '../../common/errors.js';
+import type { MountView, Params } from '../../control/protocol.js';
+import { type MountEntry, readMounts, topMountAt } from '../../transport/mountinfo.js';
+import {
+  type AttachSources,
+  alreadyAttached,
+  exclusivelyFor,
+  flushDisk,
+  refuseWithoutRoot,
+  wholeDevice,
+} from './attached-disks.js';
+import { type CommandResult, commandError, runCommand } from './host-command.js';
+import { isOn, type LoopDevice, listLoopDevices, waitUntilGone } from './loop-devices.js';
+import { findPartition, listPartitions } from './partitions.js';
+import { describeProcesses, findProcesses } from './processes.js';
+import { type ResolvedTarget, resolveTarget } from './targets.js';
+
+export async function mount(sources: AttachSources, params: Params<'mount'>): Promise<MountView> {
+  const { directory: asked, partition, readOnly: wanted = false, ...named } = params;
+  refuseWithoutRoot('mount a disk');
+  const directory = await checkDirectory(sources, asked);
+  return sources.service.exclusively(named.vm, async () => {
+    const target = resolveTarget(sources, named);
+    const readOnly = wanted || target.snapshot !== undefined;
+    const place =
+      partition === undefined
+        ? { offset: 0, size: 0 }
+        : await findPartition(target.path, partition);
+    const { source, loopOptions } = mountSource(target, place, readOnly);
+    const options = ['nosuid', 'nodev', readOnly ? 'ro' : 'rw', ...loopOptions];
+    const result = await runCommand('mount', ['-o', options.join(','), '--', source, directory]);
+    if (result.code !== 0) throw await mountFailure(target, result, partition);
+    return viewMount(directory);
+  });
+}
+
+/**
+ * What to give to mount(8). A file system that is mounted already is mounted from the same device again:
+ * two devices on the same bytes would be two caches.
+ */
+function mountSource(
+  target: ResolvedTarget,
+  place: { readonly offset: number; readonly size: number },
+  readOnly: boolean,
+): { source: string; loopOptions: string[] } {
+  const whole = wholeDevice(target.path);
+  const file = whole?.device ?? target.path;
+  const same =
+    place.size === 0
+      ? whole
+      : listLoopDevices().find((each) => {
+          const { offset, sizeLimit } = each;
+          return each.file === file && offset === place.offset && sizeLimit === place.size;
+        });
+  const lower = same ?? whole;
+  if (lower?.readOnly && !readOnly) throw alreadyAttached(target, lower);
+  if (same !== undefined) return { source: same.device, loopOptions: [] };
+  const loopOptions = ['loop'];
+  if (place.size > 0) loopOptions.push(`offset=${place.offset}`, `sizelimit=${place.size}`);
+  return { source: file, loopOptions };
+}
+
+async function mountFailure(
+  { path, vm }: ResolvedTarget,
+  result: CommandResult,
+  partition: number | undefined,
+): Promise<DiskError> {
+  const error = commandError(`cannot mount ${path}`, 'mount', result);
+  const partitions = partition === undefined ? await listPartitions(path) : [];
+  const numbers = partitions.map((each) => each.number).join(', ');
+  const hint =
+    numbers === ''
+      ? `is there a file system on it? To repair or make one: layerdisk attach ${vm}`
+      : `it has partitions ${numbers}: layerdisk mount ${vm} DIR --partition N`;
+  return new DiskError(error.code, error.message, { hint });
+}
+
+function viewMount(directory: string): MountView {
+  const entry = topMountAt(directory, readMounts());
+  if (entry === undefined) {
+    throw new DiskError('failed', `${directory} was unmounted again by somebody else`);
+  }
+  const loop = loopOf(entry);
+  const device = loop?.device ?? entry.source;
+  return { directory, device, source: entry.source, fileSystem: entry.type };
+}
+
+/** @throws DiskError `usage`, `not-found`, `busy` for what is no place to mount at. */
+async function checkDirectory({ mountpoint }: AttachSources, asked: string): Promise<string> {
+  const isOurs = (path: string) => path === mountpoint || path.startsWith(`${mountpoint}/`);
+  const directory = isOurs(asked) ? asked : await resolveDirectory(asked);
+  if (isOurs(directory)) {
+    throw new DiskError('usage', `${asked} belongs to layerdisk itself`, {
+      hint: 'mount at a directory of your own',
+    });
+  }
+  const there = topMountAt(directory, readMounts());
+  if (there === undefined) return directory;
+  throw new DiskError('busy', `${there.source} is already mounted at ${directory}`, {
+    errno: 'EBUSY',
+    hint: 'unmount it first, or choose another directory',
+  });
+}
+
+async function resolveDirectory(asked: string): Promise<string> {
+  try {
+    const directory = await realpath(asked);
+    if ((await stat(directory)).isDirectory()) return directory;
+  } catch (error) {
+    const errno = errnoName(error) ?? 'EIO';
+    const code = errno === 'ENOENT' ? 'not-found' : 'failed';
+    throw new DiskError(code, `${asked}: there is no such directory (${errno})`, {
+      hint: `make it first: mkdir -p ${asked}`,
+    });
+  }
+  throw new DiskError('usage', `${asked} is not a directory`);
+}
+
+export async function unmount(sources: AttachSources, asked: string): Promise<void> {
+  refuseWithoutRoot('unmount a disk');
+  // A mount point whose file system is broken can't be resolved any more: taken by its name then.
+  const directory = await realpath(asked).catch(() => asked);
+  const entry = topMountAt(directory, readMounts());
+  const chain = entry === undefined ? [] : loopsBelow(entry);
+  const file = chain.at(-1)?.file;
+  if (entry === undefined || file === undefined || !file.startsWith(`${sources.mountpoint}/`)) {
+    throw new DiskError('not-found', `no disk of layerdisk is mounted at ${asked}`, {
+      hint: 'see what is: findmnt',
+    });
+  }
+  await exclusivelyFor(sources, file, async () => {
+    const result = await runCommand('umount', ['--', directory]);
+    if (result.code !== 0) throw await unmountFailure(entry, result);
+    for (const loop of chain) {
+      const isElsewhere = readMounts().some((each) => loop.numbers.includes(each.device));
+      if (!loop.autoclear || isElsewhere) break;
+      await waitUntilGone(loop);
+    }
+    await flushDisk(sources, file);
+  });
+}
+
+/** The loop devices under a mount, the one that is mounted first. */
+function loopsBelow(entry: MountEntry): LoopDevice[] {
+  const chain: LoopDevice[] = [];
+  const all = listLoopDevices();
+  for (let next = loopOf(entry, all); next !== undefined; ) {
+    chain.push(next);
+    const upper: LoopDevice = next;
+    next = all.find((lower) => isOn(upper, lower));
+  }
+  return chain;
+}
+
+function loopOf(entry: MountEntry, all = listLoopDevices()): LoopDevice | undefined {
+  return all.find((each) => each.numbers.includes(entry.device));
+}
+
+async function unmountFailure(
+  { mountpoint }: MountEntry,
+  result: CommandResult,
+): Promise<DiskError> {
+  const users = describeProcesses(findProcesses(mountpoint));
+  if (users === '' && !result.complaint.includes('busy')) {
+    return commandError(`cannot unmount ${mountpoint}`, 'umount', result);
+  }
+  const who = users === '' ? 'somebody' : users;
+  return new DiskError('busy', `${mountpoint} is in use by ${who}`, {
+    errno: 'EBUSY',
+    hint: 'end those programs, or leave the directory, and try again',
+  });
+}

@@ -1,0 +1,58 @@
+/** Processes that keep a device or a mounted file system busy, from /proc. Linux only. */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+
+export interface Process {
+  readonly pid: number;
+  readonly name: string;
+}
+
+/** What of a process keeps things busy, besides its descriptors. */
+const LINKS = ['cwd', 'root', 'exe'];
+/** Processes that a message names before it counts the rest. */
+const NAMED = 3;
+
+/** @param path of a device, or of a directory that a file system is mounted at: what lies below counts, too. */
+export function findProcesses(path: string): Process[] {
+  const isUser = (held: string) => held === path || held.startsWith(`${path}/`);
+  const found: Process[] = [];
+  for (const entry of namesIn('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    const folder = `/proc/${entry}`;
+    const links = [...LINKS, ...namesIn(`${folder}/fd`).map((fd) => `fd/${fd}`)];
+    if (!links.some((link) => isUser(targetOf(`${folder}/${link}`)))) continue;
+    found.push({ pid: Number(entry), name: nameOf(folder) });
+  }
+  return found;
+}
+
+/** `bash (pid 12), vim (pid 34)`; empty for none. */
+export function describeProcesses(processes: readonly Process[]): string {
+  const named = processes.slice(0, NAMED).map(({ name, pid }) => `${name} (pid ${pid})`);
+  if (processes.length > NAMED) named.push(`${processes.length - NAMED} more`);
+  return named.join(', ');
+}
+
+// A process may end at any moment of the look: what can't be read holds nothing any more.
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
+
+function targetOf(link: string): string {
+  try {
+    return readlinkSync(link);
+  } catch {
+    return '';
+  }
+}
+
+function nameOf(folder: string): string {
+  try {
+    return readFileSync(`${folder}/comm`, 'utf8').trim();
+  } catch {
+    return 'a process';
+  }
+}

@@ -1,0 +1,72 @@
+/** Numbers of VMs: the upper half of inode numbers, which the kernel may remember longer than the daemon lives. */
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { DiskError, errnoName } from '../common/errors.js';
+import { Mutex } from '../common/mutex.js';
+import { type DurableFiles, replaceFile } from '../storage/atomic-write.js';
+
+/** Numbers that are set aside at once, so that not every new VM costs a write. */
+const RESERVE = 1024;
+const MAX_NUMBER = 0xffff_ffff;
+
+const schema = z.strictObject({
+  version: z.literal(1),
+  /** All below it may have been given out. */
+  next: z.int().min(1),
+});
+
+/**
+ * INVARIANT: no number is given out twice in the life of a store, not even that of a deleted VM: the kernel may
+ * still hold pages of its files.
+ */
+export class VmNumbers {
+  readonly #path: string;
+  readonly #files: DurableFiles;
+  readonly #mutex = new Mutex();
+  #next: number;
+  /** Numbers below it are set aside in the file. */
+  #reserved: number;
+
+  private constructor(path: string, files: DurableFiles, next: number) {
+    this.#path = path;
+    this.#files = files;
+    this.#next = next;
+    this.#reserved = next;
+  }
+
+  /**
+   * @param highest the highest number in use: for a store whose file was lost.
+   * @throws DiskError `damaged`, `failed`.
+   */
+  static load(path: string, files: DurableFiles, highest: number): VmNumbers {
+    let reserved = 1;
+    try {
+      reserved = schema.parse(JSON.parse(readFileSync(path, 'utf8'))).next;
+    } catch (error) {
+      if (errnoName(error) !== 'ENOENT') {
+        throw new DiskError('damaged', `cannot use ${path}`, {
+          hint: 'restore that file from a backup, or remove it after a restart of the host',
+          cause: error,
+        });
+      }
+    }
+    return new VmNumbers(path, files, Math.max(reserved, highest + 1));
+  }
+
+  async take(): Promise<number> {
+    return this.#mutex.run(async () => {
+      if (this.#next >= this.#reserved) {
+        const next = this.#next + RESERVE;
+        const text = `${JSON.stringify({ version: 1, next })}\n`;
+        await replaceFile(this.#files, this.#path, text, 'numbers');
+        this.#reserved = next;
+      }
+      if (this.#next > MAX_NUMBER) {
+        throw new DiskError('not-supported', 'this store has used up its VM numbers', {
+          hint: 'export the VMs into a new store',
+        });
+      }
+      return this.#next++;
+    });
+  }
+}
