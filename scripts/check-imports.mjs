@@ -78,9 +78,9 @@ function declaredDependencies(root) {
 
 function checkSource(source, paths) {
   const findings = [];
-  for (const { specifier, line } of source.imports) {
+  for (const { specifier, line, kind } of source.imports) {
     const target = resolveRelative(source.path, specifier);
-    if (target === undefined) continue;
+    if (target === undefined || (kind === 'named' && !paths.has(target))) continue;
     const what = paths.has(target)
       ? forbiddenFile(source.path.slice('src/'.length), target.slice('src/'.length))
       : missingFile(specifier, target);

@@ -33,7 +33,8 @@ export function filesBelow(root, folder) {
 
 /**
  * `kind`: `type` vanishes when compiled, `later` is only loaded on demand or by another process.
- * @typedef {{ specifier: string, line: number, kind: 'now' | 'later' | 'type' }} Import
+ * `named` is a string that looks like a module's path, as in a table of modules to load.
+ * @typedef {{ specifier: string, line: number, kind: 'now' | 'later' | 'type' | 'named' }} Import
  * @typedef {{ path: string, text: string, tree: ts.SourceFile, imports: Import[] }} Source
  */
 
@@ -58,8 +59,10 @@ export function lineOf(tree, position) {
 function importsOf(tree) {
   /** @type {Import[]} */
   const imports = [];
+  const told = new Set();
   const add = (literal, kind) => {
-    if (literal === undefined || !ts.isStringLiteralLike(literal)) return;
+    if (literal === undefined || !ts.isStringLiteralLike(literal) || told.has(literal)) return;
+    told.add(literal);
     imports.push({ specifier: literal.text, line: lineOf(tree, literal.getStart()), kind });
   };
   const visit = (node) => {
@@ -71,6 +74,7 @@ function importsOf(tree) {
     } else if (ts.isImportTypeNode(node)) add(node.argument.literal, 'type');
     else if (ts.isCallExpression(node) && isModuleCall(node)) add(node.arguments[0], 'later');
     else if (ts.isNewExpression(node) && isModuleUrl(node)) add(node.arguments?.[0], 'later');
+    else if (ts.isStringLiteral(node) && /^\.\.?\/\S+\.m?js$/.test(node.text)) add(node, 'named');
     ts.forEachChild(node, visit);
   };
   visit(tree);

@@ -17,6 +17,7 @@ import { VmService } from '../vm/vm-service.js';
 import { VmStore } from '../vm/vm-store.js';
 import { formatSources } from './base-sources.js';
 //ATTimport { attachHandlers } from './handlers/attach-handlers.js';
+import { DiskUsers } from './handlers/disk-users.js';
 import { daemonHandlers } from './handlers/daemon-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
@@ -37,6 +38,7 @@ export class Daemon {
   readonly #threads: DaemonThreads;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
+  #users: DiskUsers | undefined;
   #control: ControlServer | undefined;
   #stopping: Promise<void> | undefined;
   #resolveEnded: (end: DaemonEnd) => void = () => {};
@@ -60,7 +62,7 @@ export class Daemon {
       threadCount: options.threads + OTHER_THREADS,
       openBase,
       resolveBase: (id) => bases.resolve(id),
-      baseAllocatedSize: (id) => bases.read(id).allocatedSize,
+      baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,
       publishBase: (notice) => this.#threads.publishBase(notice),
       runCopy: (job) => this.#threads.runCopy(job),
       onError: (what, error) => log.error(what, { error }),
@@ -73,6 +75,7 @@ export class Daemon {
         engine: this.#engine,
         exposure: () => this.#service.exposure,
         transport: () => this.#transport,
+        users: () => this.#users,
         log,
       }),
       ownFolders: [store.layout.root, options.mountpoint],
@@ -153,6 +156,10 @@ export class Daemon {
 
   #watch(transport: Transport): void {
     this.#transport = transport;
+    this.#users = new DiskUsers({
+      mountpoint: transport.mountpoint,
+      fileHolders: () => transport.holders(),
+    });
     void transport.ended.then((end) => {
       if (end === 'stopped') return;
       this.#log.error(
@@ -171,6 +178,8 @@ export class Daemon {
     const transport = this.#transport!;
     const sources = {
       service: this.#service,
+      users: this.#users!,
+      flush: (top: string) => this.#engine.volumes.flush(top),
       mountpoint: transport.mountpoint,
       isOpen: (top: string) => this.#engine.volumes.isOpen(top),
       storedSize: (id: string) => this.#engine.deltas.describe(id).storedSize,

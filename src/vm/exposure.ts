@@ -72,12 +72,6 @@ export class Exposure {
   #expose(entry: VmEntry | undefined): ExposedVm | undefined {
     return entry === undefined ? undefined : expose(entry, this.#store.loadEntry(entry));
   }
-
-  /** The same by number, which a VM keeps when it is renamed. */
-  findByNumber(number: number): ExposedVm | undefined {
-    const entry = this.#store.catalog.findByNumber(number);
-    return entry === undefined ? undefined : expose(entry, this.#store.loadEntry(entry));
-  }
 }
 
 function expose(entry: VmEntry, manifest: Manifest): ExposedVm {

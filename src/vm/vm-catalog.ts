@@ -77,10 +77,6 @@ export class VmCatalog {
     return this.#byId.get(id);
   }
 
-  findByNumber(number: number): VmEntry | undefined {
-    return this.#byNumber.get(number);
-  }
-
   /** @throws DiskError `not-found`, or `damaged` with the reason. */
   get(name: string): VmEntry {
     const found = this.#byName.get(name);

@@ -17,7 +17,7 @@ export interface ProgramOptions {
   readonly cwd?: string;
   /** Added to (undefined: taken out of) the environment. */
   readonly env?: Readonly<Record<string, string | undefined>>;
-  readonly input?: string;
+  readonly input?: string | Buffer;
   readonly timeoutMs?: number;
   readonly uid?: number;
   readonly gid?: number;
