@@ -5,6 +5,7 @@ import { SECTOR_SIZE } from '../common/units.js';
 import type { Base, BaseSpec } from '../engine/base.js';
 import { newDeltaId } from '../engine/delta-id.js';
 import type { DiskImage, Extent } from '../engine/disk-image.js';
+import { countData } from './count-data.js';
 import { type BaseFingerprint, takeFingerprint } from './fingerprint.js';
 import { type ChainOptions, openChain } from './open-chain.js';
 import { openImage } from './registry.js';
@@ -137,14 +138,4 @@ export class ImageBase implements Base {
     this.#answering = -1;
     out.state = 'unallocated';
   }
-}
-
-function countData(base: Base): number {
-  const extent: Extent = { state: 'data', length: 0 };
-  let sum = 0;
-  for (let at = 0; at < base.virtualSize; at += extent.length) {
-    base.extentAt(at, base.virtualSize - at, extent);
-    if (extent.state === 'data') sum += extent.length;
-  }
-  return sum;
 }

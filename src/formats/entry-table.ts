@@ -1,38 +1,59 @@
 /** A table of 32-bit little-endian entries in an image file, read page by page and kept in bounded memory. */
 import { endianness } from 'node:os';
 import { invariant } from '../common/assert.js';
-import { KiB } from '../common/units.js';
+import { KiB, MiB } from '../common/units.js';
 import type { ReadableFile } from '../storage/host-file.js';
 
 type Entries = Uint32Array<ArrayBuffer>;
 
-const ENTRY_SIZE = 4;
-const PAGE_SIZE = 16 * KiB;
-const PAGE_ENTRIES = PAGE_SIZE / ENTRY_SIZE;
-/** Pages kept: 4 MiB a table, so that a chain of many images stays affordable. */
-const MAX_PAGES = 256;
+export const ENTRY_SIZE = 4;
+/** Most memory of one table, so that a chain of many images stays affordable. */
+const MAX_TABLE_MEMORY = 4 * MiB;
+const FILE_PAGE_ENTRIES = (16 * KiB) / ENTRY_SIZE;
+
+export interface EntryTableOptions {
+  /** Entries in all. */
+  readonly count: number;
+  /** Entries of one page. */
+  readonly pageEntries: number;
+  /** Fills `bytes`, the page's first bytes in the file; shorter for the last page. @throws DiskError */
+  readonly load: (page: number, bytes: Buffer) => void;
+}
 
 /**
  * `get` neither allocates nor reads the file while it stays within pages that were seen before. A 64 TiB VDI has a map of
  * 256 MiB: none of it is read before it is asked for.
  *
- * INVARIANT: memory is at most `MAX_PAGES` pages, and at most the table's size rounded up to a page.
+ * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, and at most the table's size rounded up to a page.
  */
 export class EntryTable {
   readonly count: number;
-  readonly #file: ReadableFile;
-  readonly #offset: number;
+  readonly #pageEntries: number;
+  readonly #maxPages: number;
+  readonly #load: (page: number, bytes: Buffer) => void;
   /** Page number -> its entries, oldest first. */
   readonly #pages = new Map<number, Entries>();
   #currentPage = -1;
   #current: Entries = new Uint32Array(0);
 
-  /** `offset` and the table's end must lie inside the file: the caller has checked it against `file.size`. */
-  constructor(file: ReadableFile, options: { offset: number; count: number }) {
+  constructor(options: EntryTableOptions) {
     invariant(endianness() === 'LE', 'entry tables are read as they lie in memory');
-    this.#file = file;
-    this.#offset = options.offset;
     this.count = options.count;
+    this.#pageEntries = options.pageEntries;
+    this.#maxPages = Math.max(1, Math.floor(MAX_TABLE_MEMORY / (options.pageEntries * ENTRY_SIZE)));
+    this.#load = options.load;
+  }
+
+  /** A table that lies in one piece; the caller has checked that it lies inside the file. */
+  static inFile(file: ReadableFile, options: { offset: number; count: number }): EntryTable {
+    const { offset, count } = options;
+    return new EntryTable({
+      count,
+      pageEntries: FILE_PAGE_ENTRIES,
+      load(page, bytes) {
+        file.readExact(bytes, 0, bytes.length, offset + page * FILE_PAGE_ENTRIES * ENTRY_SIZE);
+      },
+    });
   }
 
   /**
@@ -40,31 +61,29 @@ export class EntryTable {
    * @throws DiskError `damaged` or `failed` when the file cannot give the entry.
    */
   get(index: number): number {
-    const page = (index / PAGE_ENTRIES) | 0;
+    const page = Math.floor(index / this.#pageEntries);
     if (page !== this.#currentPage) this.#select(page);
-    return this.#current[index - page * PAGE_ENTRIES]!;
+    return this.#current[index - page * this.#pageEntries]!;
   }
 
   #select(page: number): void {
     const known = this.#pages.get(page);
-    this.#current = known ?? this.#load(page);
+    this.#current = known ?? this.#read(page);
     this.#currentPage = page;
   }
 
-  #load(page: number): Entries {
-    const first = page * PAGE_ENTRIES;
+  #read(page: number): Entries {
+    const present = Math.min(this.#pageEntries, this.count - page * this.#pageEntries);
+    invariant(page >= 0 && present > 0, `page ${page} of a table of ${this.count} entries`);
     const entries = this.#takePage();
-    const bytes = Buffer.from(entries.buffer, entries.byteOffset, PAGE_SIZE);
-    const length = Math.min(PAGE_ENTRIES, this.count - first) * ENTRY_SIZE;
-    invariant(length > 0, `page ${page} of a table of ${this.count}`);
-    this.#file.readExact(bytes, 0, length, this.#offset + first * ENTRY_SIZE);
+    this.#load(page, Buffer.from(entries.buffer, 0, present * ENTRY_SIZE));
     this.#pages.set(page, entries);
     return entries;
   }
 
   /** A page to fill: a new one, or the oldest, which is then forgotten. */
   #takePage(): Entries {
-    if (this.#pages.size < MAX_PAGES) return new Uint32Array(PAGE_ENTRIES);
+    if (this.#pages.size < this.#maxPages) return new Uint32Array(this.#pageEntries);
     const [oldest, entries] = this.#pages.entries().next().value!;
     this.#pages.delete(oldest);
     if (oldest === this.#currentPage) this.#currentPage = -1;

@@ -1,7 +1,7 @@
 /** The one place that follows parent references: opens an image and everything below it. */
 import { readdirSync, realpathSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { DiskError } from '../common/errors.js';
+import { dirname, isAbsolute, join } from 'node:path';
+import { DiskError, type ErrorCode } from '../common/errors.js';
 import type { DiskImage, ParentReference } from '../engine/disk-image.js';
 import { HostFile } from '../storage/host-file.js';
 import { openImage, probeImage } from './registry.js';
@@ -12,6 +12,13 @@ export const MAX_CHAIN_DEPTH = 1000;
 /** Most files of a folder that are looked at in search of a parent known by its id alone. */
 const MAX_SEARCHED_FILES = 10_000;
 const SEARCH_HEADER_SIZE = 512;
+
+/** Why a name was not followed, where it was not for want of a file. */
+const REASONS: Readonly<Partial<Record<ErrorCode, string>>> = {
+  'not-permitted': ' (not a file in the folder of the image or an allowed one)',
+  damaged: ' (no possible name)',
+  failed: ' (not a regular file)',
+};
 
 export interface ChainOptions {
   /** Format of the top image: a name of `FORMAT_NAMES` or `auto` (the default). */
@@ -151,31 +158,28 @@ class ChainWalk {
   /** The parent's real path, by its names or by searching for its id. */
   #locate(child: DiskImage, reference: ParentReference): string {
     const tried: string[] = [];
-    let refusal: DiskError | undefined;
+    let code: ErrorCode = 'not-found';
     for (const name of reference.names) {
+      const path = isAbsolute(name) || hasProtocol(name) ? name : join(dirname(child.path), name);
       if (isWindowsPath(name)) {
-        tried.push(`${quoteName(name)} (a Windows path)`);
+        tried.push(`${quoteName(path)} (a Windows path)`);
         continue;
       }
       try {
         return resolveSibling(child.path, name, this.#folders);
       } catch (error) {
         if (!(error instanceof DiskError)) throw error;
-        if (error.code !== 'not-found') refusal ??= error;
-        tried.push(hasProtocol(name) ? quoteName(name) : join(dirname(child.path), name));
+        if (error.code !== 'not-found') code = error.code;
+        tried.push(`${quoteName(path)}${REASONS[error.code] ?? ''}`);
       }
     }
     const found = this.#search(child, reference, tried);
     if (found !== undefined) return found;
-    if (refusal !== undefined && reference.names.length === 1) throw withParentHint(refusal);
-    throw new DiskError(
-      'not-found',
-      `${child.path}: its parent is missing; tried ${tried.join(', ')}`,
-      {
-        hint: 'pass --parent FILE with the path of the parent',
-        errno: 'ENOENT',
-      },
-    );
+    const what = code === 'not-found' ? 'is missing' : 'may not be opened';
+    throw new DiskError(code, `${child.path}: its parent ${what}; tried ${tried.join(', ')}`, {
+      hint: 'pass --parent FILE with the path of the parent, or --allow-folder DIR with its folder',
+      ...(code === 'not-found' ? { errno: 'ENOENT' } : {}),
+    });
   }
 
   #search(child: DiskImage, reference: ParentReference, tried: string[]): string | undefined {
@@ -200,14 +204,6 @@ class ChainWalk {
     const [path] = found;
     return path === undefined ? undefined : resolveSibling(child.path, path, this.#folders);
   }
-}
-
-function withParentHint(error: DiskError): DiskError {
-  return new DiskError(error.code, error.message, {
-    hint: 'if it is the right one, pass --parent FILE, or allow its folder: --allow-folder DIR',
-    cause: error,
-    ...(error.errno === undefined ? {} : { errno: error.errno }),
-  });
 }
 
 /** `C:/x` or `//server/share/x` (separators already turned). */

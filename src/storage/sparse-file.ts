@@ -41,6 +41,54 @@ export function canSeekHoles(): boolean {
   return libc !== undefined;
 }
 
+/**
+ * Runs of data and holes of one file, the last one kept: small reads next to each other cost one `lseek`, not one each.
+ * What lies past `size` counts as data, so that reading it fails instead of giving zeroes.
+ */
+export class FileRuns {
+  readonly #fd: number;
+  readonly #size: number;
+  /** The run found last: [start, end). */
+  #start = 0;
+  #end = 0;
+  #isData = true;
+
+  /** @param size bytes of the file. */
+  constructor(fd: number, size: number) {
+    this.#fd = fd;
+    this.#size = size;
+  }
+
+  /** Whether the byte at `offset` may hold data; `false`: it lies in a hole. */
+  isData(offset: number): boolean {
+    if (offset < this.#start || offset >= this.#end) this.#find(offset);
+    return this.#isData;
+  }
+
+  /** Where the run that holds `offset` ends. */
+  endOf(offset: number): number {
+    if (offset < this.#start || offset >= this.#end) this.#find(offset);
+    return this.#end;
+  }
+
+  #find(offset: number): void {
+    this.#start = offset;
+    if (offset >= this.#size) {
+      this.#isData = true;
+      this.#end = Number.MAX_SAFE_INTEGER;
+      return;
+    }
+    const data = seekData(this.#fd, offset);
+    this.#isData = data === offset;
+    if (this.#isData) {
+      // A hole made at this very place in between would give an empty run.
+      this.#end = Math.max(seekHole(this.#fd, offset, this.#size), offset + 1);
+    } else {
+      this.#end = data < 0 ? this.#size : Math.min(data, this.#size);
+    }
+  }
+}
+
 function loadLibc(): Libc | undefined {
   if (process.platform !== 'linux') return undefined;
   try {

@@ -28,6 +28,10 @@ export function createRandom(seed: number): Random {
     seed,
     below,
     pick: (items) => items[below(items.length)]!,
-    bytes: (length) => Buffer.from(Array.from({ length }, () => below(256))),
+    bytes(length) {
+      const bytes = Buffer.alloc(length);
+      for (let at = 0; at < length; at += 1) bytes[at] = below(256);
+      return bytes;
+    },
   };
 }

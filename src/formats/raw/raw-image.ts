@@ -3,7 +3,8 @@ import { DiskError } from '../../common/errors.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import type { DiskImage, Extent, ExtentLocation, ImageInfo } from '../../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
-import { seekData, seekHole } from '../../storage/sparse-file.js';
+import { FileRuns } from '../../storage/sparse-file.js';
+import { countData } from '../count-data.js';
 
 /**
  * Opens any regular file as a raw disk.
@@ -27,10 +28,7 @@ class RawImage implements DiskImage {
   readonly parent = undefined;
   readonly complete = true;
   readonly #file: ReadableFile;
-  /** The run found last, so that small reads next to each other cost one `lseek` and not one each. */
-  #runStart = 0;
-  #runEnd = 0;
-  #runState: 'data' | 'zero' = 'data';
+  readonly #runs: FileRuns;
 
   constructor(file: ReadableFile) {
     if (file.size === 0) {
@@ -50,6 +48,7 @@ class RawImage implements DiskImage {
     this.files = [file.path];
     this.virtualSize = file.size;
     this.#file = file;
+    this.#runs = new FileRuns(file.fd, file.size);
   }
 
   info(): ImageInfo {
@@ -57,7 +56,7 @@ class RawImage implements DiskImage {
       format: 'raw',
       subformat: 'raw',
       virtualSize: this.virtualSize,
-      allocatedSize: this.#countData(),
+      allocatedSize: countData(this),
       unitSize: 0,
       logicalSectorSize: SECTOR_SIZE,
       identity: {},
@@ -66,9 +65,8 @@ class RawImage implements DiskImage {
   }
 
   extentAt(offset: number, length: number, out: Extent): void {
-    if (offset < this.#runStart || offset >= this.#runEnd) this.#findRun(offset);
-    out.state = this.#runState;
-    out.length = Math.min(length, this.#runEnd - offset);
+    out.state = this.#runs.isData(offset) ? 'data' : 'zero';
+    out.length = Math.min(length, this.#runs.endOf(offset) - offset);
   }
 
   readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {
@@ -81,28 +79,5 @@ class RawImage implements DiskImage {
 
   close(): void {
     this.#file.close();
-  }
-
-  #findRun(offset: number): void {
-    const data = seekData(this.#file.fd, offset);
-    this.#runStart = offset;
-    if (data === offset) {
-      this.#runState = 'data';
-      // A hole that opened at this very place since would give an empty run.
-      this.#runEnd = Math.max(seekHole(this.#file.fd, offset, this.virtualSize), offset + 1);
-    } else {
-      this.#runState = 'zero';
-      this.#runEnd = data < 0 ? this.virtualSize : Math.min(data, this.virtualSize);
-    }
-  }
-
-  #countData(): number {
-    const extent: Extent = { state: 'data', length: 0 };
-    let sum = 0;
-    for (let at = 0; at < this.virtualSize; at += extent.length) {
-      this.extentAt(at, this.virtualSize - at, extent);
-      if (extent.state === 'data') sum += extent.length;
-    }
-    return sum;
   }
 }

@@ -12,6 +12,7 @@ import type {
   ParentReference,
 } from '../../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
+import { countData } from '../count-data.js';
 import { EntryTable } from '../entry-table.js';
 import { hasVdiSignature, readVdiHeader } from './vdi-header.js';
 import {
@@ -74,7 +75,7 @@ export class VdiImage implements DiskImage {
     this.#blockSize = header.blockSize;
     this.#firstBlock = header.dataOffset + header.blockExtraSize;
     this.#blockStride = header.blockExtraSize + header.blockSize;
-    this.#map = new EntryTable(file, {
+    this.#map = EntryTable.inFile(file, {
       offset: header.blockMapOffset,
       count: divCeil(this.virtualSize, header.blockSize),
     });
@@ -91,7 +92,7 @@ export class VdiImage implements DiskImage {
       format: 'vdi',
       subformat: SUBFORMATS[header.imageType] ?? 'unknown',
       virtualSize: this.virtualSize,
-      allocatedSize: this.#countData(),
+      allocatedSize: countData(this),
       unitSize: header.blockSize,
       logicalSectorSize: SECTOR_SIZE,
       identity: {
@@ -164,16 +165,6 @@ export class VdiImage implements DiskImage {
       );
     }
     return position;
-  }
-
-  #countData(): number {
-    let sum = 0;
-    const extent: Extent = { state: 'data', length: 0 };
-    for (let at = 0; at < this.virtualSize; at += extent.length) {
-      this.extentAt(at, this.virtualSize - at, extent);
-      if (extent.state === 'data') sum += extent.length;
-    }
-    return sum;
   }
 }
 

@@ -1,0 +1,103 @@
+/** Opens the files that a VMDK descriptor names, under the rules for names found inside images. */
+import { DiskError } from '../../common/errors.js';
+import { SECTOR_SIZE } from '../../common/units.js';
+import { HostFile } from '../../storage/host-file.js';
+import { resolveSibling } from '../sibling-path.js';
+import type { ExtentLine } from './descriptor.js';
+import { FlatExtent, type VmdkExtent, ZeroExtent } from './extent.js';
+import { SeSparseExtent, seSparseGeometry } from './se-sparse-extent.js';
+import { SESPARSE_MAGIC } from './se-sparse-layout.js';
+import { SparseExtent } from './sparse-extent.js';
+import { cowdGeometry, readSparseHeader, sparseGeometry } from './sparse-header.js';
+import { COWD_MAGIC } from './sparse-layout.js';
+
+/** Kinds of extents whose bytes are a file, from the stated sector on. */
+const FLAT_KINDS = new Set(['FLAT', 'VMFS']);
+/** Kinds with tables; which tables is told by the file's magic. */
+const SPARSE_KINDS = new Set(['SPARSE', 'VMFSSPARSE', 'SESPARSE']);
+
+/** Opens each file once and owns all of them. */
+export class ExtentOpener {
+  readonly #path: string;
+  readonly #allowFolders: readonly string[];
+  /** Path -> open file, the main one first. */
+  readonly #files = new Map<string, HostFile>();
+
+  constructor(path: string, allowFolders: readonly string[]) {
+    this.#path = path;
+    this.#allowFolders = allowFolders;
+  }
+
+  /** Paths of everything opened, main file first. */
+  get paths(): string[] {
+    return [...this.#files.keys()];
+  }
+
+  openMain(): HostFile {
+    return this.#openFile(this.#path);
+  }
+
+  /** @throws DiskError naming the descriptor and the extent. */
+  open(line: ExtentLine): VmdkExtent {
+    const { kind, sectors, access, file: name } = line;
+    const length = sectors * SECTOR_SIZE;
+    if (access === 'NOACCESS') {
+      throw this.#refusal(`an extent without access (${kind})`, 'make the whole disk accessible');
+    }
+    if (kind === 'ZERO') return new ZeroExtent(length);
+    if (!FLAT_KINDS.has(kind) && !SPARSE_KINDS.has(kind)) {
+      // VMFSRDM, VMFSRAW and the like lead to a device of the machine that made them.
+      throw this.#refusal(
+        `an extent of type ${kind}`,
+        'clone the disk to a type that is all files',
+      );
+    }
+    if (name === undefined) {
+      throw new DiskError('damaged', `${this.#path}: VMDK extent of type ${kind} without a file`);
+    }
+    const file = this.#openFile(resolveSibling(this.#path, name, this.#allowFolders));
+    if (FLAT_KINDS.has(kind)) {
+      return new FlatExtent(file, line.offsetSectors * SECTOR_SIZE, length);
+    }
+    return this.#openSparse(file, length);
+  }
+
+  closeAll(): void {
+    for (const file of this.#files.values()) file.close();
+    this.#files.clear();
+  }
+
+  #openSparse(file: HostFile, length: number): VmdkExtent {
+    const head = Buffer.alloc(8);
+    file.readExact(head, 0, Math.min(head.length, file.size), 0);
+    if (head.readBigUInt64LE(0) === SESPARSE_MAGIC) {
+      const geometry = seSparseGeometry(file);
+      this.#checkLength(file, length, geometry.length);
+      return new SeSparseExtent(file, geometry, length);
+    }
+    const isCowd = head.readUInt32LE(0) === COWD_MAGIC;
+    const geometry = isCowd ? cowdGeometry(file) : sparseGeometry(file, readSparseHeader(file));
+    this.#checkLength(file, length, geometry.length);
+    return new SparseExtent(file, geometry, length);
+  }
+
+  #checkLength(file: HostFile, stated: number, capacity: number): void {
+    if (stated <= capacity) return;
+    throw new DiskError(
+      'damaged',
+      `${this.#path}: VMDK extent ${file.path} holds ${capacity} bytes, ${stated} are expected`,
+    );
+  }
+
+  #refusal(what: string, hint: string): DiskError {
+    return new DiskError('not-supported', `${this.#path}: ${what} is not supported`, { hint });
+  }
+
+  #openFile(path: string): HostFile {
+    const known = this.#files.get(path);
+    if (known !== undefined) return known;
+    const file = HostFile.open(path);
+    this.#files.set(path, file);
+    return file;
+  }
+}

@@ -1,0 +1,117 @@
+/** Hosted (`KDMV`) and ESXi (`COWD`) sparse extents: grains found through a grain directory and grain tables. */
+import { invariant } from '../../common/assert.js';
+import { SECTOR_SIZE } from '../../common/units.js';
+import type { Extent, ExtentLocation, ExtentState } from '../../engine/disk-image.js';
+import type { ReadableFile } from '../../storage/host-file.js';
+import { CompressedGrains } from './compressed-grains.js';
+import { damagedExtent, type VmdkExtent } from './extent.js';
+import { GrainMap } from './grain-map.js';
+import { GTE_UNALLOCATED, GTE_ZEROED } from './sparse-layout.js';
+
+/** Steps that one `extentAt` takes at most: a run may be told in several parts, a call stays short. */
+const MAX_RUN_STEPS = 65_536;
+
+/** What the header of a sparse extent says, in bytes, checked. */
+export interface SparseGeometry {
+  readonly length: number;
+  readonly grainSize: number;
+  readonly entriesPerTable: number;
+  readonly directoryOffset: number;
+  readonly compressed: boolean;
+  /** Whether entry 1 means "reads as zeroes". */
+  readonly zeroedGrains: boolean;
+  readonly notes: readonly string[];
+}
+
+/** INVARIANT: an entry that leads outside the file is found when its grain is read, and fails that read alone. */
+export class SparseExtent implements VmdkExtent {
+  readonly length: number;
+  readonly grainSize: number;
+  readonly complete = false;
+  readonly notes: readonly string[];
+  readonly #file: ReadableFile;
+  readonly #map: GrainMap;
+  readonly #zeroedGrains: boolean;
+  readonly #compressed: CompressedGrains | undefined;
+
+  /** @param length bytes of the extent that the disk uses; at most the geometry's. */
+  constructor(file: ReadableFile, geometry: SparseGeometry, length: number) {
+    const { grainSize, entriesPerTable, directoryOffset } = geometry;
+    this.length = length;
+    this.grainSize = grainSize;
+    this.notes = geometry.notes;
+    this.#file = file;
+    this.#zeroedGrains = geometry.zeroedGrains;
+    this.#map = new GrainMap(file, {
+      directoryOffset,
+      entriesPerTable,
+      grainCount: Math.ceil(geometry.length / grainSize),
+    });
+    this.#compressed = geometry.compressed
+      ? new CompressedGrains(file, { grainSize, length: geometry.length })
+      : undefined;
+  }
+
+  extentAt(offset: number, length: number, out: Extent): void {
+    const end = offset + length;
+    const grainSize = this.grainSize;
+    let grain = Math.floor(offset / grainSize);
+    const state = this.#stateOf(this.#map.entry(grain));
+    grain = this.#map.next(grain);
+    for (let step = 0; step < MAX_RUN_STEPS && grain * grainSize < end; step += 1) {
+      if (this.#stateOf(this.#map.entry(grain)) !== state) break;
+      grain = this.#map.next(grain);
+    }
+    out.state = state;
+    out.length = Math.min(grain * grainSize, end) - offset;
+  }
+
+  readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {
+    const grainSize = this.grainSize;
+    let done = 0;
+    while (done < length) {
+      const at = offset + done;
+      const grain = Math.floor(at / grainSize);
+      const inGrain = at - grain * grainSize;
+      const count = Math.min(grainSize - inGrain, length - done);
+      this.#readGrain(target, targetOffset + done, grain, inGrain, count);
+      done += count;
+    }
+  }
+
+  locate(offset: number): ExtentLocation | undefined {
+    const grain = Math.floor(offset / this.grainSize);
+    const entry = this.#map.entry(grain);
+    if (this.#stateOf(entry) !== 'data') return undefined;
+    if (this.#compressed !== undefined) return { file: this.#file.path };
+    const inGrain = offset - grain * this.grainSize;
+    return { file: this.#file.path, offset: entry * SECTOR_SIZE + inGrain };
+  }
+
+  #stateOf(entry: number): ExtentState {
+    if (entry === GTE_UNALLOCATED) return 'unallocated';
+    return entry === GTE_ZEROED && this.#zeroedGrains ? 'zero' : 'data';
+  }
+
+  #readGrain(target: Buffer, at: number, grain: number, inGrain: number, count: number): void {
+    const entry = this.#map.entry(grain);
+    const state = this.#stateOf(entry);
+    if (state === 'zero') {
+      target.fill(0, at, at + count);
+      return;
+    }
+    invariant(state === 'data', `read of unallocated VMDK grain ${grain}`);
+    const position = entry * SECTOR_SIZE;
+    if (this.#compressed !== undefined) {
+      const data = this.#compressed.grain(grain, position);
+      data.copy(target, at, inGrain, inGrain + count);
+      return;
+    }
+    if (position + inGrain + count > this.#file.size) {
+      const { path, size } = this.#file;
+      const what = `VMDK grain ${grain} is said to lie at ${position}`;
+      throw damagedExtent(path, `${what}, past the end of the file (${size} bytes)`);
+    }
+    this.#file.readExact(target, at, count, position + inGrain);
+  }
+}
