@@ -16,9 +16,9 @@ import { BaseRecords } from '../vm/base-records.js';
 import { VmService } from '../vm/vm-service.js';
 import { VmStore } from '../vm/vm-store.js';
 import { formatSources } from './base-sources.js';
-//ATTimport { attachHandlers } from './handlers/attach-handlers.js';
-import { DiskUsers } from './handlers/disk-users.js';
+import { attachHandlers } from './handlers/attach-handlers.js';
 import { daemonHandlers } from './handlers/daemon-handlers.js';
+import { DiskUsers } from './handlers/disk-users.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import type { Logger } from './logger.js';
@@ -138,7 +138,6 @@ export class Daemon {
       mountpoint,
       namespace: this.#namespace(),
       deviceOf: volumesOf(this.#engine.context),
-//ATT      flush: (handle) => this.#engine.volumes.flushHandle(handle),
       allowOther,
       onEvent: (event) => this.#event(event),
     });
@@ -186,7 +185,7 @@ export class Daemon {
     };
     const handlers = {
       ...vmHandlers(sources),
-//ATT      ...attachHandlers(sources),
+      ...attachHandlers(sources),
       ...daemonHandlers({
         service: this.#service,
         engine: this.#engine,

@@ -1,11 +1,20 @@
 /** Entry of an I/O thread: serves requests of the kernel channel on the volumes of the shared engine. */
-import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import {
+  type MessagePort,
+  parentPort,
+  receiveMessageOnPort,
+  workerData,
+} from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import type { BaseNotice } from '../engine/base-table.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext, volumesOf } from '../engine/thread.js';
 import { openBase } from '../formats/base.js';
-import { type ChannelThreadSetup, serveKernelChannel, type ThreadEnd } from '../transport/kernel/thread.js';
+import {
+  type ChannelThreadSetup,
+  serveKernelChannel,
+  type ThreadEnd,
+} from '../transport/kernel/thread.js';
 
 export interface IoThreadData {
   readonly setup: ChannelThreadSetup;

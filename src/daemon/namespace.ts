@@ -129,7 +129,12 @@ export class StoreNamespace implements Namespace {
     if (found.kind === 'disk') return this.#diskAttr(node, found.disk);
     if (found.kind === 'configuration') {
       const size = Buffer.byteLength(vm.configuration);
-      return this.#file(node, { size, allocatedSize: size, mode: READ_ONLY_MODE, mtime: vm.created });
+      return this.#file(node, {
+        size,
+        allocatedSize: size,
+        mode: READ_ONLY_MODE,
+        mtime: vm.created,
+      });
     }
     return this.#directory(node, found.kind === 'snapshot' ? found.snapshot.created : vm.created);
   }

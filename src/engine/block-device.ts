@@ -20,6 +20,8 @@ export interface BlockDevice {
   discard(offset: number, length: number): void;
   /** When it returns, every write that was acknowledged before it survives a power cut. */
   flush(): void;
+  /** The same for the main thread, which must not wait: it may itself have to finish what a flush waits for. */
+  flushAsync?(): Promise<void>;
   /** Offset of the first byte at or after `offset` that may hold data; -1 when there is none. */
   nextData(offset: number): number;
   /** Offset of the first byte at or after `offset` that lies in a hole; `size` counts as one. */

@@ -21,7 +21,7 @@ import {
   walkChain,
 } from './chain-loader.js';
 import { recordSeed } from './delta-layout.js';
-import { flushVolumeAsync, type RetiredHead, sealRetired } from './durable-switch.js';
+import { flushLocked, flushVolumeAsync, type RetiredHead, sealRetired } from './durable-switch.js';
 import type { HeadSwitch } from './engine.js';
 import { closeGates, drain, openGates } from './gate.js';
 import { type SharedViews, VOLUME, VOLUME_STATIC, VOLUME_WORDS } from './shared-memory.js';
@@ -85,6 +85,8 @@ export async function switchOpenHeads(
   const commitLock = (index: number): number => index * VOLUME_WORDS + VOLUME.commitLock;
   for (const index of rows) await lockMutexAsync(views.volumeWords, commitLock(index));
   try {
+    // What a restore leaves behind may have just been given a name: it is made durable up to here.
+    for (const index of rows) await flushLocked(views, new VolumeRow(views, index));
     closeGates(views.volumeWords, rows);
     try {
       drain(views.threads, rows);

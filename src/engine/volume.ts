@@ -14,6 +14,7 @@ import type { BlockDevice } from './block-device.js';
 import { ChainMap, DATA, UNMAPPED } from './chain-map.js';
 import { flushVolume } from './commit.js';
 import type { Extent } from './disk-image.js';
+import { flushVolumeAsync } from './durable-switch.js';
 import { enterGate, leaveGate } from './gate.js';
 import { HeadWriter } from './head-writer.js';
 import type { PagePool } from './page-pool.js';
@@ -232,6 +233,11 @@ export class Volume implements BlockDevice {
 
   flush(): void {
     if (!this.row.readOnly) flushVolume(this.#context.views, this.row);
+    this.#count(STAT.flushes, -1, 0);
+  }
+
+  async flushAsync(): Promise<void> {
+    if (!this.row.readOnly) await flushVolumeAsync(this.#context.views, this.row);
     this.#count(STAT.flushes, -1, 0);
   }
 

@@ -77,8 +77,10 @@ export class NativeOperations {
           done(writeDevice(this.#device(fd), buffer, 0, offset, length)),
         ),
       fsync: (_path, _dataOnly, fd, done) =>
-        this.#run('fsync', done, () => {
-          this.#device(fd).flush();
+        this.#run('fsync', done, async () => {
+          const device = this.#device(fd);
+          if (device.flushAsync === undefined) device.flush();
+          else await device.flushAsync();
           done(0);
         }),
       ...this.#attributeCallbacks(),

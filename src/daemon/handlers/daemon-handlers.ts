@@ -1,11 +1,11 @@
 /** The methods of the control protocol that are about the daemon itself. */
 import { statfsSync } from 'node:fs';
+import { packageVersion } from '../../common/version.js';
 import type { DaemonStatus, Handlers, IoStats, StatsView } from '../../control/protocol.js';
 import type { LocalEngine } from '../../engine/local-engine.js';
 import { STAT } from '../../engine/shared-memory.js';
 import type { Transport } from '../../transport/transport.js';
 import type { VmService } from '../../vm/vm-service.js';
-import { packageVersion } from '../../common/version.js';
 
 export type DaemonMethod = 'daemon.status' | 'daemon.stop' | 'stats';
 
@@ -67,7 +67,11 @@ function statsOf({ service, engine, store, startedAt }: DaemonParts, vm?: string
 }
 
 /** A disk that nobody has open shows zeroes: its counters are those of its open volume. */
-function vmStats(service: VmService, engine: LocalEngine, vm: string): NonNullable<StatsView['vms']> {
+function vmStats(
+  service: VmService,
+  engine: LocalEngine,
+  vm: string,
+): NonNullable<StatsView['vms']> {
   return service.read(vm).disks.map(({ name, head }) => {
     const open = engine.volumes.describe(head);
     const counted = open === undefined ? [] : engine.statsOf(open.handle);
