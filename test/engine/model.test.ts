@@ -16,7 +16,7 @@ interface Snapshot {
   readonly bytes: Buffer;
 }
 
-const STEPS = Number(process.env['LAYERDISK_MODEL_STEPS'] ?? 1500);
+const STEPS = Number(process.env.LAYERDISK_MODEL_STEPS ?? 1500);
 
 /** The model and the engine side by side. */
 class Twin {
