@@ -32,7 +32,7 @@ export function fusermount(options: FusermountOptions): number {
   try {
     const child = spawnSync(PROGRAM, ['-o', words.join(','), '--', options.mountpoint], {
       stdio: ['ignore', 'ignore', 'pipe', theirs],
-      env: { ...process.env, _FUSE_COMMFD: '3' },
+      env: { ...process.env, LC_ALL: 'C', _FUSE_COMMFD: '3' },
       encoding: 'utf8',
     });
     if (child.error !== undefined) throw missingProgram(child.error);
@@ -91,9 +91,18 @@ function missingProgram(cause: Error): DiskError {
   });
 }
 
+/** What to do about a complaint: the helper's texts are all it gives. */
+const HINTS: readonly (readonly [pattern: RegExp, hint: string])[] = [
+  [/user_allow_other/, 'leave out --allow-other, or put "user_allow_other" into /etc/fuse.conf'],
+  [
+    /failed to open \/dev\/fuse/,
+    'let users open it (chmod 0666 /dev/fuse, as udev does), or run the daemon as root',
+  ],
+];
+
 function helperError(mountpoint: string, complaint: string): DiskError {
-  const hint = complaint.includes('user_allow_other')
-    ? 'leave out --allow-other, or put "user_allow_other" into /etc/fuse.conf'
-    : 'choose a directory that you own';
-  return new DiskError('not-permitted', `${mountpoint}: ${firstLine(complaint)}`, { hint });
+  const found = HINTS.find(([pattern]) => pattern.test(complaint));
+  return new DiskError('not-permitted', `${mountpoint}: ${firstLine(complaint)}`, {
+    hint: found?.[1] ?? 'choose a directory that you own',
+  });
 }

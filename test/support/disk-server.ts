@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { Mount } from '../../src/transport/mount.js';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const SCRIPT = join(ROOT, 'test/support/serve-disks.mjs');
@@ -24,6 +25,7 @@ export interface ServedDisk {
   readonly writeErrno?: string;
   readonly flushErrno?: string;
   readonly bug?: boolean;
+  readonly crashes?: number;
 }
 
 export interface ServerConfig {
@@ -33,6 +35,8 @@ export interface ServerConfig {
   readonly threads?: number;
   readonly writeback?: boolean;
   readonly allowOther?: boolean;
+  /** A mount made by the test; its descriptor becomes number 3 of the server. */
+  readonly adopt?: { readonly mount: Mount; readonly takeover: boolean };
   /** Run as this user (and group) instead. */
   readonly uid?: number;
 }
@@ -66,11 +70,15 @@ export class DiskServer {
 
   private constructor(config: ServerConfig) {
     this.#mountpoint = config.mountpoint;
-    const { uid, ...rest } = config;
+    const { uid, adopt, ...others } = config;
+    const rest = {
+      ...others,
+      ...(adopt && { adopt: { ...adopt, mount: { ...adopt.mount, fd: 3 } } }),
+    };
     // tap puts a loader into NODE_OPTIONS of every process: the server must be plain node.
     const command = ['-u', 'NODE_OPTIONS', process.execPath, SCRIPT, JSON.stringify(rest)];
     this.child = spawn('env', command, {
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe', ...(adopt === undefined ? [] : [adopt.mount.fd])],
       ...(uid === undefined ? {} : { uid, gid: uid }),
     });
     this.child.stderr?.setEncoding('utf8').on('data', (text: string) => {

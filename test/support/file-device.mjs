@@ -4,7 +4,15 @@ import { DiskError } from '../../dist/common/errors.js';
 import { fallocate, lseek } from '../../dist/storage/libc.js';
 
 /** What a device does, counted in memory that all threads share: indexes into the array. */
-export const COUNTERS = ['reads', 'writes', 'flushes', 'discards', 'largestRead', 'largestWrite'];
+export const COUNTERS = [
+  'reads',
+  'writes',
+  'flushes',
+  'discards',
+  'largestRead',
+  'largestWrite',
+  'crashes',
+];
 
 /**
  * @typedef {object} DiskSpec
@@ -14,6 +22,7 @@ export const COUNTERS = ['reads', 'writes', 'flushes', 'discards', 'largestRead'
  * @property {string} [readErrno]
  * @property {string} [flushErrno]
  * @property {boolean} [bug] every read throws what is no operating error
+ * @property {number} [crashes] so many reads end the thread that serves them
  */
 
 export class FileDevice {
@@ -44,6 +53,10 @@ export class FileDevice {
 
   read(target, targetOffset, offset, length) {
     this.#count('reads', length, 'largestRead');
+    if (this.spec.crashes > Atomics.load(this.counters, COUNTERS.indexOf('crashes'))) {
+      this.#count('crashes');
+      process.exit(1);
+    }
     if (this.spec.bug) throw new TypeError('a bug in the device');
     this.#fail(this.spec.readErrno);
     let done = 0;

@@ -3,9 +3,10 @@
  *
  * Usage: node serve-disks.mjs CONFIG, where CONFIG is JSON: {kind, mountpoint, disks, threads?,
  * writeback?, allowOther?}. Then one JSON object a line: on stdin {"do": "stop" | "force" |
- * "holders" | "counters" | "invalidate" | "invalidateEntry"}, on stdout one answer each; the
+ * "holders" | "counters" | "events" | "block" | "invalidate" | "invalidateEntry"}, on stdout one answer each; the
  * first line is {"ready": true} or {"error": ...}, and {"ended": WHY} comes when it is over.
  */
+import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { Worker } from 'node:worker_threads';
 import { createKernelTransport } from '../../dist/transport/kernel/channel.js';
@@ -49,6 +50,7 @@ async function createTransport() {
       allowOther,
       writeback,
       onEvent,
+      ...(config.adopt === undefined ? {} : { adopt: config.adopt }),
     });
   }
   const { createNativeTransport } = await import('../../dist/transport/native-channel.js');
@@ -73,6 +75,13 @@ const actions = {
     releases: namespace.releases,
   }),
   events: () => events,
+  /** Keeps the main thread from doing anything until a file is there (or a test must have failed). */
+  block: ({ until }) => {
+    const nothing = new Int32Array(new SharedArrayBuffer(4));
+    for (let round = 0; round < 2000 && !existsSync(until); round += 1) {
+      Atomics.wait(nothing, 0, 0, 5);
+    }
+  },
   invalidate: ({ node }) => transport.invalidate(node),
   invalidateEntry: ({ parent, name }) => transport.invalidateEntry(parent, name),
 };
@@ -94,7 +103,13 @@ lines.on('line', async (line) => {
     say(failure(error));
   }
 });
+let ended = false;
+lines.on('close', () => {
+  // Whoever started us is gone: leave nothing behind.
+  if (!ended) void transport.stop({ force: true });
+});
 void transport.ended.then((why) => {
+  ended = true;
   say({ ended: why, counters: actions.counters() });
   lines.close();
   process.exitCode = 0;

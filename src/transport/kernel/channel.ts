@@ -40,18 +40,25 @@ export interface KernelTransportOptions {
   readonly writeback?: boolean;
   /** See `InitOptions`. Default 512. */
   readonly maxBackground?: number;
-  /**
-   * A mount that a supervisor made and an earlier daemon served: what was in flight is asked
-   * for again.
-   */
-  readonly adopt?: Mount;
+  /** A mount that somebody else made and keeps alive (a supervisor). */
+  readonly adopt?: AdoptedMount;
   /** What happens, for the log. */
   readonly onEvent?: (event: TransportEvent) => void;
 }
 
+export interface AdoptedMount {
+  readonly mount: Mount;
+  /**
+   * Whether another process served it before: what that one took and did not answer is asked
+   * for again. `writeback` must then be as it was, for the kernel negotiates only once.
+   */
+  readonly takeover: boolean;
+}
+
 const DEFAULT_MAX_BACKGROUND = 512;
-/** Threads that died are replaced at most this often: after that the mount is given up. */
+/** So many threads that died in so short a time are replaced; one more: the mount is given up. */
 const MOST_REPLACEMENTS = 8;
+const REPLACEMENT_PERIOD_MS = 60_000;
 
 export function createKernelTransport(options: KernelTransportOptions): Transport {
   return new KernelTransport(options);
@@ -70,8 +77,10 @@ class KernelTransport implements Transport {
   readonly #options: KernelTransportOptions;
   #session: Session | undefined;
   #stopping = false;
+  #gaveUp = false;
   #running = 0;
-  #replacements = 0;
+  /** When threads were replaced lately. */
+  #replacements: number[] = [];
   #canResend = false;
   #resolveEnded: (end: TransportEnd) => void = () => {};
   #resolveReady: () => void = () => {};
@@ -90,20 +99,22 @@ class KernelTransport implements Transport {
   async start(): Promise<void> {
     const { adopt, mountpoint, allowOther, threadCount } = this.#options;
     const mount =
-      adopt ?? (await mountKernelChannel({ mountpoint, allowOther, maxRead: MAX_REQUEST_BYTES }));
+      adopt?.mount ??
+      (await mountKernelChannel({ mountpoint, allowOther, maxRead: MAX_REQUEST_BYTES }));
     const handler = new RequestHandler(
       this.#options.namespace,
       (unique, errno, body) => writeReply(mount.fd, unique, errno, body),
       (op, error) => this.#requestFailed(op, error),
     );
-    this.#session = { mount, handler, notifier: new Notifier(mount.fd) };
+    const notifier = new Notifier(mount.fd);
+    this.#session = { mount, handler, notifier };
     const ready = new Promise<void>((resolve) => {
       this.#resolveReady = resolve;
     });
     for (let index = 0; index < threadCount; index += 1) this.#startThread(index);
-    if (adopt !== undefined) {
+    if (adopt?.takeover === true) {
       this.#canResend = true;
-      await this.#session.notifier.resend();
+      await notifier.resend();
       return;
     }
     const end = await Promise.race([ready, this.ended]);
@@ -188,25 +199,33 @@ class KernelTransport implements Transport {
    */
   async #threadEnded(threadIndex: number, end: ThreadEnd): Promise<void> {
     this.#running -= 1;
-    if (end === 'failed' && !this.#stopping) {
-      if (this.#replacements < MOST_REPLACEMENTS) {
-        this.#replacements += 1;
-        this.#event('error', `I/O thread ${threadIndex} died and is replaced`);
-        this.#startThread(threadIndex);
-        if (this.#canResend) await this.#session?.notifier.resend();
-        return;
-      }
+    if (end === 'failed' && !this.#stopping && !this.#gaveUp) {
+      if (await this.#replaceThread(threadIndex)) return;
+      this.#gaveUp = true;
       this.#event('error', `I/O thread ${threadIndex} died again: giving the mount up`);
-      await this.#giveUp();
+      await this.#takeAway();
     }
     if (this.#running === 0) await this.#finish(end);
   }
 
-  /**
-   * Without threads every user of the mount would hang: end the connection, so that they get
-   * errors instead.
-   */
-  async #giveUp(): Promise<void> {
+  async #replaceThread(threadIndex: number): Promise<boolean> {
+    const now = performance.now();
+    const lately = this.#replacements.filter((when) => now - when < REPLACEMENT_PERIOD_MS);
+    this.#replacements = [...lately, now];
+    if (lately.length >= MOST_REPLACEMENTS) return false;
+    this.#event('error', `I/O thread ${threadIndex} died and is replaced`);
+    this.#startThread(threadIndex);
+    if (!this.#canResend) return true;
+    try {
+      await this.#session?.notifier.resend();
+    } catch (error) {
+      this.#event('error', `cannot ask for lost requests again: ${String(error)}`);
+    }
+    return true;
+  }
+
+  /** Without threads every user of the mount would hang: end it, so that they get errors. */
+  async #takeAway(): Promise<void> {
     if (this.#session === undefined) return;
     try {
       await unmountKernelChannel(this.#session.mount, true);
@@ -221,7 +240,7 @@ class KernelTransport implements Transport {
       await this.#session.notifier.idle();
       closeSync(this.#session.mount.fd);
     }
-    this.#resolveEnded(this.#stopping ? 'stopped' : end);
+    this.#resolveEnded(this.#stopping ? 'stopped' : this.#gaveUp ? 'failed' : end);
   }
 
   #event(level: TransportEvent['level'], message: string, stack?: string): void {

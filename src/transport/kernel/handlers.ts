@@ -27,13 +27,14 @@ import {
   entryReply,
   type ListedEntry,
   listingReply,
+  openedHandle,
   openReply,
   statfsReply,
 } from './replies.js';
 
 type Operation<Name extends ForwardedOperation['op']> = Extract<ForwardedOperation, { op: Name }>;
-/** Writes one reply; `errno` is positive, 0 for success. */
-export type Reply = (unique: Word64, errno: number, body?: Buffer) => void;
+/** Writes one reply; `errno` is positive, 0 for success. False: nobody wanted it. */
+export type Reply = (unique: Word64, errno: number, body?: Buffer) => boolean;
 
 export class RequestHandler {
   readonly #namespace: Namespace;
@@ -59,10 +60,20 @@ export class RequestHandler {
       errno = errnoOf(error);
     }
     try {
-      this.#reply(request.unique, errno, body);
+      const delivered = this.#reply(request.unique, errno, body);
+      if (!delivered && body !== undefined) await this.#undo(request, body);
     } catch (error) {
       this.#onError(request.op, error);
     }
+  }
+
+  /**
+   * An open whose reply nobody took will not be released by the kernel: a resent one is opened
+   * anew.
+   */
+  async #undo(request: ForwardedRequest, reply: Buffer): Promise<void> {
+    if (request.op === 'open') await this.#open.release(request.node, openedHandle(reply));
+    else if (request.op === 'opendir') this.#open.forgetListing(openedHandle(reply));
   }
 
   /** Gives back what was still open when the mount went away. */

@@ -32,8 +32,12 @@ const STAT_BLOCK = 512;
 const IO_BLOCK = 4096;
 const NAME_MAX = 255;
 
-/** Writes the reply to `unique`: `body`, or an error (`errno` is positive). */
-export function writeReply(fd: number, unique: Word64, errno: number, body?: Buffer): void {
+/**
+ * Writes the reply to `unique`: `body`, or an error (`errno` is positive).
+ * @returns false when nobody wants it any more: the request was sent again and that copy will
+ * be answered, its caller was killed before we took it, or the mount is gone.
+ */
+export function writeReply(fd: number, unique: Word64, errno: number, body?: Buffer): boolean {
   const length = OUT_HEADER_BYTES + (body?.length ?? 0);
   const message = Buffer.alloc(length);
   message.writeUInt32LE(length, 0);
@@ -43,11 +47,11 @@ export function writeReply(fd: number, unique: Word64, errno: number, body?: Buf
   body?.copy(message, OUT_HEADER_BYTES);
   try {
     writeSync(fd, message, 0, length, null);
+    return true;
   } catch (error) {
-    // ENOENT: the caller was killed, or a resent copy was answered first; ENODEV: unmounted
-    // meanwhile.
     const name = errnoName(error);
-    if (name !== 'ENOENT' && name !== 'ENODEV') throw error;
+    if (name === 'ENOENT' || name === 'ENODEV') return false;
+    throw error;
   }
 }
 
@@ -109,6 +113,11 @@ export function openReply(handle: Word64, flags: number): Buffer {
   body.writeUInt32LE(handle.hi, 4);
   body.writeUInt32LE(flags, 8);
   return body;
+}
+
+/** The handle in a reply that `openReply` made. */
+export function openedHandle(reply: Buffer): Word64 {
+  return { lo: reply.readUInt32LE(0), hi: reply.readUInt32LE(4) };
 }
 
 /** struct fuse_statfs_out. */

@@ -14,12 +14,19 @@ const EXPECTED = new Set(['EFBIG', 'ENXIO', 'EROFS', 'EPERM', 'EOPNOTSUPP', 'EBA
 export class TroubleReporter {
   readonly #threadIndex: number;
   readonly #send: (message: TroubleMessage) => void;
+  readonly #now: () => number;
   #lastReport = Number.NEGATIVE_INFINITY;
   #suppressed = 0;
 
-  constructor(threadIndex: number, send: (message: TroubleMessage) => void) {
+  /** `now` answers milliseconds. */
+  constructor(
+    threadIndex: number,
+    send: (message: TroubleMessage) => void,
+    now: () => number = () => performance.now(),
+  ) {
     this.#threadIndex = threadIndex;
     this.#send = send;
+    this.#now = now;
   }
 
   /**
@@ -28,7 +35,7 @@ export class TroubleReporter {
    */
   report(opcode: number, error: unknown): void {
     if (error instanceof DiskError && EXPECTED.has(error.errno ?? '')) return;
-    const now = performance.now();
+    const now = this.#now();
     const bug = isBug(error);
     if (!bug && now - this.#lastReport < QUIET_MS) {
       this.#suppressed += 1;

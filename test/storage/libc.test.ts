@@ -1,0 +1,113 @@
+/** Foreign calls do what their C counterparts do, and fail with their errno. */
+import { closeSync, fstatSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { join } from 'node:path';
+import t from 'tap';
+import { errnoName } from '../../src/common/errors.js';
+import {
+  addressOf,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  fallocate,
+  flock,
+  ioctlBuffer,
+  ioctlInteger,
+  LOCK_EX,
+  LOCK_SH,
+  LOCK_UN,
+  lseek,
+  mount,
+  peerCredentials,
+  receiveDescriptor,
+  SEEK_DATA,
+  SEEK_HOLE,
+  SystemCallError,
+  socketPair,
+  syncfs,
+  umount,
+} from '../../src/storage/libc.js';
+import { temporaryDirectory } from '../support/disk-server.js';
+
+const skip = process.platform === 'linux' ? false : 'needs Linux';
+const MiB = 1024 * 1024;
+
+t.test('files', { skip }, async (t) => {
+  const { path, remove } = temporaryDirectory();
+  t.teardown(remove);
+  const name = join(path, 'file');
+  writeFileSync(name, Buffer.alloc(MiB, 1));
+  const fd = openSync(name, 'r+');
+  t.teardown(() => closeSync(fd));
+  fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, MiB / 2);
+  t.equal(fstatSync(fd).size, MiB);
+  t.equal(readFileSync(name)[0], 0);
+  t.equal(lseek(fd, 0, SEEK_DATA), MiB / 2);
+  t.equal(lseek(fd, 0, SEEK_HOLE), 0);
+  t.throws(() => lseek(fd, MiB, SEEK_DATA), { code: 'ENXIO', syscall: 'lseek' });
+  t.throws(() => fallocate(-1, 0, 0, 1), { code: 'EBADF' });
+  t.doesNotThrow(() => syncfs(fd));
+  t.equal(errnoName(new SystemCallError('mount', 1)), 'EPERM');
+});
+
+t.test('locks belong to an open file', { skip }, async (t) => {
+  const { path, remove } = temporaryDirectory();
+  t.teardown(remove);
+  const name = join(path, 'lock');
+  const [first, second] = [openSync(name, 'w'), openSync(name, 'r')];
+  t.ok(flock(first, LOCK_EX));
+  t.notOk(flock(second, LOCK_EX), 'somebody else has it');
+  t.notOk(flock(second, LOCK_SH));
+  flock(first, LOCK_UN);
+  t.ok(flock(second, LOCK_SH));
+  t.ok(flock(first, LOCK_SH), 'shared');
+  closeSync(first);
+  closeSync(second);
+  t.throws(() => flock(first, LOCK_EX), { code: 'EBADF' });
+});
+
+t.test('ioctl', { skip }, async (t) => {
+  const [one, other] = socketPair();
+  t.teardown(() => {
+    closeSync(one);
+    closeSync(other);
+  });
+  const FIONREAD = 0x541b;
+  const TCGETS = 0x5401;
+  writeSync(one, 'seven b');
+  const count = Buffer.alloc(4);
+  ioctlBuffer(other, FIONREAD, count);
+  t.equal(count.readInt32LE(0), 7);
+  t.throws(() => ioctlInteger(one, TCGETS, 0), { code: 'ENOTTY' });
+  t.equal(receiveDescriptor(other), undefined, 'a message without a descriptor');
+});
+
+t.test('mounts', { skip }, async (t) => {
+  const nowhere = { source: 'x', target: '/nowhere', type: 'tmpfs', flags: 0, data: '' };
+  t.throws(() => mount(nowhere), { code: /ENOENT|EPERM/ });
+  await t.rejects(umount('/nowhere', 0), { code: /ENOENT|EPERM/ });
+});
+
+t.test('who is at the other end', { skip }, async (t) => {
+  const { path, remove } = temporaryDirectory();
+  t.teardown(remove);
+  const server = createServer().listen(join(path, 'socket'));
+  const accepted = new Promise<number>((resolve) => {
+    server.on('connection', (socket) => {
+      const handle = Reflect.get(socket, '_handle') as { fd: number };
+      resolve(handle.fd);
+    });
+  });
+  const client = connect(join(path, 'socket'));
+  t.strictSame(peerCredentials(await accepted), {
+    pid: process.pid,
+    uid: process.getuid?.(),
+    gid: process.getgid?.(),
+  });
+  client.destroy();
+  server.close();
+});
+
+t.test('addresses', async (t) => {
+  const memory = Buffer.allocUnsafeSlow(8192);
+  t.equal(addressOf(memory.subarray(5)) - addressOf(memory), 5n);
+});
