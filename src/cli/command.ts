@@ -121,7 +121,12 @@ export function commandWords(commands: readonly Command[], argv: readonly string
 function refuseRepeats(args: object, repeatable: readonly string[]): void {
   for (const [key, value] of Object.entries(args)) {
     if (key === '_' || repeatable.includes(key)) continue;
-    if (Array.isArray(value)) throw new DiskError('usage', `--${key} is given more than once`);
-    if (value === '') throw new DiskError('usage', `${key} is empty`);
+    if (Array.isArray(value)) {
+      const message = `--${key} is given more than once`;
+      throw new DiskError('usage', message, { hint: `give --${key} once` });
+    }
+    if (value === '') {
+      throw new DiskError('usage', `${key} is empty`, { hint: `give ${key} a value` });
+    }
   }
 }

@@ -39,7 +39,8 @@ export class Output {
   }
 
   get columns(): number {
-    return this.#stream.columns ?? 80;
+    // A pseudo-terminal that nobody has sized says 0.
+    return this.#stream.columns || 80;
   }
 
   /** Writes one line. Text that came from outside must have been made `plain` before. */

@@ -98,7 +98,7 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
       'parse-positional-numbers': false,
       'strip-aliased': true,
     })
-    .wrap(Math.min(100, process.stdout.columns ?? 100))
+    .wrap(Math.min(100, process.stdout.columns || 100))
     .exitProcess(false)
     .version(packageVersion())
     .help()

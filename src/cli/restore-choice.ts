@@ -1,5 +1,5 @@
 /** What becomes of the current state when a snapshot is restored: said by an option, or asked for. */
-import { createInterface } from 'node:readline/promises';
+import { createInterface } from 'node:readline';
 import { DiskError } from '../common/errors.js';
 import { parseName, parseSnapshot } from './arguments.js';
 import type { Session } from './session.js';
@@ -52,23 +52,20 @@ function refuse(message: string): DiskError {
 /** Asks until there is an answer. The question goes to stderr: stdout is for results. */
 async function ask(vm: string): Promise<Fate> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  const stopped = new AbortController();
-  terminal.on('SIGINT', () => stopped.abort());
-  terminal.on('close', () => stopped.abort());
+  terminal.on('SIGINT', () => terminal.close());
+  terminal.setPrompt(
+    `Restoring loses the current state of ${vm}. [s]ave it as a snapshot first, [d]iscard it, [c]ancel? `,
+  );
+  terminal.prompt();
   try {
-    for (;;) {
-      const answer = await terminal.question(
-        `Restoring loses the current state of ${vm}. [s]ave it as a snapshot first, [d]iscard it, [c]ancel? `,
-        { signal: stopped.signal },
-      );
-      const word = answer.trim().toLowerCase();
+    // Iterating keeps lines that were typed ahead; asking line by line would lose them.
+    for await (const line of terminal) {
+      const word = line.trim().toLowerCase();
       if (word === 's' || word === 'save') return { saveCurrent: true };
       if (word === 'd' || word === 'discard') return { discard: true };
       if (word === 'c' || word === 'cancel') break;
+      terminal.prompt();
     }
-  } catch (error) {
-    if (!stopped.signal.aborted) throw error;
-    process.stderr.write('\n');
   } finally {
     terminal.close();
   }

@@ -12,7 +12,7 @@ import type { GlobalArguments } from './command.js';
 import { type Configuration, readConfiguration } from './configuration.js';
 import { onInterrupt } from './interrupt.js';
 import { Output } from './output.js';
-import { ProgressView, parseProgressMode } from './progress.js';
+import { type ProgressMode, ProgressView, parseProgressMode } from './progress.js';
 
 /** The two ways a result is shown besides `--json`. */
 export interface View<T> {
@@ -28,6 +28,7 @@ export class Session {
   readonly json: boolean;
   readonly quiet: boolean;
   readonly #args: GlobalArguments;
+  readonly #progress: ProgressMode;
   #configuration: Configuration | undefined;
   #places: Places | undefined;
   #client: Promise<ControlClient> | undefined;
@@ -36,6 +37,8 @@ export class Session {
     this.#args = args;
     this.json = args.json;
     this.quiet = args.quiet;
+    const progress = parseProgressMode(args.progress);
+    this.#progress = this.quiet && progress === 'auto' ? 'none' : progress;
     this.stdout = new Output(process.stdout, process.env, !args['no-color']);
     this.stderr = new Output(process.stderr, process.env, !args['no-color']);
   }
@@ -70,8 +73,7 @@ export class Session {
   async call<M extends MethodName>(method: M, params: Params<M>): Promise<Result<M>> {
     this.#client ??= connect(this.places.socket);
     const client = await this.#client;
-    const mode = this.quiet && this.#args.progress === 'auto' ? 'none' : this.#args.progress;
-    const progress = new ProgressView(this.stderr, parseProgressMode(mode));
+    const progress = new ProgressView(this.stderr, this.#progress);
     const controller = new AbortController();
     const release = onInterrupt(() => {
       progress.clear();

@@ -29,6 +29,8 @@ export interface ControlLimits {
   readonly stallMs: number;
   /** Clients at once: the one that has been idle longest makes room, else the new one is refused. */
   readonly connections: number;
+  /** How long closing waits for cancelled requests and unread answers, milliseconds. */
+  readonly closeMs: number;
   /** Shortest time between two progress notifications of a request, milliseconds. */
   readonly progressMs: number;
 }

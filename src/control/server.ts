@@ -15,6 +15,7 @@ export const DEFAULT_LIMITS: ControlLimits = {
   unreadBytes: 8 * 1024 * 1024,
   stallMs: 30_000,
   connections: 256,
+  closeMs: 5000,
   progressMs: 100,
 };
 
@@ -25,8 +26,6 @@ const WORLD_WRITABLE = 0o002;
 const STICKY = 0o1000;
 /** How often stalled and vanished clients are looked for, milliseconds. */
 const CHECK_MS = 1000;
-/** How long `close` waits for cancelled requests and unread answers, milliseconds. */
-const CLOSE_GRACE_MS = 5000;
 
 export interface ControlServerOptions {
   readonly path: string;
@@ -84,7 +83,7 @@ export async function serveControl(options: ControlServerOptions): Promise<Contr
       for (const connection of connections) connection.finish('the daemon is stopping');
       const grace = setTimeout(() => {
         for (const connection of connections) connection.drop('the daemon is stopping');
-      }, CLOSE_GRACE_MS);
+      }, limits.closeMs);
       await closed;
       clearTimeout(grace);
       clearInterval(clock);

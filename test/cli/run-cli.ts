@@ -19,7 +19,13 @@ export interface CliOptions {
   /** Called with what has come on stderr so far, and a way to send a signal. */
   readonly onStderr?: (text: string, kill: (signal: NodeJS.Signals) => void) => void;
   /** Runs it on a terminal made by script(1); both streams then come as stdout. */
-  readonly terminal?: { readonly input: string };
+  readonly terminal?: Typing;
+}
+
+/** What somebody types once the question is there. */
+export interface Typing {
+  readonly question?: string;
+  readonly answer?: string;
 }
 
 /** The environment of every run: nothing of the caller's but the path. */
@@ -44,14 +50,17 @@ export function runCli(args: readonly string[], options: CliOptions = {}): Promi
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    const asked = terminal?.question !== undefined && stdout.includes(terminal.question);
     stdout += chunk;
+    if (!asked && terminal?.question !== undefined && stdout.includes(terminal.question)) {
+      child.stdin.write(terminal.answer ?? '');
+    }
   });
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
     stderr += chunk;
     options.onStderr?.(stderr, (signal) => child.kill(signal));
   });
   if (terminal === undefined) child.stdin.end();
-  else child.stdin.write(terminal.input);
   return new Promise((done, fail) => {
     child.on('error', fail);
     child.on('close', (code, signal) => {

@@ -19,7 +19,12 @@ function imageLines(output: Output, image: ImageView): string[] {
   const { subformat, parent } = image;
   return fieldLines(output, [
     ['file', image.path],
-    ['format', subformat === '' ? image.format : `${image.format} (${subformat})`],
+    [
+      'format',
+      subformat === '' || subformat === image.format
+        ? image.format
+        : `${image.format} (${subformat})`,
+    ],
     ['virtual size', exactSize(image.virtualSize)],
     ['allocated', exactSize(image.allocatedSize)],
     ['unit', image.unitSize === 0 ? undefined : exactSize(image.unitSize)],

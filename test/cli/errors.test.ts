@@ -1,0 +1,110 @@
+/** How errors leave the program: codes, the line and its hint, JSON, and nothing else. */
+import { join } from 'node:path';
+import t from 'tap';
+import { EXIT_CODES } from '../../src/cli/exit-codes.js';
+import { buildProgram } from '../../src/cli/program.js';
+import { DiskError, ERROR_CODES, type ErrorCode } from '../../src/common/errors.js';
+import { recordingHandlers } from '../control/recording-handlers.js';
+import { serve, temporaryFolder } from '../control/socket-fixture.js';
+import { runCli } from './run-cli.js';
+
+t.test('every error code has its exit code', async (t) => {
+  t.same(EXIT_CODES, {
+    failed: 1,
+    usage: 2,
+    unreachable: 3,
+    'not-found': 4,
+    exists: 5,
+    busy: 6,
+    damaged: 7,
+    leaks: 8,
+    'not-permitted': 9,
+    'not-supported': 10,
+    interrupted: 130,
+  });
+  let code: ErrorCode = 'failed';
+  const { handlers } = recordingHandlers({
+    info: async () => {
+      throw new DiskError(code, 'cannot do it\u001b[2J', { hint: 'do that', errno: 'EIO' });
+    },
+  });
+  const { path } = await serve(t, handlers);
+  for (code of ERROR_CODES) {
+    const result = await runCli(['info', 'web', '--json', '--socket', path]);
+    t.equal(result.code, EXIT_CODES[code], code);
+    t.equal(result.stdout, '');
+    t.same(JSON.parse(result.stderr), {
+      error: { code, message: 'cannot do it [2J', hint: 'do that' },
+    });
+  }
+  const human = await runCli(['info', 'web', '--socket', path]);
+  t.equal(human.stderr, 'layerdisk: cannot do it [2J\nhint: do that\n');
+  const debug = await runCli(['info', 'web', '--socket', path, '--debug']);
+  t.match(debug.stderr, /^layerdisk: cannot do it.*\nhint: do that\nDiskError: [\s\S]*\n +at /);
+});
+
+t.test('command lines that fit nothing', async (t) => {
+  const rows: readonly (readonly [args: string, message: RegExp, hint: RegExp])[] = [
+    ['', /which command\?/, /layerdisk --help/],
+    ['lst', /did you mean "list"\?/, /layerdisk --help/],
+    ['frobnicate', /unknown/, /layerdisk --help/],
+    ['list extra', /unknown option or argument: extra/, /layerdisk list --help/],
+    ['list --bad', /unknown option or argument: bad/, /layerdisk list --help/],
+    ['list --no-json', /unknown option/, /list/],
+    ['list --store', /no value for --store/, /list/],
+    ['list --store=', /store is empty/, /a value/],
+    ['list --store a --store b', /--store is given more than once/, /give --store once/],
+    ['list --progress fast', /--progress: unknown value "fast"/, /auto, plain, none/],
+    ['snapshot', /which command\?/, /layerdisk snapshot --help/],
+    ['snapshot tke web@a', /did you mean "take"\?/, /layerdisk snapshot --help/],
+    ['snapshot take', /missing/, /layerdisk snapshot take --help/],
+    ['snapshot take web', /"web" names no snapshot/, /VM@SNAPSHOT/],
+    ['snapshot restore', /which snapshot\?/, /--save-current/],
+    ['snapshot restore web@a', /--save-current \[NAME\] or --discard/, /--discard/],
+    ['snapshot restore web@a --discard --save-current', /exclude each other/, /--discard/],
+    ['create web', /missing option: --disk/, /layerdisk create --help/],
+    ['create web --disk', /no value for --disk/, /create/],
+    ['create web --disk a=1G --disk a=1G', /two disks are named "a"/, /--disk/],
+    ['create web@s --disk 1G', /names a snapshot/, /web/],
+    ['import file.img', /at least one file and the name/, /FILE \.\.\. VM/],
+    ['import a.img web --format iso', /--format: unknown value "iso"/, /qcow2/],
+    ['clone web copy', /exactly one of --linked and --full/, /--linked/],
+    ['clone web copy --linked --full', /exactly one/, /--full/],
+    ['set web', /nothing to change/, /--vcpus/],
+    ['mount web dir --partition 0', /--partition: "0"/, /--partition 1/],
+    ['daemon start --threads x', /--threads: "x"/, /--threads/],
+    ['daemon start --transport udp', /--transport: unknown value "udp"/, /kernel/],
+  ];
+  for (const [args, message, hint] of rows) {
+    const words = args === '' ? [] : args.split(' ');
+    await t.rejects(
+      async () => (await buildProgram(words)).parseAsync(),
+      { name: 'DiskError', code: 'usage', message, hint },
+      `layerdisk ${args}`,
+    );
+  }
+  const human = await runCli(['snapshot', 'tke']);
+  t.equal(human.code, 2);
+  t.equal(human.stdout, '');
+  t.equal(
+    human.stderr,
+    'layerdisk: unknown command, did you mean "take"?\nhint: layerdisk snapshot --help\n',
+  );
+  const json = await runCli(['lst', '--json']);
+  t.match(JSON.parse(json.stderr), { error: { code: 'usage', message: /did you mean/ } });
+});
+
+t.test('no daemon', async (t) => {
+  const socket = join(temporaryFolder(t), 'none.sock');
+  for (const args of ['list', 'daemon status', 'daemon stop', 'snapshot delete web@a']) {
+    const result = await runCli([...args.split(' '), '--socket', socket]);
+    t.equal(result.code, 3, args);
+    t.equal(
+      result.stderr,
+      `layerdisk: no daemon answers on ${socket}\nhint: layerdisk daemon start\n`,
+    );
+  }
+  const long = await runCli(['list', '--store', `/${'x'.repeat(120)}`]);
+  t.equal(long.code, 2, 'a store whose socket path is too long');
+  t.match(long.stderr, /107 is the most that works\nhint: name a shorter one: --socket PATH/);
+});

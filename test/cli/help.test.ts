@@ -1,0 +1,78 @@
+/** Every command says what it does and gives an example that parses. */
+import t from 'tap';
+import { buildProgram } from '../../src/cli/program.js';
+import { packageVersion } from '../../src/common/version.js';
+
+async function helpOf(...words: string[]): Promise<string> {
+  const argv = [...words, '--help'];
+  const program = await buildProgram(argv);
+  return new Promise((done) => {
+    void program.wrap(null).parse(argv, {}, (_error, _argv, output) => done(output));
+  });
+}
+
+/** Names under `Commands:` in a help text, without the words that lead to them. */
+function commandsIn(help: string, prefix: string): string[] {
+  const lines = help.split('\n').map((line) => line.trim());
+  return lines
+    .filter((line) => line.startsWith(prefix))
+    .map((line) => line.slice(prefix.length).trim().split(/\s/, 1)[0] ?? '')
+    .filter((name) => /^[a-z]+$/.test(name));
+}
+
+const EXPECTED = [
+  'daemon start',
+  'daemon stop',
+  'daemon status',
+  'create',
+  'import',
+  'list',
+  'info',
+  'tree',
+  'rename',
+  'delete',
+  'set',
+  'path',
+  'attach',
+  'detach',
+  'mount',
+  'unmount',
+  'snapshot take',
+  'snapshot list',
+  'snapshot restore',
+  'snapshot delete',
+  'snapshot rename',
+  'clone',
+  'base accept',
+  'gc',
+  'stats',
+  'completion',
+];
+
+t.test('the help lists every command, and each has its own', async (t) => {
+  const top = (await helpOf()).split('Global options:')[0] ?? '';
+  const found: string[] = [];
+  for (const name of commandsIn(top, 'layerdisk ')) {
+    const help = await helpOf(name);
+    const body = help.split('Global options:')[0] ?? '';
+    const inner = body.includes('Commands:') ? commandsIn(body, `layerdisk ${name} `) : [];
+    found.push(...(inner.length === 0 ? [name] : inner.map((one) => `${name} ${one}`)));
+  }
+  t.same(found, EXPECTED);
+  for (const command of EXPECTED) {
+    const help = await helpOf(...command.split(' '));
+    t.match(help, new RegExp(`^layerdisk ${command}`), command);
+    t.match(help, /Example:\n {2}\S/);
+    t.ok(help.slice(help.indexOf('Example:')).includes(`layerdisk ${command}`), 'of this command');
+    t.match(help, /--store .*\n[\s\S]*--json .*\n[\s\S]*--quiet/, 'and the global options');
+  }
+});
+
+t.test('the version is the package’s', async (t) => {
+  const program = await buildProgram(['--version']);
+  const output = await new Promise((done) => {
+    void program.parse(['--version'], {}, (_error, _argv, text) => done(text));
+  });
+  t.equal(output, packageVersion());
+  t.match(packageVersion(), /^\d+\.\d+\.\d+/);
+});
