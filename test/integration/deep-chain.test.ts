@@ -6,11 +6,11 @@ import { MiB } from '../../src/common/units.js';
 import { ControlSocket } from '../support/control-socket.js';
 import { startDaemon, type TestDaemon, TRANSPORTS } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
-import { Random, seedOfRun } from '../support/random.js';
+import { createRandom, newSeed, type Random } from '../support/random.js';
 import { ReferenceDisk } from '../support/reference-disk.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
 
-const seed = seedOfRun();
+const seed = newSeed();
 const DEPTH = 200;
 const SIZE = 4 * MiB;
 
@@ -37,7 +37,7 @@ async function sha256(path: string): Promise<string> {
 }
 
 async function checkDepth(t: Test, daemon: TestDaemon) {
-  const random = new Random(seed);
+  const random = createRandom(seed);
   const model = new ReferenceDisk(SIZE);
   const hashes: string[] = [];
   await daemon.ok('create', 'deep', '--disk', String(SIZE));

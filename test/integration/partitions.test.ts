@@ -23,15 +23,11 @@ async function checkTable(t: Test, daemon: TestDaemon, label: 'dos' | 'gpt') {
   t.match(await tool('sfdisk', ['--verify', path]), /No errors detected/i, 'the table is whole');
 
   await tool('mkfs.ext4', ['-q', '-E', `offset=${FIRST.start * 512}`, path, '64M']);
-  const offset = String(SECOND.start);
-  await tool('mkfs.fat', ['--offset', offset, path, String((SECOND.count * 512) / 1024)]);
+  await tool('mkfs.ext4', ['-q', '-E', `offset=${SECOND.start * 512}`, path, '32M']);
 
-  for (const [number, kind] of [
-    ['1', 'ext4'],
-    ['2', 'vfat'],
-  ] as const) {
+  for (const number of ['1', '2']) {
     const said = await daemon.ok('mount', vm, on, '--partition', number);
-    t.match(said, kind, 'mount says which file system it found');
+    t.match(said, 'ext4', 'mount says which file system it found');
     await writeFile(join(on, 'hello'), `from partition ${number}`);
     await daemon.ok('unmount', on);
   }

@@ -5,12 +5,12 @@ import t, { type Test } from 'tap';
 import { MiB } from '../../src/common/units.js';
 import { ABILITIES, startDaemon, type TestDaemon, TRANSPORTS } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
-import { Random, seedOfRun } from '../support/random.js';
+import { createRandom, newSeed } from '../support/random.js';
 import { ReferenceDisk } from '../support/reference-disk.js';
 import { runProgram, tool } from '../support/run-program.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
 
-const seed = seedOfRun();
+const seed = newSeed();
 /** Not a multiple of any block, page or cluster. */
 const SIZE = 16 * MiB + 3 * 512;
 
@@ -62,7 +62,7 @@ async function checkFacts(t: Test, daemon: TestDaemon) {
 }
 
 async function checkOddSizes(t: Test, daemon: TestDaemon) {
-  const random = new Random(seed);
+  const random = createRandom(seed);
   const { path, model } = await freshDisk(t, daemon, 'odd');
   for (let generation = 1; generation <= 40; generation += 1) {
     const length = 1 + random.below(random.pick([600, 5000, 70_000, 1_500_000]));
@@ -87,7 +87,7 @@ async function checkOddSizes(t: Test, daemon: TestDaemon) {
 }
 
 async function checkDirect(t: Test, daemon: TestDaemon) {
-  const random = new Random(seed);
+  const random = createRandom(seed);
   const { path, model } = await freshDisk(t, daemon, 'direct');
   for (let generation = 1; generation <= 30; generation += 1) {
     const sectors = 1 + random.below(random.pick([8, 9, 300, 2100]));

@@ -112,7 +112,7 @@ export class TestDaemon {
       ...['--socket', this.socket],
       ...['--mountpoint', this.mountpoint],
       ...['--transport', this.transport],
-      '--foreground',
+      ...['--ready-fd', '3'],
       ...(this.#options.args ?? []),
     ];
   }

@@ -1,39 +1,37 @@
-/** A seeded generator, so that a failing run can be replayed. */
+/** Random numbers that a printed seed replays. */
 
-/** mulberry32: 32 bits of state, good enough to drive tests. */
-export class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-
-  /** In [0, 1). */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
-
-  /** A whole number in [0, limit). */
-  below(limit: number): number {
-    return Math.floor(this.next() * limit);
-  }
-
-  pick<T>(items: readonly T[]): T {
-    return items[this.below(items.length)]!;
-  }
-
-  fill(bytes: Buffer): Buffer {
-    for (let i = 0; i < bytes.length; i += 1) bytes[i] = this.below(256);
-    return bytes;
-  }
+export interface Random {
+  readonly seed: number;
+  /** An integer from 0 to `limit - 1`. */
+  below(limit: number): number;
+  pick<T>(items: readonly T[]): T;
+  bytes(length: number): Buffer;
 }
 
-/** The seed of this run: LAYERDISK_SEED, else fresh. */
-export function seedOfRun(): number {
-  const given = process.env['LAYERDISK_SEED'];
-  return given === undefined ? Date.now() % 2 ** 32 : Number(given);
+/** Seed from LAYERDISK_SEED, else from the clock; print it where a test can fail by chance. */
+export function newSeed(): number {
+  const given = process.env.LAYERDISK_SEED;
+  return given === undefined ? Date.now() % 0x7fffffff : Number(given);
+}
+
+/** Mulberry32, by Tommy Ettinger (public domain): 32 bits of state are plenty for tests. */
+export function createRandom(seed: number): Random {
+  let state = seed >>> 0;
+  function next(): number {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000;
+  }
+  const below = (limit: number) => Math.floor(next() * limit);
+  return {
+    seed,
+    below,
+    pick: (items) => items[below(items.length)]!,
+    bytes(length) {
+      const bytes = Buffer.alloc(length);
+      for (let at = 0; at < length; at += 1) bytes[at] = below(256);
+      return bytes;
+    },
+  };
 }
