@@ -73,7 +73,17 @@ function checkPrefix(t: Test, disks: readonly number[][], what: string): number 
     const disk = expected[number % disks.length];
     if (disk !== undefined) disk[sectorOf(number, SECTORS)] = number;
   }
-  t.same(disks, expected, `${what} holds exactly the numbers up to ${last}`);
+  const wrong: string[] = [];
+  disks.forEach((numbers, disk) => {
+    numbers.forEach((number, sector) => {
+      const due = expected[disk]?.[sector];
+      if (number !== due) {
+        wrong.push(`disk ${disk}, sector ${sector}: ${number} instead of ${due}`);
+      }
+    });
+  });
+  const some = wrong.slice(0, 5);
+  t.same(some, [], `${what} holds exactly the numbers up to ${last} (${wrong.length} do not)`);
   return last;
 }
 
