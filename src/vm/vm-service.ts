@@ -144,7 +144,7 @@ export class VmService {
     context.hooks.namesChanged(name);
   }
 
-  /** @returns how many of its deltas stay because linked clones stand on them. */
+  /** @returns how many of the deltas that it alone had a name for stay because linked clones stand on them. */
   async delete(vm: string): Promise<number> {
     const context = this.#context;
     const kept = await withVm(context, vm, async (entry) => {
@@ -213,7 +213,7 @@ export class VmService {
     return this.#garbage.collect(dryRun);
   }
 
-  /** Deltas of this VM, not of the VMs it was cloned from, that its linked clones reach. */
+  /** Deltas that this VM reaches, and its linked clones, but none of the VMs it was cloned from (any more). */
   #countKept(entry: VmEntry): number {
     const { store, chains } = this.#context;
     const clones = store.catalog.descendants(entry.id);

@@ -6,6 +6,7 @@ export class Faults {
   /** Steps in the order they were reached since the last `arm` or `record`. */
   readonly steps: string[] = [];
   #failing: number | undefined;
+  #onwards = false;
 
   /** Lets everything pass and writes down the steps. */
   record(): void {
@@ -13,16 +14,19 @@ export class Faults {
     this.steps.length = 0;
   }
 
-  /** Fails the step with this position, counted from 0. */
-  arm(position: number): void {
+  /** Fails the step with this position, counted from 0; `onwards`: and all after it, as a crash would. */
+  arm(position: number, onwards = false): void {
     this.record();
     this.#failing = position;
+    this.#onwards = onwards;
   }
 
   /** @throws DiskError when this is the step that is to fail. */
   reach(step: string): void {
     this.steps.push(step);
-    if (this.steps.length - 1 !== this.#failing) return;
+    const position = this.steps.length - 1;
+    const failing = this.#failing ?? Number.POSITIVE_INFINITY;
+    if (position < failing || (position > failing && !this.#onwards)) return;
     throw new DiskError('failed', `injected at ${step}`, { errno: 'EIO' });
   }
 }

@@ -165,6 +165,7 @@ export class VmWorld {
     const path = await this.rawFile(`${vm}.img`, content);
     await this.service.importImages(vm, [{ path, options: { format: 'auto' } }], { copy });
     this.model.set(`${vm}/disk0`, Buffer.from(content));
+    await this.engine.openBases(this.manifest(vm).disks[0]?.head ?? '');
     return path;
   }
 
@@ -206,6 +207,14 @@ export class VmWorld {
   copyModel(from: string, to: string): void {
     for (const [key, bytes] of [...this.model]) {
       if (key.startsWith(from)) this.model.set(to + key.slice(from.length), Buffer.from(bytes));
+    }
+  }
+
+  /** Follows the renaming of a VM. */
+  moveModel(vm: string, name: string): void {
+    for (const mark of ['/', '@']) {
+      this.copyModel(vm + mark, name + mark);
+      this.forget(vm + mark);
     }
   }
 

@@ -1,0 +1,81 @@
+/** Garbage: only what nothing reaches is taken, and nothing at all while that can't be known. */
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import { codeOf, digestContents, VmWorld } from '../support/vm-world.js';
+
+async function open(t: Test): Promise<VmWorld> {
+  const world = await VmWorld.create();
+  t.teardown(() => world.destroy());
+  await world.create('web');
+  world.write('web', 0, 8192);
+  await world.take('web', 'first');
+  return world;
+}
+
+/** Waits for what the background does; the time limit of the test run ends a wait in vain. */
+async function until(isDone: () => boolean): Promise<void> {
+  while (!isDone()) await delay(20);
+}
+
+t.test('what nothing reaches', async (t) => {
+  const world = await open(t);
+  const stray = await world.engine.deltas.create({
+    below: { kind: 'none' },
+    virtualSize: 4096,
+    allocation: 'dynamic',
+  });
+  world.engine.write(stray, 0, Buffer.alloc(4096, 1));
+  const record = `${'0'.repeat(32)}.json`;
+  writeFileSync(join(world.store.layout.bases, record), '{}');
+  writeFileSync(join(world.store.layout.bases, 'notes.txt'), 'a file of the user');
+  await world.create('gone');
+  await world.delete('gone');
+  const expected = [
+    /^trash\/.*-gone\.json$/,
+    /^deltas\//,
+    /^deltas\//,
+    new RegExp(`^bases/${record}$`),
+  ];
+  const dry = await world.service.collectGarbage(true);
+  t.match(dry.files, expected);
+  t.equal(dry.files.length, 4);
+  t.ok(dry.bytes >= 4096);
+  t.same(await world.service.collectGarbage(true), dry, 'a dry run removes nothing');
+  t.ok(existsSync(join(world.store.layout.bases, record)));
+  t.same((await world.service.collectGarbage(false)).files, dry.files, 'the same for real');
+  t.same(await world.service.collectGarbage(true), { files: [], bytes: 0 });
+  t.same(readdirSync(world.store.layout.trash), []);
+  t.same(readdirSync(world.store.layout.bases), ['notes.txt'], 'not ours: left alone');
+  t.same(digestContents(await world.contents()), digestContents(world.model));
+});
+
+t.test('nothing while a delta in use is missing', async (t) => {
+  const world = await open(t);
+  const sealed = world.manifest('web').snapshots[0]?.disks[0]?.delta ?? '';
+  await world.engine.deltas.discard([sealed]);
+  await world.create('other');
+  await world.delete('other');
+  const before = world.engine.ids();
+  t.equal(await codeOf(world.service.collectGarbage(false)), 'not-found');
+  t.same(world.engine.ids(), before);
+});
+
+t.test('in the background, after changes and at start', async (t) => {
+  const world = await open(t);
+  await world.create('gone');
+  await world.delete('gone');
+  await world.restart();
+  world.service.start();
+  await until(() => world.engine.ids().length === 2);
+  t.equal(readdirSync(world.store.layout.trash).length, 1, 'the trash is kept for a while');
+  t.same(world.problems, []);
+
+  t.comment('a failure is told');
+  writeFileSync(join(world.store.layout.vms, 'bad.json'), '');
+  await world.restart();
+  world.service.start();
+  await until(() => world.problems.length > 0);
+  t.match(world.problems, [{ code: 'damaged', message: /nothing is collected/ }]);
+});

@@ -1,0 +1,167 @@
+/** The store on disk: made, found again, refused where it is not ours, with damaged VMs left alone. */
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { VmStore } from '../../src/vm/vm-store.js';
+import { codeOf, digestContents, VmWorld } from '../support/vm-world.js';
+
+function scratch(t: Test): string {
+  const folder = mkdtempSync(join(tmpdir(), 'layerdisk-store-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  return folder;
+}
+
+t.test('a new store', async (t) => {
+  const folder = join(scratch(t), 'deep', 'store');
+  const store = await VmStore.open(folder);
+  t.same(readdirSync(folder).sort(), ['bases', 'deltas', 'lock', 'store.json', 'trash', 'vms']);
+  t.match(store.identity, { format: 'layerdisk-store', version: 1, id: /^[0-9a-f-]{36}$/ });
+  t.equal(await codeOf(VmStore.open(folder)), 'busy', 'a second daemon');
+  store.close();
+  const again = await VmStore.open(folder);
+  t.same(again.identity, store.identity);
+  again.close();
+});
+
+t.test('what is no store of ours is not touched', async (t) => {
+  const refused: [what: string, code: string, make: (folder: string) => void][] = [
+    ['not JSON', 'damaged', (folder) => writeFileSync(join(folder, 'store.json'), '{')],
+    ['something else', 'damaged', (folder) => writeFileSync(join(folder, 'store.json'), '{"a":1}')],
+    [
+      'a newer store',
+      'not-supported',
+      (folder) => {
+        const newer = { format: 'layerdisk-store', version: 2, id: randomUUID() };
+        writeFileSync(join(folder, 'store.json'), JSON.stringify(newer));
+      },
+    ],
+    [
+      'content without identity',
+      'damaged',
+      (folder) => {
+        mkdirSync(join(folder, 'vms'));
+        writeFileSync(join(folder, 'vms', 'web.json'), '{}');
+      },
+    ],
+    ['a file in the way', 'failed', (folder) => writeFileSync(join(folder, 'vms'), '')],
+  ];
+  for (const [what, code, make] of refused) {
+    const folder = scratch(t);
+    make(folder);
+    const before = readdirSync(folder);
+    t.equal(await codeOf(VmStore.open(folder)), code, what);
+    t.same(
+      readdirSync(folder).filter((name) => name !== 'lock'),
+      before,
+      `${what}: nothing was added`,
+    );
+  }
+  const file = join(scratch(t), 'file');
+  writeFileSync(file, '');
+  t.equal(await codeOf(VmStore.open(file)), 'failed', 'a file as the store');
+});
+
+/** Restarts with one manifest replaced; the VM `good` is beside it. */
+async function withManifest(t: Test, name: string, text: (old: string) => string) {
+  const world = await VmWorld.create();
+  t.teardown(() => world.destroy());
+  await world.create('bad');
+  await world.create('good');
+  world.write('good', 0, 100);
+  const source = join(world.store.layout.vms, 'bad.json');
+  writeFileSync(join(world.store.layout.vms, `${name}.json`), text(readFileSync(source, 'utf8')));
+  await world.restart();
+  return world;
+}
+
+t.test('a damaged manifest harms no other VM', async (t) => {
+  const world = await withManifest(t, 'bad', (old) => old.slice(0, 300));
+  const { service } = world;
+  t.same(
+    service.list().map((each) => each.name),
+    ['good'],
+  );
+  t.match(service.damaged(), [{ name: 'bad', problem: { message: /^VM "bad": .*is not JSON/ } }]);
+  const attempts: [what: string, attempt: () => Promise<unknown>, code: string][] = [
+    ['read', async () => service.read('bad'), 'damaged'],
+    ['delete', () => service.delete('bad'), 'damaged'],
+    ['rename', () => service.rename('bad', 'new'), 'damaged'],
+    ['take', () => service.takeSnapshot('bad', { name: 's' }), 'damaged'],
+    ['create over it', () => service.create('bad', [{ size: 4096 }]), 'exists'],
+    ['rename onto it', () => service.rename('good', 'bad'), 'exists'],
+    ['collect', () => service.collectGarbage(false), 'damaged'],
+    ['collect, dry', () => service.collectGarbage(true), 'damaged'],
+    ['take of another', () => world.take('good', 's'), 'ok'],
+  ];
+  for (const [what, attempt, code] of attempts) t.equal(await codeOf(attempt()), code, what);
+  t.ok(readdirSync(world.store.layout.vms).includes('bad.json'), 'the file is still there');
+  world.forget('bad/');
+  t.same(digestContents(await world.contents()), digestContents(world.model));
+});
+
+t.test('a copied manifest is not a second VM', async (t) => {
+  const world = await withManifest(t, 'copy', (old) => old);
+  t.match(world.service.damaged(), [{ name: 'copy', problem: { hint: /copied by hand/ } }]);
+});
+
+t.test('a file of a wrong name is reported', async (t) => {
+  const world = await withManifest(t, '-x', (old) => old);
+  t.match(world.service.damaged(), [{ name: '-x', problem: { message: /no valid VM name/ } }]);
+});
+
+t.test('a manifest that is exchanged under a running daemon', async (t) => {
+  const world = await VmWorld.create();
+  t.teardown(() => world.destroy());
+  await world.create('one');
+  await world.create('two');
+  const { layout } = world.store;
+  await world.restart();
+  writeFileSync(join(layout.vms, 'one.json'), readFileSync(join(layout.vms, 'two.json')));
+  t.equal(await codeOf((async () => world.service.read('one'))()), 'damaged');
+  rmSync(join(layout.vms, 'one.json'));
+  t.equal(await codeOf((async () => world.service.read('one'))()), 'damaged');
+});
+
+t.test('leftovers of interrupted replacements are removed, other files are not', async (t) => {
+  const world = await VmWorld.create();
+  t.teardown(() => world.destroy());
+  const { layout } = world.store;
+  const leftovers = [
+    join(layout.vms, '.web.json.tmp-0123456789ab'),
+    join(layout.bases, '.x.json.tmp-0123456789ab'),
+    join(layout.root, '.store.json.tmp-0123456789ab'),
+  ];
+  const foreign = [join(layout.vms, 'web.json~'), join(layout.vms, '.hidden.json')];
+  for (const path of [...leftovers, ...foreign]) writeFileSync(path, '{}');
+  await world.restart();
+  t.same(readdirSync(layout.vms).sort(), ['.hidden.json', 'web.json~']);
+  t.same(readdirSync(layout.bases), []);
+  t.notOk(readdirSync(layout.root).some((name) => name.includes('.tmp-')));
+  t.same(world.service.damaged(), []);
+});
+
+t.test('numbers are never given twice', async (t) => {
+  const world = await VmWorld.create();
+  t.teardown(() => world.destroy());
+  const seen = new Set<number>();
+  for (const round of [1, 2, 3]) {
+    await world.create(`vm${round}`);
+    const { number } = world.manifest(`vm${round}`);
+    t.notOk(seen.has(number), `number ${number}`);
+    seen.add(number);
+    await world.delete(`vm${round}`);
+    await world.service.collectGarbage(false);
+    await world.restart();
+  }
+  t.comment('with the file lost, those in use are still avoided');
+  await world.create('kept');
+  rmSync(world.store.layout.numbers);
+  await world.restart();
+  await world.create('next');
+  t.ok(world.manifest('next').number > world.manifest('kept').number);
+  writeFileSync(world.store.layout.numbers, 'x');
+  await world.restart();
+  t.equal(await codeOf(world.create('none')), 'damaged');
+});
