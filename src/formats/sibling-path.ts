@@ -12,17 +12,22 @@ const MAX_SHOWN_LENGTH = 120;
  * Resolves the name of another file of the same image (qcow2 data file, VMDK extent) as found in `imagePath`.
  * Names are untrusted: whoever made the image chose them, and whoever opens it must not be made to read
  * another file of the host (CVE-2022-47951, CVE-2024-32498). So the answer is always a regular file that,
- * with every link resolved, lies in the image's own folder or below it.
+ * with every link resolved, lies in the image's own folder or below it, or in a folder that the user allowed.
  *
  * Relative names count from the folder of the image itself (links to the image resolved), never from the
  * current directory. Absolute names are judged by the same rule. The separators are POSIX ones.
  * Nothing is opened here; open the answer with `HostFile.open`, which does not block on what it finds.
  *
+ * @param allowFolders further absolute folders in which (or below which) the file may lie.
  * @returns the absolute path, free of links.
  * @throws DiskError `not-permitted` (protocol, outside the folder), `not-found`, `damaged` (no possible
  *   name), `failed` (not a regular file); each names the image and the name.
  */
-export function resolveSibling(imagePath: string, name: string): string {
+export function resolveSibling(
+  imagePath: string,
+  name: string,
+  allowFolders: readonly string[] = [],
+): string {
   const shown = quoteName(name);
   if (name.length === 0 || name.length > MAX_NAME_LENGTH || name.includes('\0')) {
     throw new DiskError('damaged', `${imagePath}: refers to a file by an impossible name ${shown}`);
@@ -36,12 +41,12 @@ export function resolveSibling(imagePath: string, name: string): string {
   }
   const folder = dirname(realPath(imagePath, imagePath));
   const target = realPath(resolve(folder, name), `${imagePath}: the file ${shown} it refers to`);
-  const inside = folder.endsWith(sep) ? folder : folder + sep;
-  if (!target.startsWith(inside)) {
+  const allowed = () => allowFolders.map((path) => realPath(path, path));
+  if (!isInside(target, folder) && !allowed().some((path) => isInside(target, path))) {
     throw new DiskError(
       'not-permitted',
       `${imagePath}: refers to ${shown}, which lies outside the folder of the image`,
-      { hint: `copy the image and all its files into one folder` },
+      { hint: 'copy the image and all its files into one folder' },
     );
   }
   if (!statOf(target).isFile()) {
@@ -60,6 +65,10 @@ export function quoteName(name: string): string {
   const cut = name.length > MAX_SHOWN_LENGTH ? `${name.slice(0, MAX_SHOWN_LENGTH)}\u2026` : name;
   const escapeControl = (char: string) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
   return JSON.stringify(cut).replace(/[\u007f-\u009f\u2028\u2029\u202a-\u202e]/g, escapeControl);
+}
+
+function isInside(path: string, folder: string): boolean {
+  return path.startsWith(folder.endsWith(sep) ? folder : folder + sep);
 }
 
 function realPath(path: string, what: string): string {

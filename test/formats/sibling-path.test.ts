@@ -36,6 +36,15 @@ t.test('accepts regular files in the folder or below it', async (t) => {
   t.equal(resolveSibling(join(root, 'image-link'), 'a.raw'), join(folder, 'a.raw'));
 });
 
+t.test('accepts files in folders that the user allows', async (t) => {
+  t.equal(resolveSibling(image, '../secret', [root]), join(root, 'secret'));
+  t.equal(resolveSibling(image, 'escape.raw', [join(folder, 'sub'), root]), join(root, 'secret'));
+  t.throws(() => resolveSibling(image, '../secret', [join(folder, 'sub')]), {
+    code: 'not-permitted',
+  });
+  t.throws(() => resolveSibling(image, '../secret', [join(root, 'none')]), { code: 'not-found' });
+});
+
 t.test('refuses everything else by name', async (t) => {
   const cases: [string, string, string][] = [
     ['../secret', 'not-permitted', 'outside the folder'],
