@@ -1,0 +1,81 @@
+/**
+ * Sets of byte ranges in an image file: what belongs to its own tables, so that no data can lie
+ * there.
+ */
+import { DiskError } from '../common/errors.js';
+
+export interface NamedRange {
+  readonly name: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/**
+ * A few ranges that do not overlap, sorted; `overlap` costs a binary search and allocates nothing.
+ */
+export class FileRanges {
+  readonly #ranges: readonly NamedRange[];
+  readonly #starts: Float64Array;
+  readonly #ends: Float64Array;
+
+  /**
+   * Ranges of length 0 are left out.
+   * @throws DiskError `damaged`, naming two of the ranges, when they overlap.
+   */
+  constructor(path: string, ranges: readonly NamedRange[]) {
+    const sorted = ranges
+      .filter((range) => range.length > 0)
+      .sort((one, other) => one.offset - other.offset);
+    for (const [index, range] of sorted.entries()) {
+      const before = sorted[index - 1];
+      if (before !== undefined && before.offset + before.length > range.offset) {
+        throw new DiskError('damaged', `${path}: ${range.name} overlaps ${before.name}`, {
+          errno: 'EIO',
+        });
+      }
+    }
+    this.#ranges = sorted;
+    this.#starts = Float64Array.from(sorted, (range) => range.offset);
+    this.#ends = Float64Array.from(sorted, (range) => range.offset + range.length);
+  }
+
+  /** Whether any byte of `length` (at least 1) at `offset` lies in one of the ranges. */
+  overlap(offset: number, length: number): boolean {
+    const index = firstAbove(this.#ends, offset);
+    return index < this.#starts.length && this.#starts[index]! < offset + length;
+  }
+
+  /** The name of a range that `length` bytes at `offset` touch. */
+  nameAt(offset: number, length: number): string | undefined {
+    if (!this.overlap(offset, length)) return undefined;
+    return this.#ranges[firstAbove(this.#ends, offset)]?.name;
+  }
+}
+
+/** Index of the first of the ascending `values` that is above `limit`; their count when none is. */
+export function firstAbove(values: Float64Array, limit: number): number {
+  let low = 0;
+  let high = values.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (values[middle]! > limit) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/** Whether `value` is among the ascending `values`. */
+export function includesSorted(values: Float64Array, value: number): boolean {
+  const index = firstAbove(values, value);
+  return index > 0 && values[index - 1] === value;
+}
+
+/** The values that occur more than once among the ascending `values`, each once, ascending. */
+export function repeatedSorted(values: Float64Array): Float64Array {
+  const repeated: number[] = [];
+  for (let index = 1; index < values.length; index += 1) {
+    const value = values[index]!;
+    if (value === values[index - 1] && value !== repeated.at(-1)) repeated.push(value);
+  }
+  return Float64Array.from(repeated);
+}

@@ -1,0 +1,312 @@
+/**
+ * Reads qcow2 images, versions 2 and 3: backing files, zero and compressed clusters, subclusters,
+ * data files, snapshots.
+ */
+import { fstatSync } from 'node:fs';
+import { invariant } from '../../common/assert.js';
+import { SECTOR_SIZE } from '../../common/units.js';
+import type {
+  DiskImage,
+  Extent,
+  ExtentLocation,
+  ExtentState,
+  ImageInfo,
+  ParentReference,
+} from '../../engine/disk-image.js';
+import { HostFile, type ReadableFile } from '../../storage/host-file.js';
+import { damaged } from '../image-error.js';
+import type { ImageOptions } from '../image-options.js';
+import { quoteName, resolveSibling } from '../sibling-path.js';
+import {
+  ClusterMap,
+  COMPRESSED,
+  type CompressedPlace,
+  DAMAGED,
+  UNALLOCATED,
+  ZERO,
+} from './cluster-map.js';
+import { CompressedClusters } from './compressed-clusters.js';
+import { OwnClusters } from './own-clusters.js';
+import { checkL1, hasQcow2Magic, type Qcow2Header, readQcow2Header } from './qcow2-header.js';
+import {
+  describeSnapshot,
+  findSnapshot,
+  type InternalSnapshot,
+  readSnapshotTable,
+} from './snapshot-table.js';
+
+/**
+ * Units that one `extentAt` looks at most: a run may be told in several parts, a call stays short.
+ */
+const MAX_RUN_UNITS = 65_536;
+/** Units that `info` looks at most: 4 TiB of allocated disk at the usual cluster size. */
+const MAX_COUNTED_UNITS = 67_108_864;
+/** Snapshots that `info` lists at most. */
+const MAX_LISTED_SNAPSHOTS = 1_000;
+/** QEMU's driver names that are called otherwise here. */
+const FORMAT_ALIASES: Readonly<Record<string, string>> = { vpc: 'vhd' };
+
+export interface Qcow2Options extends ImageOptions {
+  /** Name or id of the internal snapshot to show instead of the current state. */
+  readonly snapshot?: string;
+}
+
+/** Whether the file that begins with `header` says that it is qcow2. */
+export function probeQcow2(header: Buffer): boolean {
+  return hasQcow2Magic(header);
+}
+
+/**
+ * Opens a qcow2 image read-only, with its external data file if it has one.
+ * @throws DiskError `damaged`, `not-supported`, `not-found` (snapshot, data file), `not-permitted`
+ * (a data file
+ *   that `resolveSibling` refuses), and what `HostFile.open` throws.
+ */
+export function openQcow2(path: string, options: Qcow2Options = {}): DiskImage {
+  const opened: HostFile[] = [];
+  try {
+    const image = openInto(opened, path);
+    const header = readQcow2Header(image);
+    let data = image;
+    if (header.externalData && header.dataFileName !== undefined) {
+      data = openInto(opened, resolveSibling(path, header.dataFileName, options.allowFolders));
+      checkDistinct(image, data);
+    }
+    return new Qcow2Image({ image, data }, header, options.snapshot);
+  } catch (error) {
+    for (const file of opened) file.close();
+    throw error;
+  }
+}
+
+/**
+ * INVARIANT: a byte is read only from where an entry that `ClusterMap` found sound says, and fails
+ * with EIO otherwise.
+ */
+export class Qcow2Image implements DiskImage {
+  readonly format = 'qcow2';
+  readonly path: string;
+  readonly files: readonly string[];
+  readonly virtualSize: number;
+  readonly parent: ParentReference | undefined;
+  readonly #image: ReadableFile;
+  readonly #data: ReadableFile;
+  readonly #header: Qcow2Header;
+  readonly #snapshots: readonly InternalSnapshot[];
+  readonly #shown: InternalSnapshot | undefined;
+  readonly #map: ClusterMap;
+  readonly #compressed: CompressedClusters;
+  readonly #unitSize: number;
+  readonly #place: CompressedPlace = { offset: 0, length: 0 };
+  #counted: { readonly bytes: number; readonly exact: boolean } | undefined;
+
+  /** @param snapshot name or id of an internal snapshot; undefined = the current state. */
+  constructor(
+    files: { readonly image: ReadableFile; readonly data: ReadableFile },
+    header: Qcow2Header,
+    snapshot?: string,
+  ) {
+    const { image, data } = files;
+    const table = readSnapshotTable(image, header);
+    const own = new OwnClusters(image, header, table);
+    this.path = image.path;
+    this.files = data === image ? [image.path] : [image.path, data.path];
+    this.#image = image;
+    this.#data = data;
+    this.#header = header;
+    this.#snapshots = table.snapshots;
+    this.#shown =
+      snapshot === undefined ? undefined : findSnapshot(image.path, table.snapshots, snapshot);
+    this.virtualSize = this.#shown?.virtualSize ?? header.virtualSize;
+    const l1 =
+      this.#shown === undefined
+        ? header.l1
+        : checkL1(
+            image,
+            { ...header, virtualSize: this.virtualSize },
+            this.#shown.l1TableOffset,
+            this.#shown.l1Size,
+          );
+    this.#map = new ClusterMap(files, header, l1, own);
+    this.#unitSize = this.#map.unitSize;
+    this.#compressed = new CompressedClusters(image, header.clusterSize, header.compression);
+    this.parent = parentOf(header);
+  }
+
+  info(): ImageInfo {
+    const header = this.#header;
+    const traits = [
+      `version ${header.version}`,
+      ...(header.compression === 'zstd' ? ['zstd'] : []),
+      ...(header.extendedL2 ? ['extended L2'] : []),
+      ...(header.externalData ? ['external data file'] : []),
+    ];
+    const { bytes, exact } = this.#countData();
+    return {
+      format: 'qcow2',
+      subformat: traits.join(', '),
+      virtualSize: this.virtualSize,
+      allocatedSize: bytes,
+      unitSize: header.clusterSize,
+      logicalSectorSize: SECTOR_SIZE,
+      identity: {},
+      notes: [
+        ...header.notes,
+        ...(exact
+          ? []
+          : ['the allocated size counts the first part only: there are too many tables']),
+        ...(this.#shown === undefined ? [] : [`shows ${describeSnapshot(this.#shown)}`]),
+        ...this.#listSnapshots(),
+      ],
+    };
+  }
+
+  /** Damaged ranges are `data`: reading them is what fails. */
+  extentAt(offset: number, length: number, out: Extent): void {
+    const map = this.#map;
+    const unitSize = this.#unitSize;
+    const end = offset + length;
+    const first = Math.floor(offset / unitSize);
+    const state = stateOf(map.find(first));
+    let runEnd = (first + 1) * unitSize;
+    if (state === 'unallocated') runEnd = this.#skipAbsent(runEnd, end);
+    for (let looked = 1; runEnd < end && looked < MAX_RUN_UNITS; looked += 1) {
+      if (stateOf(map.find(runEnd / unitSize)) !== state) break;
+      runEnd += unitSize;
+      if (state === 'unallocated') runEnd = this.#skipAbsent(runEnd, end);
+    }
+    out.state = state;
+    out.length = Math.min(runEnd, end) - offset;
+  }
+
+  readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {
+    const unitSize = this.#unitSize;
+    let done = 0;
+    while (done < length) {
+      const at = offset + done;
+      const unit = Math.floor(at / unitSize);
+      const inUnit = at - unit * unitSize;
+      const found = this.#map.find(unit);
+      const start = targetOffset + done;
+      let count = Math.min(unitSize - inUnit, length - done);
+      if (found >= 0) {
+        count = this.#plainRun(unit, found, inUnit, length - done);
+        this.#data.readExact(target, start, count, found + inUnit);
+      } else if (found === ZERO) {
+        target.fill(0, start, start + count);
+      } else if (found === COMPRESSED) {
+        this.#readCompressed(target, start, at, count);
+      } else if (found === DAMAGED) {
+        throw damaged(this.path, `the table entry for disk offset ${at} is damaged`);
+      } else {
+        invariant(false, `read of unallocated qcow2 cluster at ${at}`);
+      }
+      done += count;
+    }
+  }
+
+  locate(offset: number): ExtentLocation | undefined {
+    const unit = Math.floor(offset / this.#unitSize);
+    const found = this.#map.find(unit);
+    if (found === COMPRESSED) return { file: this.path };
+    if (found < 0) return undefined;
+    return { file: this.#data.path, offset: found + offset - unit * this.#unitSize };
+  }
+
+  close(): void {
+    this.#image.close();
+    if (this.#data !== this.#image) this.#data.close();
+  }
+
+  /**
+   * End of the unallocated stretch that goes on at `from`, as far as whole L2 tables are absent.
+   */
+  #skipAbsent(from: number, end: number): number {
+    const { tableSpan } = this.#map;
+    let at = from;
+    while (at < end && this.#map.tableIsAbsent(at))
+      at = (Math.floor(at / tableSpan) + 1) * tableSpan;
+    return at;
+  }
+
+  /** Bytes from `inUnit` on, at most `length`, that lie in one piece in the data file. */
+  #plainRun(unit: number, found: number, inUnit: number, length: number): number {
+    const unitSize = this.#unitSize;
+    let run = unitSize - inUnit;
+    for (let next = 1; run < length; next += 1) {
+      if (this.#map.find(unit + next) !== found + next * unitSize) break;
+      run += unitSize;
+    }
+    return Math.min(run, length);
+  }
+
+  #readCompressed(target: Buffer, start: number, at: number, count: number): void {
+    const { clusterSize } = this.#header;
+    this.#map.compressedPlace(Math.floor(at / this.#unitSize), this.#place);
+    const cluster = Math.floor(at / clusterSize);
+    const unpacked = this.#compressed.read(cluster, this.#place);
+    const inCluster = at - cluster * clusterSize;
+    target.set(unpacked.subarray(inCluster, inCluster + count), start);
+  }
+
+  /**
+   * Bytes of disk that have data; inexact where there are more tables than can be looked at in a
+   * moment.
+   */
+  #countData(): { readonly bytes: number; readonly exact: boolean } {
+    if (this.#counted !== undefined) return this.#counted;
+    const { tableSpan } = this.#map;
+    const extent: Extent = { state: 'data', length: 0 };
+    let tables = Math.max(1, Math.floor((MAX_COUNTED_UNITS * this.#unitSize) / tableSpan));
+    let bytes = 0;
+    let start = 0;
+    for (; start < this.virtualSize && tables > 0; start += tableSpan) {
+      if (this.#map.tableIsAbsent(start)) continue;
+      tables -= 1;
+      const end = Math.min(start + tableSpan, this.virtualSize);
+      for (let at = start; at < end; at += extent.length) {
+        this.extentAt(at, end - at, extent);
+        if (extent.state === 'data') bytes += extent.length;
+      }
+    }
+    this.#counted = { bytes, exact: start >= this.virtualSize };
+    return this.#counted;
+  }
+
+  #listSnapshots(): string[] {
+    const listed = this.#snapshots.slice(0, MAX_LISTED_SNAPSHOTS).map(describeSnapshot);
+    const left = this.#snapshots.length - listed.length;
+    return left === 0 ? listed : [...listed, `and ${left} more internal snapshots`];
+  }
+}
+
+function openInto(opened: HostFile[], path: string): HostFile {
+  const file = HostFile.open(path);
+  opened.push(file);
+  return file;
+}
+
+function checkDistinct(image: HostFile, data: HostFile): void {
+  const one = fstatSync(image.fd, { bigint: true });
+  const other = fstatSync(data.fd, { bigint: true });
+  if (one.dev === other.dev && one.ino === other.ino) {
+    throw damaged(image.path, `names itself as its external data file (${quoteName(data.path)})`);
+  }
+}
+
+function stateOf(found: number): ExtentState {
+  if (found === UNALLOCATED) return 'unallocated';
+  return found === ZERO ? 'zero' : 'data';
+}
+
+/** A backing file has no identity that could be compared. */
+function parentOf(header: Qcow2Header): ParentReference | undefined {
+  const { backingName, backingFormat } = header;
+  if (backingName === undefined) return undefined;
+  const format = backingFormat === undefined ? undefined : FORMAT_ALIASES[backingFormat];
+  return {
+    names: [backingName],
+    ...(backingFormat === undefined ? {} : { format: format ?? backingFormat }),
+    mismatch: () => undefined,
+  };
+}
