@@ -173,6 +173,17 @@ overBothChannels('fsync reaches the disk, and its failure the caller', async (t,
   });
 });
 
+overBothChannels('synchronous writes are durable when they return', async (t, fixture) => {
+  const { disk, server, kind } = fixture;
+  for (const flag of ['sync', 'dsync', 'direct,sync', 'direct,dsync']) {
+    const before = (await server.counters()).flushes ?? 0;
+    const parameters = ['bs=4k', 'count=5', 'conv=notrunc', 'status=none', `oflag=${flag}`];
+    run('dd', 'if=/dev/zero', `of=${disk}`, ...parameters);
+    const flushes = ((await server.counters()).flushes ?? 0) - before;
+    t.equal(flushes, 5, `${kind}, ${flag}`);
+  }
+});
+
 overBothChannels('errors of the disk keep their errno', async (t, { path, server, kind }) => {
   const block = Buffer.alloc(4096);
   t.equal(

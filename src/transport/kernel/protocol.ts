@@ -61,6 +61,8 @@ export const IN_HANDLE = IN_BODY;
 export const IN_OFFSET = IN_BODY + 2;
 export const READ_SIZE = IN_BODY + 4;
 export const WRITE_SIZE = IN_BODY + 4;
+/** O_* of the file that is written through, with O_DSYNC for RWF_DSYNC. */
+export const WRITE_FLAGS = IN_BODY + 8;
 export const WRITE_HEADER_BYTES = IN_HEADER_BYTES + 40;
 export const FALLOCATE_LENGTH = IN_BODY + 4;
 export const FALLOCATE_MODE = IN_BODY + 6;

@@ -7,7 +7,7 @@
  * was forwarded to.
  * INVARIANT: nothing thrown while serving leaves the loop, and READ and WRITE allocate nothing.
  */
-import { readSync, writeSync } from 'node:fs';
+import { constants as fsConstants, readSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { DiskError, errnoName } from '../../common/errors.js';
 import type { BlockDevice } from '../../engine/block-device.js';
@@ -36,6 +36,7 @@ import {
   OUT_LENGTH,
   OUT_UNIQUE,
   READ_SIZE,
+  WRITE_FLAGS,
   WRITE_HEADER_BYTES,
   WRITE_OUT_BYTES,
   WRITE_SIZE,
@@ -77,6 +78,12 @@ const CHANGES_NAMESPACE = new Set<number>([
   OPCODE.LINK,
   OPCODE.CREATE,
 ]);
+
+/**
+ * Flags of the writing file. After a synchronous write through its page cache the kernel sends an
+ * FSYNC; after one past it (O_DIRECT) it sends nothing and leaves durability to us.
+ */
+const DIRECT_AND_SYNC = fsConstants.O_DIRECT | fsConstants.O_DSYNC;
 
 /** Serves requests on the calling thread until the mount is gone; blocks it all that time. */
 export function serveKernelChannel(thread: ChannelThread): ThreadEnd {
@@ -175,7 +182,9 @@ class RequestLoop {
     const { bytes } = this.#request;
     const offset = number64(words, IN_OFFSET);
     const size = words[WRITE_SIZE] ?? 0;
-    const count = writeDevice(this.#device(), bytes, WRITE_HEADER_BYTES, offset, size);
+    const device = this.#device();
+    const count = writeDevice(device, bytes, WRITE_HEADER_BYTES, offset, size);
+    if (((words[WRITE_FLAGS] ?? 0) & DIRECT_AND_SYNC) === DIRECT_AND_SYNC) device.flush();
     this.#out[OUT_BODY] = count;
     this.#out[OUT_BODY + 1] = 0;
     this.#answer(WRITE_OUT_BYTES);
