@@ -1,5 +1,8 @@
-/** How an error leaves the program: one line and a hint for people, one object for scripts, a code for both. */
-import { DiskError } from '../common/errors.js';
+/**
+ * How an error leaves the program: one line and a hint for people, one object for scripts, a code
+ * for both.
+ */
+import { DiskError, type ErrorCode } from '../common/errors.js';
 import { EXIT_CODES } from './exit-codes.js';
 import { type Output, plain } from './output.js';
 
@@ -8,19 +11,34 @@ export interface ReportOptions {
   readonly debug: boolean;
 }
 
+/** What to do where the error itself does not say. */
+const DEFAULT_HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
+  failed: 'run it again with --debug for details',
+  usage: 'layerdisk --help',
+  unreachable: 'layerdisk daemon start',
+  'not-found': 'see what there is: layerdisk list',
+  exists: 'take another name; see what there is: layerdisk list',
+  busy: 'try again when nobody uses it; an attached disk: layerdisk detach',
+  damaged: 'take the file from a backup',
+  leaks: 'layerdisk gc',
+  'not-permitted': 'run as root, or look at the owner and the mode of the file',
+  'not-supported': 'see what is: layerdisk --help',
+};
+
 /** Writes the error to stderr. @returns the exit code. */
 export function reportError(error: unknown, output: Output, options: ReportOptions): number {
   const known = error instanceof DiskError ? error : describeBug(error);
+  const { code, message } = known;
+  const hint = known.hint ?? DEFAULT_HINTS[code];
   if (options.json) {
-    const { code, message, hint } = known.toJSON();
     const body = hint === undefined ? { code, message } : { code, message, hint };
     output.line(JSON.stringify({ error: body }));
   } else {
-    output.line(`${output.style('red', 'layerdisk:')} ${plain(known.message)}`);
-    if (known.hint !== undefined) output.line(`hint: ${plain(known.hint)}`);
+    output.line(`${output.style('red', 'layerdisk:')} ${plain(message)}`);
+    if (hint !== undefined) output.line(`hint: ${plain(hint)}`);
   }
   if (options.debug && error instanceof Error) output.line(error.stack ?? String(error));
-  return EXIT_CODES[known.code];
+  return EXIT_CODES[code];
 }
 
 /** Anything but a `DiskError` is a bug of ours, and said to be one. */

@@ -1,4 +1,7 @@
-/** Where a command's words go: results to stdout, everything else to stderr, colour only where it is wanted. */
+/**
+ * Where a command's words go: results to stdout, everything else to stderr, colour only where it is
+ * wanted.
+ */
 import { errnoName } from '../common/errors.js';
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal
@@ -29,7 +32,9 @@ export class Output {
   readonly unicode: boolean;
   readonly isTerminal: boolean;
 
-  /** @param colour whether colour is wanted at all; a stream that is no terminal gets none anyway. */
+  /**
+   * @param colour whether colour is wanted at all; a stream that is no terminal gets none anyway.
+   */
   constructor(stream: TextStream, env: NodeJS.ProcessEnv, colour: boolean) {
     this.#stream = stream;
     this.isTerminal = stream.isTTY === true;
@@ -64,8 +69,8 @@ export function plain(text: string): string {
 }
 
 /**
- * Makes `layerdisk list | head -1` quiet: when the reader of stdout is gone there is nothing left to do.
- * Other write errors (a full disk behind `>`) are reported by the thrower.
+ * Makes `layerdisk list | head -1` quiet: when the reader of stdout is gone there is nothing left
+ * to do. Other write errors (a full disk behind `>`) are reported by the thrower.
  */
 export function exitQuietlyOnClosedPipe(stream: NodeJS.WriteStream): void {
   stream.on('error', (error) => {

@@ -1,4 +1,6 @@
-/** Starting and stopping a daemon process: a script takes its place and keeps to the agreed line. */
+/**
+ * Starting and stopping a daemon process: a script takes its place and keeps to the agreed line.
+ */
 import { spawn } from 'node:child_process';
 import { existsSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

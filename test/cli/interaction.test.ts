@@ -1,4 +1,7 @@
-/** The command line among people and pipes: terminals, ctrl-C, progress, readers that leave, completion. */
+/**
+ * The command line among people and pipes: terminals, ctrl-C, progress, readers that leave,
+ * completion.
+ */
 import { execFile } from 'node:child_process';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

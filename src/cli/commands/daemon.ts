@@ -107,7 +107,10 @@ const startCommand = defineCommand({
   },
 });
 
-/** @throws DiskError `exists` when a daemon answers already; whatever else is wrong the new daemon finds out. */
+/**
+ * @throws DiskError `exists` when a daemon answers already; whatever else is wrong the new daemon
+ * finds out.
+ */
 async function refuseSecond(socket: string): Promise<void> {
   const { connect } = await import('../../control/client.js');
   let running: DaemonStatus;
