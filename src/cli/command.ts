@@ -59,6 +59,7 @@ export function globalOptions(yargs: Argv): GlobalArgv {
       default: 'auto',
       describe: 'Show long work: auto, plain, none',
     })
+    .option('help', { alias: 'h', type: 'boolean', describe: 'Show help' })
     .option('no-color', { type: 'boolean', default: false, describe: 'No colour' })
     .option('debug', { type: 'boolean', default: false, describe: 'Stack traces of errors' })
     .group(

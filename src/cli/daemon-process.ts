@@ -69,9 +69,18 @@ export async function startInBackground(program: string, options: DaemonOptions)
   } finally {
     closeSync(log);
   }
-  const release = onInterrupt(() => child.kill('SIGTERM'));
+  const cancelled = new AbortController();
+  const release = onInterrupt(() => {
+    cancelled.abort();
+    child.kill('SIGTERM');
+  });
   try {
     await untilReady(child, logFile);
+  } catch (error) {
+    // It may not have ended by itself, and nobody would know of it.
+    child.kill('SIGTERM');
+    if (!cancelled.signal.aborted) throw error;
+    throw new DiskError('interrupted', 'the daemon was not started', { cause: error });
   } finally {
     release();
     (child.stdio[READY_FD] as Readable | null | undefined)?.destroy();

@@ -3,6 +3,7 @@
  * wanted.
  */
 import { errnoName } from '../common/errors.js';
+import { EXIT_CODES, EXIT_OK } from './exit-codes.js';
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal
 const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f-\u009f]/g;
@@ -70,11 +71,15 @@ export function plain(text: string): string {
 
 /**
  * Makes `layerdisk list | head -1` quiet: when the reader of stdout is gone there is nothing left
- * to do. Other write errors (a full disk behind `>`) are reported by the thrower.
+ * to do. When stdout cannot be written for another reason (a full disk) it says so and fails.
  */
-export function exitQuietlyOnClosedPipe(stream: NodeJS.WriteStream): void {
-  stream.on('error', (error) => {
-    if (errnoName(error) === 'EPIPE') process.exit(process.exitCode ?? 0);
-    throw error;
+export function watchStandardStreams(stdout: NodeJS.WriteStream, stderr: NodeJS.WriteStream): void {
+  stdout.on('error', (error) => {
+    const errno = errnoName(error);
+    if (errno === 'EPIPE') process.exit(process.exitCode ?? EXIT_OK);
+    stderr.write(`layerdisk: cannot write the output (${errno})\nhint: see where it goes\n`);
+    process.exit(EXIT_CODES.failed);
   });
+  // With nobody to read what goes wrong there is nobody to tell.
+  stderr.on('error', () => {});
 }

@@ -120,7 +120,8 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
     .wrap(Math.min(100, process.stdout.columns || 100))
     .exitProcess(false)
     .version(VERSION)
-    .help()
+    // Done by hand: yargs would take a VM that is named `help` for the question.
+    .help(false)
     .strict()
     .demandCommand(1, 'which command?')
     .epilogue('Example:\n  layerdisk create web --disk 20G && layerdisk attach web')
@@ -132,4 +133,21 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
     });
   if (argv[0] === COMPLETION_FLAG) await addCompletions(base, argv);
   return commands.reduce((all, command) => command.register(all), globalOptions(base));
+}
+
+/** Whether a command line asks what there is to say instead of doing something. */
+export function asksForHelp(argv: readonly string[]): boolean {
+  const end = argv.indexOf('--');
+  const words = end === -1 ? argv : argv.slice(0, end);
+  return (
+    words.includes('--help') || words.includes('-h') || (words.length === 1 && words[0] === 'help')
+  );
+}
+
+/** The help of the command that a command line names, or of as much of it as there is. */
+export async function helpText(argv: readonly string[]): Promise<string> {
+  const { plain } = sortWords(argv);
+  const wanted = plain[0] === 'help' ? plain.slice(1) : plain;
+  const program = await buildProgram(wanted);
+  return program.getHelp();
 }

@@ -86,6 +86,22 @@ t.test('a daemon that fails says why', async (t) => {
   }
 });
 
+t.test('ctrl-C while it starts leaves no daemon behind', async (t) => {
+  const { program, store } = daemonScript(
+    t,
+    `writeFileSync(argv[1] + '/pid', String(process.pid));
+     process.kill(Number(process.env.LAYERDISK_TEST_STARTER), 'SIGINT');
+     setInterval(() => {}, 1000);`,
+  );
+  process.env.LAYERDISK_TEST_STARTER = String(process.pid);
+  t.teardown(() => {
+    delete process.env.LAYERDISK_TEST_STARTER;
+  });
+  await t.rejects(startInBackground(program, placesIn(store)), { code: 'interrupted' });
+  const pid = Number(readFileSync(join(store, 'pid'), 'utf8'));
+  t.equal(await waitForExit(pid, 20_000), true);
+});
+
 t.test('a store that cannot be made', async (t) => {
   const { program } = daemonScript(t, '');
   await t.rejects(startInBackground(program, placesIn(join(program, 'store'))), {

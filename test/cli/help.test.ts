@@ -1,16 +1,10 @@
 /** Every command says what it does and gives an example that parses. */
 import { readFileSync } from 'node:fs';
 import t from 'tap';
-import { buildProgram } from '../../src/cli/program.js';
+import { buildProgram, helpText } from '../../src/cli/program.js';
 import { VERSION } from '../../src/common/version.js';
 
-async function helpOf(...words: string[]): Promise<string> {
-  const argv = [...words, '--help'];
-  const program = await buildProgram(argv);
-  return new Promise((done) => {
-    void program.wrap(null).parse(argv, {}, (_error, _argv, output) => done(output));
-  });
-}
+const helpOf = (...words: string[]) => helpText([...words, '--help']);
 
 /** Names under `Commands:` in a help text, without the words that lead to them. */
 function commandsIn(help: string, prefix: string): string[] {

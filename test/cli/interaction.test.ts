@@ -145,6 +145,14 @@ t.test('10,000 VMs are listed, and a reader that leaves early is no error', asyn
   t.equal(piped.stderr, '');
 });
 
+t.test('output that cannot be written is an error', async (t) => {
+  const { handlers } = recordingHandlers();
+  const { path } = await serve(t, handlers);
+  const script = 'env -u NODE_OPTIONS "$@" list --socket "$0" > /dev/full';
+  const failed = run('bash', ['-c', script, path, process.execPath, CLI]);
+  await t.rejects(failed, { code: 1, stderr: /^layerdisk: cannot write the output \(ENOSPC\)\n/ });
+});
+
 t.test('bash completes commands, options, VMs and snapshots', async (t) => {
   const { handlers } = recordingHandlers();
   const { path } = await serve(t, handlers);

@@ -91,6 +91,13 @@ const CASES: readonly Case[] = [
     names: 'www\n',
   },
   {
+    args: 'rename list help',
+    method: 'rename',
+    params: { vm: 'list', name: 'help' },
+    human: /^renamed list to help\n$/,
+    names: 'help\n',
+  },
+  {
     args: 'delete web',
     method: 'delete',
     params: { vm: 'web' },

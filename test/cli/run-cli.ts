@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 /** `npm run build` makes it. */
 export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
-const BATCH = fileURLToPath(new URL('batch.mjs', import.meta.url));
+const BATCH = fileURLToPath(new URL('./batch.mjs', import.meta.url));
 const PROGRAM = new URL('../../dist/cli/program.js', import.meta.url);
 
 export interface CliResult {
