@@ -1,4 +1,7 @@
-/** What is typed on the command line, turned into parameters; what cannot be is refused with its option's name. */
+/**
+ * What is typed on the command line, turned into parameters; what cannot be is refused with its
+ * option's name.
+ */
 import { DiskError } from '../common/errors.js';
 import { checkDiskSize, parseSize } from '../common/units.js';
 import {
@@ -158,6 +161,12 @@ function parseMac(mac: string, text: string): string {
   return mac.toLowerCase().replaceAll('-', ':');
 }
 
+function parseMemory(text: string): number {
+  const bytes = parseSizeOption(text, '--memory');
+  if (bytes > 0) return bytes;
+  throw refuse('--memory: a VM needs some', SIZE_HINT);
+}
+
 /** The hardware options as typed. */
 export interface HardwareArguments {
   readonly vcpus?: string | undefined;
@@ -168,7 +177,7 @@ export interface HardwareArguments {
 export function parseHardware(args: HardwareArguments): HardwareChange {
   return {
     ...(args.vcpus === undefined ? {} : { vcpus: parseCount(args.vcpus, '--vcpus') }),
-    ...(args.memory === undefined ? {} : { memory: parseSizeOption(args.memory, '--memory') }),
+    ...(args.memory === undefined ? {} : { memory: parseMemory(args.memory) }),
     ...(args.nic === undefined ? {} : { nics: args.nic.map(parseNic) }),
   };
 }

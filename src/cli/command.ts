@@ -1,4 +1,7 @@
-/** The shape of a command: its words for yargs, its global options, and a session that its work runs in. */
+/**
+ * The shape of a command: its words for yargs, its global options, and a session that its work runs
+ * in.
+ */
 import type { Argv } from 'yargs';
 import { DiskError } from '../common/errors.js';
 import { Session } from './session.js';
@@ -56,6 +59,7 @@ export function globalOptions(yargs: Argv): GlobalArgv {
       default: 'auto',
       describe: 'Show long work: auto, plain, none',
     })
+    .option('help', { alias: 'h', type: 'boolean', describe: 'Show help' })
     .option('no-color', { type: 'boolean', default: false, describe: 'No colour' })
     .option('debug', { type: 'boolean', default: false, describe: 'Stack traces of errors' })
     .group(
@@ -109,15 +113,10 @@ export function defineGroup(name: string, describe: string, members: readonly Co
   return { name, members, register };
 }
 
-/** The leading words of a command line that name a command: `snapshot take`. Empty where none is named. */
-export function commandWords(commands: readonly Command[], argv: readonly string[]): string[] {
-  const [word, ...rest] = argv;
-  const command = commands.find((one) => one.name === word);
-  if (command === undefined) return [];
-  return [command.name, ...commandWords(command.members ?? [], rest)];
-}
-
-/** yargs makes a list of an option that is given twice, and an empty text of `--option=`: neither was meant. */
+/**
+ * yargs makes a list of an option that is given twice, and an empty text of `--option=`: neither
+ * was meant.
+ */
 function refuseRepeats(args: object, repeatable: readonly string[]): void {
   for (const [key, value] of Object.entries(args)) {
     if (key === '_' || repeatable.includes(key)) continue;

@@ -8,12 +8,10 @@ import {
 } from '../common/places.js';
 import type { ControlClient } from '../control/client.js';
 import { readConfiguration } from './configuration.js';
+import { sortWords } from './words.js';
 
 /** A shell that waits longer than this for a name feels broken, milliseconds. */
 const DAEMON_TIMEOUT_MS = 200;
-
-/** Options whose value is the next word and no positional. */
-const VALUE_OPTIONS = ['--store', '--socket', '--progress'];
 
 /** Which names a command's positionals take. */
 const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
@@ -36,36 +34,15 @@ const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   'snapshot restore': 'target',
 };
 
-/** The words before the cursor, sorted. */
-interface TypedWords {
-  /** The one to be completed. */
-  readonly current: string;
-  /** Commands and positionals before it, without the program. */
-  readonly plain: readonly string[];
-  /** `--store` and `--socket` before it. */
-  readonly places: ChosenPlaces;
-}
-
-function sortWords(words: readonly string[]): TypedWords {
-  const plain: string[] = [];
-  const places: { store?: string; socket?: string } = {};
-  let option = '';
-  for (const word of words.slice(1, -1)) {
-    if (option === '--store') places.store = word;
-    if (option === '--socket') places.socket = word;
-    if (!VALUE_OPTIONS.includes(option) && !word.startsWith('-')) plain.push(word);
-    option = word;
-  }
-  return { current: words.at(-1) ?? '', plain, places };
-}
-
 /**
- * Names of VMs and snapshots that may stand where the cursor is; none when no daemon answers in time. yargs cannot
- * wait for them itself: with a completion that comes later it goes on and refuses the unfinished command line.
+ * Names of VMs and snapshots that may stand where the cursor is; none when no daemon answers in
+ * time. yargs cannot wait for them itself: with a completion that comes later it goes on and
+ * refuses the unfinished command line.
  * @param words the words of the line up to the cursor: the program first, the one to complete last.
  */
 export async function completionNames(words: readonly string[]): Promise<string[]> {
-  const { current, plain, places } = sortWords(words);
+  const current = words.at(-1) ?? '';
+  const { plain, places } = sortWords(words.slice(1, -1));
   const [first = '', second = ''] = plain;
   const wanted = WANTED[first] ?? WANTED[`${first} ${second}`];
   if (wanted === undefined || current.startsWith('-')) return [];

@@ -9,7 +9,10 @@ import { DiskError, type DiskErrorJson, ERROR_CODES, errnoName } from '../common
 import type { Places } from '../common/places.js';
 import { onInterrupt } from './interrupt.js';
 
-/** The descriptor on which the daemon writes `{"ready":true}` or `{"error":DiskErrorJson}`, one line, once. */
+/**
+ * The descriptor on which the daemon writes `{"ready":true}` or `{"error":DiskErrorJson}`, one
+ * line, once.
+ */
 const READY_FD = 3;
 const MAX_READY_BYTES = 64 * 1024;
 const POLL_MS = 50;
@@ -39,15 +42,18 @@ export function daemonArguments(options: DaemonOptions): string[] {
   ];
 }
 
-/** Becomes the daemon: it runs in this process, with its log on stderr, and signals reach it directly. */
+/**
+ * Becomes the daemon: it runs in this process, with its log on stderr, and signals reach it
+ * directly.
+ */
 export async function runInForeground(program: string, options: DaemonOptions): Promise<void> {
   process.argv = [process.execPath, program, ...daemonArguments(options)];
   await import(pathToFileURL(program).href);
 }
 
 /**
- * Starts the daemon in the background and returns when it is ready; ctrl-C stops it again. Its log is
- * `daemon.log` in the store.
+ * Starts the daemon in the background and returns when it is ready; ctrl-C stops it again. Its log
+ * is `daemon.log` in the store.
  * @throws DiskError as the daemon gave it; `failed` when it ended without a word.
  */
 export async function startInBackground(program: string, options: DaemonOptions): Promise<void> {
@@ -63,9 +69,18 @@ export async function startInBackground(program: string, options: DaemonOptions)
   } finally {
     closeSync(log);
   }
-  const release = onInterrupt(() => child.kill('SIGTERM'));
+  const cancelled = new AbortController();
+  const release = onInterrupt(() => {
+    cancelled.abort();
+    child.kill('SIGTERM');
+  });
   try {
     await untilReady(child, logFile);
+  } catch (error) {
+    // It may not have ended by itself, and nobody would know of it.
+    child.kill('SIGTERM');
+    if (!cancelled.signal.aborted) throw error;
+    throw new DiskError('interrupted', 'the daemon was not started', { cause: error });
   } finally {
     release();
     (child.stdio[READY_FD] as Readable | null | undefined)?.destroy();

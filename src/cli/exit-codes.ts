@@ -1,4 +1,7 @@
-/** The numbers that scripts see. A number is never given another meaning; a retired one stays unused. */
+/**
+ * The numbers that scripts see. A number is never given another meaning; a retired one stays
+ * unused.
+ */
 import type { ErrorCode } from '../common/errors.js';
 
 /** Success. */

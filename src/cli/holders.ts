@@ -1,12 +1,15 @@
-/** Who keeps a mount busy: processes with files of it open, and loop devices on its files. Linux only. */
+/**
+ * Who keeps a mount busy: processes with files of it open, and loop devices on its files. Linux
+ * only.
+ */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** What of a process keeps a mount busy, besides its descriptors. */
 const PROCESS_LINKS = ['cwd', 'root', 'exe'];
 
 /**
- * One line each: `qemu-system-x86 (pid 4121): /run/layerdisk/mnt/web/disk0.raw`. Reads links only and never the
- * mount itself, which may hang. Processes of other users are seen by root alone.
+ * One line each: `qemu-system-x86 (pid 4121): /run/layerdisk/mnt/web/disk0.raw`. Reads links only
+ * and never the mount itself, which may hang. Processes of other users are seen by root alone.
  */
 export function holdersOf(mountpoint: string): string[] {
   return [...loopDevices(mountpoint), ...processes(mountpoint)];
@@ -41,8 +44,8 @@ function isUnder(path: string | undefined, folder: string): boolean {
   return path !== undefined && (path === folder || path.startsWith(`${folder}/`));
 }
 
-// A process may end, or be another user's, at any moment of the look: what cannot be read holds nothing
-// that this user could be told about.
+// A process may end, or be another user's, at any moment of the look: what cannot be read holds
+// nothing that this user could be told about.
 function list(folder: string): string[] {
   try {
     return readdirSync(folder);

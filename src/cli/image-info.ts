@@ -1,4 +1,7 @@
-/** What an image file says of itself, read here and now: no daemon is needed, and nothing is written. */
+/**
+ * What an image file says of itself, read here and now: no daemon is needed, and nothing is
+ * written.
+ */
 import { resolve } from 'node:path';
 import type { DiskImage, ImageInfo } from '../engine/disk-image.js';
 

@@ -1,15 +1,14 @@
 #!/usr/bin/env node
 /** The command `layerdisk`: runs one command line and leaves with its exit code. */
 import { reportError } from './error-report.js';
-import { exitQuietlyOnClosedPipe, Output } from './output.js';
-import { buildProgram } from './program.js';
+import { Output, watchStandardStreams } from './output.js';
+import { asksForHelp, buildProgram, helpText } from './program.js';
 
 const argv = process.argv.slice(2);
-exitQuietlyOnClosedPipe(process.stdout);
-exitQuietlyOnClosedPipe(process.stderr);
+watchStandardStreams(process.stdout, process.stderr);
 try {
-  const program = await buildProgram(argv);
-  await program.parseAsync();
+  if (asksForHelp(argv)) process.stdout.write(`${await helpText(argv)}\n`);
+  else await (await buildProgram(argv)).parseAsync();
 } catch (error) {
   // Looked for by hand, since the error may be that the command line could not be read.
   const stderr = new Output(process.stderr, process.env, !argv.includes('--no-color'));

@@ -1,5 +1,9 @@
-/** Where a command's words go: results to stdout, everything else to stderr, colour only where it is wanted. */
+/**
+ * Where a command's words go: results to stdout, everything else to stderr, colour only where it is
+ * wanted.
+ */
 import { errnoName } from '../common/errors.js';
+import { EXIT_CODES, EXIT_OK } from './exit-codes.js';
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal
 const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f-\u009f]/g;
@@ -29,7 +33,9 @@ export class Output {
   readonly unicode: boolean;
   readonly isTerminal: boolean;
 
-  /** @param colour whether colour is wanted at all; a stream that is no terminal gets none anyway. */
+  /**
+   * @param colour whether colour is wanted at all; a stream that is no terminal gets none anyway.
+   */
   constructor(stream: TextStream, env: NodeJS.ProcessEnv, colour: boolean) {
     this.#stream = stream;
     this.isTerminal = stream.isTTY === true;
@@ -64,12 +70,16 @@ export function plain(text: string): string {
 }
 
 /**
- * Makes `layerdisk list | head -1` quiet: when the reader of stdout is gone there is nothing left to do.
- * Other write errors (a full disk behind `>`) are reported by the thrower.
+ * Makes `layerdisk list | head -1` quiet: when the reader of stdout is gone there is nothing left
+ * to do. When stdout cannot be written for another reason (a full disk) it says so and fails.
  */
-export function exitQuietlyOnClosedPipe(stream: NodeJS.WriteStream): void {
-  stream.on('error', (error) => {
-    if (errnoName(error) === 'EPIPE') process.exit(process.exitCode ?? 0);
-    throw error;
+export function watchStandardStreams(stdout: NodeJS.WriteStream, stderr: NodeJS.WriteStream): void {
+  stdout.on('error', (error) => {
+    const errno = errnoName(error);
+    if (errno === 'EPIPE') process.exit(process.exitCode ?? EXIT_OK);
+    stderr.write(`layerdisk: cannot write the output (${errno})\nhint: see where it goes\n`);
+    process.exit(EXIT_CODES.failed);
   });
+  // With nobody to read what goes wrong there is nobody to tell.
+  stderr.on('error', () => {});
 }

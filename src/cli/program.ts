@@ -1,15 +1,21 @@
-/** All commands on one yargs instance, and what happens to a command line that fits none of them. */
+/**
+ * All commands on one yargs instance, and what happens to a command line that fits none of them.
+ */
 import yargs, { type Argv, type FallbackCompletionFunction } from 'yargs';
 import { DiskError } from '../common/errors.js';
-import { packageVersion } from '../common/version.js';
-import { type Command, commandWords, globalOptions } from './command.js';
+import { VERSION } from '../common/version.js';
+import { type Command, globalOptions } from './command.js';
+import { nameCommand, nearest, sortWords } from './words.js';
 
 /** How the shell asks what may follow: before the words of the line up to the cursor. */
 const COMPLETION_FLAG = '--get-yargs-completions';
 
 type Load = () => Promise<Command>;
 
-/** In the order of the help. Loaded when wanted: each costs a command that is another one time to start. */
+/**
+ * In the order of the help. Loaded when wanted: each costs a command that is another one time to
+ * start.
+ */
 const COMMANDS: Readonly<Record<string, Load>> = {
   daemon: async () => (await import('./commands/daemon.js')).daemonGroup,
   create: async () => (await import('./commands/create.js')).createCommand,
@@ -34,8 +40,8 @@ const COMMANDS: Readonly<Record<string, Load>> = {
 };
 
 /**
- * The commands that a command line can mean: those whose names are in it, whatever else these words may be.
- * All of them where there is none, for the help and for "did you mean".
+ * The commands that a command line can mean: those whose names are in it, whatever else these words
+ * may be. All of them where there is none, for the help and for "did you mean".
  */
 function loadCommands(argv: readonly string[]): Promise<Command[]> {
   const all = Object.entries(COMMANDS);
@@ -64,8 +70,21 @@ const MESSAGES = {
   'Unknown command: %s': { one: 'unknown command: %s', other: 'unknown commands: %s' },
   'Not enough arguments following: %s': 'no value for --%s',
   'Arguments %s and %s are mutually exclusive': '--%s and --%s exclude each other',
-  'Did you mean %s?': 'unknown command, did you mean "%s"?',
 };
+
+/**
+ * @param found what yargs says is wrong; it does not say which word of the line it stumbled over
+ */
+function describeMisfit(loaded: readonly Command[], argv: readonly string[], found: string) {
+  const { plain } = sortWords(argv);
+  const { path, unknown, choices } = nameCommand(Object.keys(COMMANDS), loaded, plain);
+  const help = ['layerdisk', ...path, '--help'].join(' ');
+  if (unknown === undefined) return new DiskError('usage', found, { hint: help });
+  const near = nearest(unknown, choices);
+  const message = `unknown command "${[...path, unknown].join(' ')}"`;
+  const hint = near === undefined ? help : `did you mean "${[...path, near].join(' ')}"? ${help}`;
+  return new DiskError('usage', message, { hint });
+}
 
 /** Adds the names that the daemon knows to what yargs knows. */
 async function addCompletions(yargs: Argv, argv: readonly string[]): Promise<void> {
@@ -78,8 +97,8 @@ async function addCompletions(yargs: Argv, argv: readonly string[]): Promise<voi
 }
 
 /**
- * The whole command line. Running it parses `argv`, does the work, and fails with a `DiskError`: `usage` for a
- * command line that fits nothing.
+ * The whole command line. Running it parses `argv`, does the work, and fails with a `DiskError`:
+ * `usage` for a command line that fits nothing.
  */
 export async function buildProgram(argv: readonly string[]): Promise<Argv> {
   const commands = await loadCommands(argv);
@@ -100,20 +119,35 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
     })
     .wrap(Math.min(100, process.stdout.columns || 100))
     .exitProcess(false)
-    .version(packageVersion())
-    .help()
+    .version(VERSION)
+    // Done by hand: yargs would take a VM that is named `help` for the question.
+    .help(false)
     .strict()
-    .recommendCommands()
     .demandCommand(1, 'which command?')
     .epilogue('Example:\n  layerdisk create web --disk 20G && layerdisk attach web')
     // It must throw: if it only reported, yargs would go on and run the command.
     .fail((message: string | null, error: Error | undefined) => {
       if (message === null && error !== undefined) throw error;
       if (error instanceof DiskError) throw error;
-      throw new DiskError('usage', message ?? 'this command line fits no command', {
-        hint: ['layerdisk', ...commandWords(commands, argv), '--help'].join(' '),
-      });
+      throw describeMisfit(commands, argv, message ?? 'this command line fits no command');
     });
   if (argv[0] === COMPLETION_FLAG) await addCompletions(base, argv);
   return commands.reduce((all, command) => command.register(all), globalOptions(base));
+}
+
+/** Whether a command line asks what there is to say instead of doing something. */
+export function asksForHelp(argv: readonly string[]): boolean {
+  const end = argv.indexOf('--');
+  const words = end === -1 ? argv : argv.slice(0, end);
+  return (
+    words.includes('--help') || words.includes('-h') || (words.length === 1 && words[0] === 'help')
+  );
+}
+
+/** The help of the command that a command line names, or of as much of it as there is. */
+export async function helpText(argv: readonly string[]): Promise<string> {
+  const { plain } = sortWords(argv);
+  const wanted = plain[0] === 'help' ? plain.slice(1) : plain;
+  const program = await buildProgram(wanted);
+  return program.getHelp();
 }

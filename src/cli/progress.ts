@@ -1,4 +1,6 @@
-/** Progress of long work on stderr: a bar that is drawn over on a terminal, plain lines on request. */
+/**
+ * Progress of long work on stderr: a bar that is drawn over on a terminal, plain lines on request.
+ */
 import { formatSize } from '../common/units.js';
 import type { ProgressNotice } from '../control/protocol.js';
 import { parseChoice } from './arguments.js';

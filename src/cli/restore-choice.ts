@@ -1,4 +1,6 @@
-/** What becomes of the current state when a snapshot is restored: said by an option, or asked for. */
+/**
+ * What becomes of the current state when a snapshot is restored: said by an option, or asked for.
+ */
 import { createInterface } from 'node:readline';
 import { DiskError } from '../common/errors.js';
 import { parseName, parseSnapshot } from './arguments.js';
@@ -20,7 +22,10 @@ interface Choice {
 
 const HINT = 'layerdisk snapshot restore VM@SNAPSHOT (--save-current [NAME] | --discard)';
 
-/** @throws DiskError `usage` for options that contradict, or when nobody can be asked; `interrupted` for "cancel". */
+/**
+ * @throws DiskError `usage` for options that contradict, or when nobody can be asked; `interrupted`
+ * for "cancel".
+ */
 export async function chooseFate(session: Session, args: RestoreArguments): Promise<Choice> {
   let { snapshot, 'save-current': save } = args;
   if (Array.isArray(save)) throw refuse('--save-current is given more than once');
@@ -54,7 +59,8 @@ async function ask(vm: string): Promise<Fate> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   terminal.on('SIGINT', () => terminal.close());
   terminal.setPrompt(
-    `Restoring loses the current state of ${vm}. [s]ave it as a snapshot first, [d]iscard it, [c]ancel? `,
+    `Restoring loses the current state of ${vm}. ` +
+      '[s]ave it as a snapshot first, [d]iscard it, [c]ancel? ',
   );
   terminal.prompt();
   try {

@@ -9,7 +9,9 @@ export interface Column<Row> {
 
 const GAP = '  ';
 
-/** Lines of a table with a bold header; columns as wide as their widest cell, none after the last. */
+/**
+ * Lines of a table with a bold header; columns as wide as their widest cell, none after the last.
+ */
 export function tableLines<Row>(
   output: Output,
   columns: readonly Column<Row>[],

@@ -1,4 +1,6 @@
-/** Where the store, the control socket and the mount are, when nobody or somebody says otherwise. */
+/**
+ * Where the store, the control socket and the mount are, when nobody or somebody says otherwise.
+ */
 import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { DiskError } from './errors.js';
@@ -17,7 +19,9 @@ export interface Places {
   readonly mountpoint: string;
 }
 
-/** The same, as far as one source (the command line, the environment, the configuration file) says. */
+/**
+ * The same, as far as one source (the command line, the environment, the configuration file) says.
+ */
 export interface ChosenPlaces {
   readonly store?: string;
   readonly socket?: string;
@@ -51,13 +55,18 @@ export function defaultPlaces(caller: Caller): Places {
   return { store, socket: join(volatile, 'control.sock'), mountpoint: join(volatile, 'mnt') };
 }
 
-/** The configuration file: the system's for root, `$XDG_CONFIG_HOME/layerdisk/config.json` for a user. */
+/**
+ * The configuration file: the system's for root, `$XDG_CONFIG_HOME/layerdisk/config.json` for a
+ * user.
+ */
 export function configFile(caller: Caller): string {
   if (caller.uid === 0) return SYSTEM_CONFIG;
   return join(xdgFolder(caller, 'XDG_CONFIG_HOME', '.config'), 'layerdisk', 'config.json');
 }
 
-/** What the environment says: `LAYERDISK_STORE` and `LAYERDISK_SOCKET`. An empty value says nothing. */
+/**
+ * What the environment says: `LAYERDISK_STORE` and `LAYERDISK_SOCKET`. An empty value says nothing.
+ */
 export function placesFromEnvironment(caller: Caller): ChosenPlaces {
   const { LAYERDISK_STORE: store, LAYERDISK_SOCKET: socket } = caller.env;
   return {
@@ -67,9 +76,10 @@ export function placesFromEnvironment(caller: Caller): ChosenPlaces {
 }
 
 /**
- * Settles the places from several sources, strongest first. A socket or mountpoint from a weaker source than
- * the store's was meant for another store and does not count: without one of its own, a store that is not the
- * default one has its socket and mountpoint inside itself, so that two scratch stores never collide.
+ * Settles the places from several sources, strongest first. A socket or mountpoint from a weaker
+ * source than the store's was meant for another store and does not count: without one of its own, a
+ * store that is not the default one has its socket and mountpoint inside itself, so that two
+ * scratch stores never collide.
  * @throws DiskError `usage` when the socket's path is too long.
  */
 export function settlePlaces(sources: readonly ChosenPlaces[], caller: Caller): Places {
@@ -99,7 +109,7 @@ export function checkSocketPath(path: string): void {
   if (length <= MAX_SOCKET_PATH_BYTES) return;
   throw new DiskError(
     'usage',
-    `socket path ${path} is ${length} bytes long, but ${MAX_SOCKET_PATH_BYTES} is the most that works`,
+    `socket path ${path} is ${length} bytes long; the most that works is ${MAX_SOCKET_PATH_BYTES}`,
     { hint: 'name a shorter one: --socket PATH or LAYERDISK_SOCKET' },
   );
 }

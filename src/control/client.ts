@@ -1,4 +1,6 @@
-/** A client's end of the control socket. Loads nothing but this room, so that commands start fast. */
+/**
+ * A client's end of the control socket. Loads nothing but this room, so that commands start fast.
+ */
 import { lstatSync, type Stats } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { DiskError, errnoName } from '../common/errors.js';
@@ -14,11 +16,17 @@ import {
   type Result,
 } from './protocol.js';
 
-/** How long a cancelled request may take to be answered before the client stops waiting, milliseconds. */
+/**
+ * How long a cancelled request may take to be answered before the client stops waiting,
+ * milliseconds.
+ */
 const CANCEL_GRACE_MS = 10_000;
 
 export interface CallOptions {
-  /** Aborting asks the daemon to cancel; the call then fails as `interrupted` once the daemon says so. */
+  /**
+   * Aborting asks the daemon to cancel; the call then fails as `interrupted` once the daemon says
+   * so.
+   */
   readonly signal?: AbortSignal;
   readonly onProgress?: (notice: ProgressNotice) => void;
 }
@@ -26,7 +34,8 @@ export interface CallOptions {
 export interface ControlClient {
   /**
    * Asks the daemon and waits for its answer.
-   * @throws DiskError as the daemon gave it; `unreachable` when the connection breaks before the answer.
+   * @throws DiskError as the daemon gave it; `unreachable` when the connection breaks before the
+   * answer.
    */
   call<M extends MethodName>(
     method: M,
@@ -39,8 +48,8 @@ export interface ControlClient {
 
 /**
  * Connects to the daemon.
- * @throws DiskError `unreachable` when none answers there; `not-permitted` when this user may not ask it, or
- * when the socket belongs to another user who could only be posing as the daemon.
+ * @throws DiskError `unreachable` when none answers there; `not-permitted` when this user may not
+ * ask it, or when the socket belongs to another user who could only be posing as the daemon.
  */
 export async function connect(path: string): Promise<ControlClient> {
   checkSocketPath(path);
@@ -54,7 +63,10 @@ export async function connect(path: string): Promise<ControlClient> {
   return new SocketClient(path, socket);
 }
 
-/** Only root and the user himself may run the daemon that a user trusts with his disks; root trusts his own `--socket`. */
+/**
+ * Only root and the user himself may run the daemon that a user trusts with his disks; root trusts
+ * his own `--socket`.
+ */
 function checkOwner(path: string): void {
   let stat: Stats;
   try {
@@ -139,7 +151,8 @@ class SocketClient implements ControlClient {
     const { onProgress } = options;
     try {
       return await new Promise<Result<M>>((done, fail) => {
-        // The daemon is of our own version and checked by nothing but its word: the one cast of this end.
+        // The daemon is of our own version and checked by nothing but its word: the one cast of
+        // this end.
         const succeed = (result: unknown) => done(result as Result<M>);
         this.#pending.set(id, { method, onProgress, succeed, fail });
         if (!this.#socket.writable) {

@@ -17,7 +17,9 @@ import {
 import type { CallContext, Handlers, MethodName, ProgressNotice } from './protocol.js';
 import { checkParams, isMethodName } from './schemas.js';
 
-/** What one client may take; past any of these it is refused or dropped, and no one else notices. */
+/**
+ * What one client may take; past any of these it is refused or dropped, and no one else notices.
+ */
 export interface ControlLimits {
   /** Longest request, bytes: the connection is closed. */
   readonly messageBytes: number;
@@ -25,9 +27,14 @@ export interface ControlLimits {
   readonly requests: number;
   /** Bytes of answers that the client has not read: the connection is dropped. */
   readonly unreadBytes: number;
-  /** How long a line may stay unfinished, or an answer unread, in milliseconds: the connection is dropped. */
+  /**
+   * How long a line may stay unfinished, or an answer unread, in milliseconds: the connection is
+   * dropped.
+   */
   readonly stallMs: number;
-  /** Clients at once: the one that has been idle longest makes room, else the new one is refused. */
+  /**
+   * Clients at once: the one that has been idle longest makes room, else the new one is refused.
+   */
   readonly connections: number;
   /** How long closing waits for cancelled requests and unread answers, milliseconds. */
   readonly closeMs: number;
@@ -62,7 +69,10 @@ export class Connection {
   readonly #limits: ControlLimits;
   readonly #lines: LineDecoder;
   readonly #running = new Map<RequestId, AbortController>();
-  /** When the unfinished line began, when the unread answers last shrank: undefined where there is none. */
+  /**
+   * When the unfinished line began, when the unread answers last shrank: undefined where there is
+   * none.
+   */
   #lineSince: number | undefined;
   #unreadSince: number | undefined;
   #lastActive = Date.now();
@@ -169,7 +179,8 @@ export class Connection {
         this.#start(message.id, message.method, message.params);
         return;
       case 'notification':
-        // A method without an id could not be answered, so it is not run either: only the cancel is one.
+        // A method without an id could not be answered, so it is not run either: only the cancel is
+        // one.
         if (message.method === CANCEL_METHOD) this.#cancel(message.params);
         return;
       case 'malformed':

@@ -1,10 +1,15 @@
-/** Newline-delimited JSON: bytes of a socket to whole lines of text and back, with a limit on both. */
+/**
+ * Newline-delimited JSON: bytes of a socket to whole lines of text and back, with a limit on both.
+ */
 import { isUtf8 } from 'node:buffer';
 
 const NEWLINE = 0x0a;
 const FIRST_ALLOCATION = 4096;
 
-/** Why a peer's bytes cannot be read on. Not a `DiskError`: the two ends turn it into different ones. */
+/**
+ * Why a peer's bytes cannot be read on. Not a `DiskError`: the two ends turn it into different
+ * ones.
+ */
 export class FramingError extends Error {
   constructor(message: string) {
     super(message);
@@ -32,9 +37,10 @@ export class LineDecoder {
   }
 
   /**
-   * Takes the next bytes and yields the lines they complete, without their newline; empty lines are left out.
-   * The iteration must be run to its end before the next call.
-   * @throws FramingError for a line above the limit, or one that is not UTF-8 text; nothing can follow it.
+   * Takes the next bytes and yields the lines they complete, without their newline; empty lines are
+   * left out. The iteration must be run to its end before the next call.
+   * @throws FramingError for a line above the limit, or one that is not UTF-8 text; nothing can
+   * follow it.
    */
   *push(chunk: Buffer): Generator<string> {
     let start = 0;

@@ -1,4 +1,7 @@
-/** The JSON-RPC 2.0 envelope: what a request, an answer and a notification look like, and reading them safely. */
+/**
+ * The JSON-RPC 2.0 envelope: what a request, an answer and a notification look like, and reading
+ * them safely.
+ */
 import {
   type DiskError,
   type DiskErrorJson,
@@ -23,7 +26,7 @@ export const PROGRESS_METHOD = 'progress';
 
 const MAX_MESSAGE_CHARACTERS = 500;
 const MAX_ID_CHARACTERS = 128;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal or a log line
+// biome-ignore lint/suspicious/noControlCharactersInRegex: what no log may hold
 const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f-\u009f]+/g;
 
 export type RequestId = number | string;

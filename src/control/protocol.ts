@@ -131,6 +131,8 @@ export interface TreeNode {
 export interface DaemonStatus {
   readonly version: string;
   readonly pid: number;
+  /** The process that starts the daemon anew if it dies; it ends after the daemon when that is stopped. */
+  readonly supervisorPid?: number;
   readonly store: string;
   readonly mountpoint: string;
   readonly transport: 'kernel' | 'fuse-native';

@@ -1,4 +1,7 @@
-/** What the parameters of every method must look like. Only the daemon's end loads this (and zod with it). */
+/**
+ * What the parameters of every method must look like. Only the daemon's end loads this (and zod
+ * with it).
+ */
 import * as z from 'zod';
 import { DiskError } from '../common/errors.js';
 import { oneLine } from './messages.js';
@@ -31,7 +34,7 @@ const disk = z.strictObject({
 });
 const hardware = {
   vcpus: z.int().min(1).exactOptional(),
-  memory: size.exactOptional(),
+  memory: z.int().min(1).exactOptional(),
   nics: z.array(nic).max(MAX_LIST).exactOptional(),
 };
 const target = {
@@ -115,7 +118,8 @@ export function isMethodName(method: string): method is MethodName {
 
 /**
  * Checks what a client sent as the parameters of a method.
- * @throws DiskError `usage` naming the method and the parameter: unknown, missing, or of the wrong kind.
+ * @throws DiskError `usage` naming the method and the parameter: unknown, missing, or of the wrong
+ * kind.
  */
 export function checkParams<M extends MethodName>(method: M, params: unknown): Params<M> {
   const result = schemas[method].safeParse(params);

@@ -37,16 +37,17 @@ export interface ControlServerOptions {
 export interface ControlServer {
   readonly path: string;
   /**
-   * Stops listening, removes the socket, cancels the requests under way, answers them and closes every
-   * connection. A handler must not wait for it: it would wait for itself.
+   * Stops listening, removes the socket, cancels the requests under way, answers them and closes
+   * every connection. A handler must not wait for it: it would wait for itself.
    */
   close(): Promise<void>;
 }
 
 /**
- * Listens on a unix socket of mode 0660. A socket that nobody answers on is replaced; its folder is made
- * (mode 0700) where it is missing, and must not be open to everyone. The caller holds the lock of the store:
- * two daemons that start on one socket at the same instant are told apart by that, not here.
+ * Listens on a unix socket of mode 0660. A socket that nobody answers on is replaced; its folder is
+ * made (mode 0700) where it is missing, and must not be open to everyone. The caller holds the lock
+ * of the store: two daemons that start on one socket at the same instant are told apart by that,
+ * not here.
  * @throws DiskError `busy` when a daemon answers there, `exists` when the path is something else,
  * `not-permitted` for the folder, `usage` for a path that is too long.
  */
@@ -91,7 +92,9 @@ export async function serveControl(options: ControlServerOptions): Promise<Contr
   };
 }
 
-/** Drops the client that has been idle longest when there are too many; false when all are at work. */
+/**
+ * Drops the client that has been idle longest when there are too many; false when all are at work.
+ */
 function makeRoom(connections: Set<Connection>, limit: number): boolean {
   if (connections.size < limit) return true;
   let oldest: Connection | undefined;
@@ -106,7 +109,10 @@ function makeRoom(connections: Set<Connection>, limit: number): boolean {
   return true;
 }
 
-/** Binds under a umask, since a mode that is set after the bind leaves a moment in which anyone may connect. */
+/**
+ * Binds under a umask, since a mode that is set after the bind leaves a moment in which anyone may
+ * connect.
+ */
 function listen(server: Server, path: string): Promise<void> {
   return new Promise((done, fail) => {
     server.once('error', (error) => fail(describeListenError(path, error)));
@@ -133,6 +139,7 @@ function describeListenError(path: string, error: Error): DiskError {
     });
   }
   return new DiskError('failed', `cannot make the control socket ${path} (${errno})`, {
+    hint: 'give --socket another path',
     errno,
     cause: error,
   });
@@ -157,7 +164,10 @@ function prepareFolder(folder: string): void {
   );
 }
 
-/** @throws DiskError unless the path is free or was a socket on which nobody answers, which is then removed. */
+/**
+ * @throws DiskError unless the path is free or was a socket on which nobody answers, which is then
+ * removed.
+ */
 async function removeStaleSocket(path: string): Promise<void> {
   let stat: Stats;
   try {

@@ -5,7 +5,10 @@ import { createLogger as createWinston, format, transports } from 'winston';
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** What the rooms are given to report with. Fields are anything JSON can say. Never one line per I/O request. */
+/**
+ * What the rooms are given to report with. Fields are anything JSON can say. Never one line per I/O
+ * request.
+ */
 export interface Logger {
   error(message: string, fields?: object): void;
   warn(message: string, fields?: object): void;
@@ -43,7 +46,8 @@ export function createLogger(options: LoggerOptions = {}): Logger {
 
 /** Puts time, level and message first, for people who read the lines as they are. */
 function orderFields(info: { level: string; message: unknown; [key: string | symbol]: unknown }) {
-  const { level, message, ...fields } = info;
+  // A field named `time` would stand in for the line's own.
+  const { level, message, time: _, ...fields } = info;
   return { time: new Date().toISOString(), level, message, ...fields };
 }
 

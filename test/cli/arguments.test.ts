@@ -1,4 +1,7 @@
-/** What may be typed, and that everything else is refused as `usage`, naming the option and showing the way. */
+/**
+ * What may be typed, and that everything else is refused as `usage`, naming the option and showing
+ * the way.
+ */
 import t from 'tap';
 import {
   parseChoice,

@@ -1,4 +1,6 @@
-/** Starting and stopping a daemon process: a script takes its place and keeps to the agreed line. */
+/**
+ * Starting and stopping a daemon process: a script takes its place and keeps to the agreed line.
+ */
 import { spawn } from 'node:child_process';
 import { existsSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -82,6 +84,22 @@ t.test('a daemon that fails says why', async (t) => {
       message: 'the daemon did not say whether it is ready',
     });
   }
+});
+
+t.test('ctrl-C while it starts leaves no daemon behind', async (t) => {
+  const { program, store } = daemonScript(
+    t,
+    `writeFileSync(argv[1] + '/pid', String(process.pid));
+     process.kill(Number(process.env.LAYERDISK_TEST_STARTER), 'SIGINT');
+     setInterval(() => {}, 1000);`,
+  );
+  process.env.LAYERDISK_TEST_STARTER = String(process.pid);
+  t.teardown(() => {
+    delete process.env.LAYERDISK_TEST_STARTER;
+  });
+  await t.rejects(startInBackground(program, placesIn(store)), { code: 'interrupted' });
+  const pid = Number(readFileSync(join(store, 'pid'), 'utf8'));
+  t.equal(await waitForExit(pid, 20_000), true);
 });
 
 t.test('a store that cannot be made', async (t) => {

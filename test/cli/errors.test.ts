@@ -46,8 +46,12 @@ t.test('every error code has its exit code', async (t) => {
 t.test('command lines that fit nothing', async (t) => {
   const rows: readonly (readonly [args: string, message: RegExp, hint: RegExp])[] = [
     ['', /which command\?/, /layerdisk --help/],
-    ['lst', /did you mean "list"\?/, /layerdisk --help/],
-    ['frobnicate', /unknown/, /layerdisk --help/],
+    ['lst', /unknown command "lst"/, /^did you mean "list"\? layerdisk --help$/],
+    ['frobnicate', /unknown command "frobnicate"/, /^layerdisk --help$/],
+    ['frobnicate list', /unknown command "frobnicate"/, /^layerdisk --help$/],
+    ['x', /unknown command "x"/, /^layerdisk --help$/],
+    ['--json --socket /s crate web', /"crate"/, /^did you mean "create"\? layerdisk --help$/],
+    ['--socket /s create web', /missing option: --disk/, /^layerdisk create --help$/],
     ['list extra', /unknown option or argument: extra/, /layerdisk list --help/],
     ['list --bad', /unknown option or argument: bad/, /layerdisk list --help/],
     ['list --no-json', /unknown option/, /list/],
@@ -56,7 +60,8 @@ t.test('command lines that fit nothing', async (t) => {
     ['list --store a --store b', /--store is given more than once/, /give --store once/],
     ['list --progress fast', /--progress: unknown value "fast"/, /auto, plain, none/],
     ['snapshot', /which command\?/, /layerdisk snapshot --help/],
-    ['snapshot tke web@a', /did you mean "take"\?/, /layerdisk snapshot --help/],
+    ['snapshot tke web@a', /"snapshot tke"/, /^did you mean "snapshot take"\? layerdisk snap/],
+    ['snapshot frobnicate', /"snapshot frobnicate"/, /^layerdisk snapshot --help$/],
     ['snapshot take', /missing/, /layerdisk snapshot take --help/],
     ['snapshot take web', /"web" names no snapshot/, /VM@SNAPSHOT/],
     ['snapshot restore', /which snapshot\?/, /--save-current/],
@@ -70,6 +75,7 @@ t.test('command lines that fit nothing', async (t) => {
     ['import a.img web --format iso', /--format: unknown value "iso"/, /qcow2/],
     ['clone web copy', /exactly one of --linked and --full/, /--linked/],
     ['clone web copy --linked --full', /exactly one/, /--full/],
+    ['set web --memory 0', /^--memory: a VM needs some$/, /512/],
     ['set web', /nothing to change/, /--vcpus/],
     ['mount web dir --partition 0', /--partition: "0"/, /--partition 1/],
     ['daemon start --threads x', /--threads: "x"/, /--threads/],
@@ -88,10 +94,11 @@ t.test('command lines that fit nothing', async (t) => {
   t.equal(human.stdout, '');
   t.equal(
     human.stderr,
-    'layerdisk: unknown command, did you mean "take"?\nhint: layerdisk snapshot --help\n',
+    'layerdisk: unknown command "snapshot tke"\n' +
+      'hint: did you mean "snapshot take"? layerdisk snapshot --help\n',
   );
   const json = await runCli(['lst', '--json']);
-  t.match(JSON.parse(json.stderr), { error: { code: 'usage', message: /did you mean/ } });
+  t.match(JSON.parse(json.stderr), { error: { code: 'usage', hint: /did you mean/ } });
 });
 
 t.test('no daemon', async (t) => {
@@ -106,5 +113,5 @@ t.test('no daemon', async (t) => {
   }
   const long = await runCli(['list', '--store', `/${'x'.repeat(120)}`]);
   t.equal(long.code, 2, 'a store whose socket path is too long');
-  t.match(long.stderr, /107 is the most that works\nhint: name a shorter one: --socket PATH/);
+  t.match(long.stderr, /the most that works is 107\nhint: name a shorter one: --socket PATH/);
 });

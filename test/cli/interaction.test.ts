@@ -1,4 +1,7 @@
-/** The command line among people and pipes: terminals, ctrl-C, progress, readers that leave, completion. */
+/**
+ * The command line among people and pipes: terminals, ctrl-C, progress, readers that leave,
+ * completion.
+ */
 import { execFile } from 'node:child_process';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -140,6 +143,14 @@ t.test('10,000 VMs are listed, and a reader that leaves early is no error', asyn
   const piped = await run('bash', ['-c', script, path, process.execPath, CLI]);
   t.match(piped.stdout, /^NAME/);
   t.equal(piped.stderr, '');
+});
+
+t.test('output that cannot be written is an error', async (t) => {
+  const { handlers } = recordingHandlers();
+  const { path } = await serve(t, handlers);
+  const script = 'env -u NODE_OPTIONS "$@" list --socket "$0" > /dev/full';
+  const failed = run('bash', ['-c', script, path, process.execPath, CLI]);
+  await t.rejects(failed, { code: 1, stderr: /^layerdisk: cannot write the output \(ENOSPC\)\n/ });
 });
 
 t.test('bash completes commands, options, VMs and snapshots', async (t) => {

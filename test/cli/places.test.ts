@@ -8,11 +8,11 @@ import {
   settlePlaces,
 } from '../../src/common/places.js';
 
-const root: Caller = { uid: 0, env: { HOME: '/root' }, cwd: '/work' };
+const root: Caller = { uid: 0, env: { HOME: '/people/root' }, cwd: '/data' };
 const user: Caller = {
   uid: 1000,
-  env: { HOME: '/home/u', XDG_RUNTIME_DIR: '/run/user/1000' },
-  cwd: '/home/u/here',
+  env: { HOME: '/people/u', XDG_RUNTIME_DIR: '/run/user/1000' },
+  cwd: '/people/u/here',
 };
 
 t.test('defaults', async (t) => {
@@ -23,16 +23,16 @@ t.test('defaults', async (t) => {
   });
   t.equal(configFile(root), '/etc/layerdisk/config.json');
   t.same(defaultPlaces(user), {
-    store: '/home/u/.local/share/layerdisk',
+    store: '/people/u/.local/share/layerdisk',
     socket: '/run/user/1000/layerdisk/control.sock',
     mountpoint: '/run/user/1000/layerdisk/mnt',
   });
-  t.equal(configFile(user), '/home/u/.config/layerdisk/config.json');
-  const env = { HOME: '/h', XDG_DATA_HOME: '/data', XDG_CONFIG_HOME: 'relative' };
+  t.equal(configFile(user), '/people/u/.config/layerdisk/config.json');
+  const env = { HOME: '/h', XDG_DATA_HOME: '/srv', XDG_CONFIG_HOME: 'relative' };
   t.same(defaultPlaces({ ...user, env }), {
-    store: '/data/layerdisk',
-    socket: '/data/layerdisk/control.sock',
-    mountpoint: '/data/layerdisk/mnt',
+    store: '/srv/layerdisk',
+    socket: '/srv/layerdisk/control.sock',
+    mountpoint: '/srv/layerdisk/mnt',
   });
   t.equal(configFile({ ...user, env }), '/h/.config/layerdisk/config.json', 'relative: ignored');
 });
@@ -46,8 +46,8 @@ t.test('sources, strongest first', async (t) => {
     'a store of its own has all inside',
   );
   t.same(settle({ store: '/var/lib/layerdisk/' }), defaultPlaces(root), 'the default one, said');
-  t.match(settle({ store: 'rel/../s' }), { store: '/work/s', socket: '/work/s/control.sock' });
-  t.match(settle({ socket: 'x.sock' }), { store: '/var/lib/layerdisk', socket: '/work/x.sock' });
+  t.match(settle({ store: 'rel/../s' }), { store: '/data/s', socket: '/data/s/control.sock' });
+  t.match(settle({ socket: 'x.sock' }), { store: '/var/lib/layerdisk', socket: '/data/x.sock' });
   t.match(settle({}, { store: '/env', socket: '/env.sock' }, { store: '/file' }), {
     store: '/env',
     socket: '/env.sock',

@@ -6,6 +6,9 @@ import { fileURLToPath } from 'node:url';
 /** `npm run build` makes it. */
 export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
+const BATCH = fileURLToPath(new URL('./batch.mjs', import.meta.url));
+const PROGRAM = new URL('../../dist/cli/program.js', import.meta.url);
+
 export interface CliResult {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -36,7 +39,8 @@ function cleanEnvironment(extra: Readonly<Record<string, string>> = {}): NodeJS.
 export function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   if (!existsSync(CLI)) throw new Error(`${CLI} is missing: npm run build first`);
   const { terminal } = options;
-  // tap puts its loader into NODE_OPTIONS of every child, whatever its environment: env takes it out again.
+  // tap puts its loader into NODE_OPTIONS of every child, whatever its environment: env takes it
+  // out again.
   const command = ['env', '-u', 'NODE_OPTIONS', process.execPath, CLI, ...args];
   const [program = '', ...rest] =
     terminal === undefined
@@ -66,6 +70,37 @@ export function runCli(args: readonly string[], options: CliOptions = {}): Promi
     child.on('close', (code, signal) => {
       child.stdin.destroy();
       done({ code, signal, stdout, stderr });
+    });
+  });
+}
+
+/** What a command line of a batch wrote. */
+export interface BatchResult {
+  readonly stdout: string;
+  readonly error?: string;
+}
+
+/** Runs command lines one after the other in one process, in the folder `cwd`. */
+export function runBatch(
+  lines: readonly (readonly string[])[],
+  cwd: string,
+): Promise<readonly BatchResult[]> {
+  const command = ['-u', 'NODE_OPTIONS', process.execPath, BATCH, PROGRAM.href];
+  const child = spawn('env', command, { env: cleanEnvironment(), cwd, stdio: 'pipe' });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    stdout += chunk;
+  });
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+    stderr += chunk;
+  });
+  child.stdin.end(JSON.stringify(lines));
+  return new Promise((done, fail) => {
+    child.on('error', fail);
+    child.on('close', (code) => {
+      if (code === 0 && stderr === '') done(JSON.parse(stdout));
+      else fail(new Error(`the batch ended with ${code}: ${stderr}`));
     });
   });
 }

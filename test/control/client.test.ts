@@ -16,6 +16,8 @@ t.test('nobody there', async (t) => {
   await t.rejects(connect(join(folder, 'x'.repeat(108))), { code: 'usage' }, 'too long a path');
 });
 
+const OTHER_REQUEST = '{"id":9,"what":"x","doneBytes":1,"totalBytes":2}';
+
 /** A server that does with each connection what the test says. */
 async function serveRaw(t: Test, onConnection: (socket: Socket) => void): Promise<string> {
   const path = join(temporaryFolder(t), 'raw.sock');
@@ -66,7 +68,7 @@ t.test('a daemon that dies before it answers', async (t) => {
 t.test('progress that is not quite one is passed over', async (t) => {
   const lines = [
     '{"jsonrpc":"2.0","method":"progress","params":{"id":1,"what":5}}',
-    '{"jsonrpc":"2.0","method":"progress","params":{"id":9,"what":"x","doneBytes":1,"totalBytes":2}}',
+    `{"jsonrpc":"2.0","method":"progress","params":${OTHER_REQUEST}}`,
     '{"jsonrpc":"2.0","method":"unknown"}',
     '{"jsonrpc":"2.0","id":4,"method":"question"}',
     '{"jsonrpc":"2.0","id":1,"result":[]}',

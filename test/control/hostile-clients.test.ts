@@ -1,4 +1,7 @@
-/** Whatever one client does, it harms no one else: after each of these a good client is served as before. */
+/**
+ * Whatever one client does, it harms no one else: after each of these a good client is served as
+ * before.
+ */
 import t, { type Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { connect } from '../../src/control/client.js';

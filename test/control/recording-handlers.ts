@@ -1,4 +1,6 @@
-/** A daemon's handlers that do nothing but remember what they were asked, for tests of both ends. */
+/**
+ * A daemon's handlers that do nothing but remember what they were asked, for tests of both ends.
+ */
 import type {
   CallContext,
   DaemonStatus,
@@ -89,85 +91,87 @@ export function vmView(name: string): VmView {
 
 const IO = { reads: 1, readBytes: 4096, writes: 2, writtenBytes: 8192, flushes: 3, discards: 4 };
 
-/** Plausible answers to everything; `calls` fills as they come. */
+/** Plausible answers to everything. */
+const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = {
+  'daemon.status': () => STATUS,
+  'daemon.stop': () => ({}),
+  create: ({ vm }) => vmView(vm),
+  import: ({ vm }) => vmView(vm),
+  list: () => [SUMMARY, { ...SUMMARY, name: 'db' }],
+  info: ({ vm }) => vmView(vm),
+  tree: () => [
+    {
+      kind: 'vm',
+      name: 'web',
+      children: [
+        {
+          kind: 'snapshot',
+          name: 'clean',
+          message: 'first',
+          clones: ['test'],
+          children: [
+            { kind: 'snapshot', name: 'later', children: [] },
+            { kind: 'current', name: 'current', children: [] },
+          ],
+        },
+      ],
+    },
+  ],
+  rename: ({ name }) => vmView(name),
+  delete: () => ({ kept: 1 }),
+  set: ({ vm }) => vmView(vm),
+  path: ({ vm, disk }) => ({ path: `/mnt/disks/${vm}/${disk ?? 'disk0'}.raw` }),
+  'base.accept': () => ({ accepted: ['/images/base.qcow2'] }),
+  attach: ({ vm, readOnly }) => ({
+    device: '/dev/loop7',
+    path: `/mnt/disks/${vm}/disk0.raw`,
+    readOnly: readOnly ?? false,
+  }),
+  detach: () => ({ devices: ['/dev/loop7'] }),
+  mount: ({ directory }) => ({
+    directory,
+    device: '/dev/loop7',
+    source: '/dev/loop7p1',
+    fileSystem: 'ext4',
+  }),
+  unmount: () => ({}),
+  'snapshot.take': ({ snapshot }) => snapshotView(snapshot, { current: true }),
+  'snapshot.list': ({ vm }) => vmView(vm).snapshots,
+  'snapshot.delete': () => ({}),
+  'snapshot.rename': ({ name }) => snapshotView(name),
+  'snapshot.restore': ({ snapshot, saveCurrent }) => ({
+    restored: snapshotView(snapshot),
+    ...(saveCurrent === undefined ? {} : { saved: snapshotView('saved') }),
+  }),
+  clone: ({ name }) => ({ vm: vmView(name), tookSnapshot: 'for-clone' }),
+  gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
+  stats: () => ({
+    uptimeSeconds: 90,
+    rssBytes: 2 ** 26,
+    indexBytes: 2 ** 20,
+    openDisks: 1,
+    storeBytes: 2 ** 30,
+    storeFreeBytes: 2 ** 34,
+    io: IO,
+    vms: [{ name: 'web', disk: 'disk0', io: IO }],
+  }),
+};
+
+/** Handlers that give these answers, or those of `overrides`; `calls` fills as they come. */
 export function recordingHandlers(overrides: Overrides = {}): {
   handlers: Handlers;
   calls: RecordedCall[];
 } {
   const calls: RecordedCall[] = [];
-  const answers: { readonly [M in MethodName]: (params: Params<M>) => unknown } = {
-    'daemon.status': () => STATUS,
-    'daemon.stop': () => ({}),
-    create: ({ vm }) => vmView(vm),
-    import: ({ vm }) => vmView(vm),
-    list: () => [SUMMARY, { ...SUMMARY, name: 'db' }],
-    info: ({ vm }) => vmView(vm),
-    tree: () => [
-      {
-        kind: 'vm',
-        name: 'web',
-        children: [
-          {
-            kind: 'snapshot',
-            name: 'clean',
-            message: 'first',
-            clones: ['test'],
-            children: [
-              { kind: 'snapshot', name: 'later', children: [] },
-              { kind: 'current', name: 'current', children: [] },
-            ],
-          },
-        ],
-      },
-    ],
-    rename: ({ name }) => vmView(name),
-    delete: () => ({ kept: 1 }),
-    set: ({ vm }) => vmView(vm),
-    path: ({ vm, disk }) => ({ path: `/mnt/disks/${vm}/${disk ?? 'disk0'}.raw` }),
-    'base.accept': () => ({ accepted: ['/images/base.qcow2'] }),
-    attach: ({ vm, readOnly }) => ({
-      device: '/dev/loop7',
-      path: `/mnt/disks/${vm}/disk0.raw`,
-      readOnly: readOnly ?? false,
-    }),
-    detach: () => ({ devices: ['/dev/loop7'] }),
-    mount: ({ directory }) => ({
-      directory,
-      device: '/dev/loop7',
-      source: '/dev/loop7p1',
-      fileSystem: 'ext4',
-    }),
-    unmount: () => ({}),
-    'snapshot.take': ({ snapshot }) => snapshotView(snapshot, { current: true }),
-    'snapshot.list': ({ vm }) => vmView(vm).snapshots,
-    'snapshot.delete': () => ({}),
-    'snapshot.rename': ({ name }) => snapshotView(name),
-    'snapshot.restore': ({ snapshot, saveCurrent }) => ({
-      restored: snapshotView(snapshot),
-      ...(saveCurrent === undefined ? {} : { saved: snapshotView('saved') }),
-    }),
-    clone: ({ name }) => ({ vm: vmView(name), tookSnapshot: 'for-clone' }),
-    gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
-    stats: () => ({
-      uptimeSeconds: 90,
-      rssBytes: 2 ** 26,
-      indexBytes: 2 ** 20,
-      openDisks: 1,
-      storeBytes: 2 ** 30,
-      storeFreeBytes: 2 ** 34,
-      io: IO,
-      vms: [{ name: 'web', disk: 'disk0', io: IO }],
-    }),
-  };
   const record = (method: MethodName) => async (params: never, context: CallContext) => {
     calls.push({ method, params });
     const own = overrides[method] as
       | ((params: never, context: CallContext) => Promise<unknown>)
       | undefined;
     if (own !== undefined) return own(params, context);
-    return (answers[method] as (params: never) => unknown)(params);
+    return (ANSWERS[method] as (params: never) => unknown)(params);
   };
-  const methods = Object.keys(answers) as MethodName[];
+  const methods = Object.keys(ANSWERS) as MethodName[];
   const handlers = Object.fromEntries(methods.map((method) => [method, record(method)]));
   return { handlers: handlers as unknown as Handlers, calls };
 }

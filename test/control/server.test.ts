@@ -222,7 +222,7 @@ t.test('what is at the path already', async (t) => {
   await replaced.close();
 
   const long = join(folder, 'x'.repeat(108));
-  await t.rejects(start(long), { code: 'usage', message: /107 is the most/ });
+  await t.rejects(start(long), { code: 'usage', message: /the most that works is 107/ });
   mkdirSync(join(folder, 'open'));
   const { chmodSync } = await import('node:fs');
   chmodSync(join(folder, 'open'), 0o777);
@@ -234,7 +234,8 @@ async function leaveStaleSocket(path: string): Promise<void> {
   const { renameSync } = await import('node:fs');
   const server = createServer();
   await new Promise<void>((done) => server.listen(`${path}.tmp`, done));
-  // The listener removes the name that it was bound under when it closes, so it is given another one.
+  // The listener removes the name that it was bound under when it closes, so it is given another
+  // one.
   renameSync(`${path}.tmp`, path);
   await new Promise<void>((done) => server.close(() => done()));
 }

@@ -6,7 +6,8 @@ const acceptCommand = defineCommand({
   command: 'accept <vm>',
   describe: 'Accept the base images of a VM as they are now, although they changed',
   notes:
-    'A base that changed under a VM changes what its disks read: accept it only if you know why it did.',
+    'A base that changed under a VM changes what its disks read: accept it only if you know ' +
+    'why it did.',
   example: 'layerdisk base accept web',
   options: (yargs) =>
     yargs.positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' }),

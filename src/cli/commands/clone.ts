@@ -12,8 +12,8 @@ export const cloneCommand = defineCommand({
   command: 'clone <target> <name>',
   describe: 'Make a new VM from a VM or from one of its snapshots',
   notes:
-    "A linked clone shares the data of a snapshot and stores what it changes; of a VM's current state a snapshot\n" +
-    'is taken first. A full clone copies all data and stands alone.',
+    "A linked clone shares the data of a snapshot and stores what it changes; of a VM's " +
+    'current state a snapshot is taken first. A full clone copies all data and stands alone.',
   example: 'layerdisk clone web@before-upgrade test --linked --memory 2G',
   repeatable: ['nic'],
   options: (yargs) =>

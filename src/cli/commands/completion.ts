@@ -2,8 +2,8 @@
 import { defineCommand } from '../command.js';
 
 /**
- * The shell's side. bash cuts words at `@`, so the words are taken from the line itself, and what stands before
- * the last `@` is taken off the answers again.
+ * The shell's side. bash cuts words at `@`, so the words are taken from the line itself, and what
+ * stands before the last `@` is taken off the answers again.
  */
 const BASH_SCRIPT = `# bash completion for layerdisk
 # Install: layerdisk completion > /etc/bash_completion.d/layerdisk

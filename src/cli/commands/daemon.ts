@@ -107,7 +107,10 @@ const startCommand = defineCommand({
   },
 });
 
-/** @throws DiskError `exists` when a daemon answers already; whatever else is wrong the new daemon finds out. */
+/**
+ * @throws DiskError `exists` when a daemon answers already; whatever else is wrong the new daemon
+ * finds out.
+ */
 async function refuseSecond(socket: string): Promise<void> {
   const { connect } = await import('../../control/client.js');
   let running: DaemonStatus;
@@ -129,14 +132,13 @@ const stopCommand = defineCommand({
   example: 'layerdisk daemon stop',
   options: (yargs) => yargs,
   run: async (session) => {
-    const { pid, mountpoint } = await session.call('daemon.status', {});
+    const { pid, supervisorPid, mountpoint } = await session.call('daemon.status', {});
     await askToStop(session, mountpoint);
     const { waitForExit } = await import('../daemon-process.js');
-    if (!(await waitForExit(pid, STOP_TIMEOUT_MS))) {
-      throw await withHolders(
-        new DiskError('busy', `the daemon (pid ${pid}) agreed to stop but still runs`),
-        mountpoint,
-      );
+    for (const one of supervisorPid === undefined ? [pid] : [pid, supervisorPid]) {
+      if (await waitForExit(one, STOP_TIMEOUT_MS)) continue;
+      const error = new DiskError('busy', `the daemon (pid ${one}) agreed to stop but still runs`);
+      throw await withHolders(error, mountpoint);
     }
     session.show({}, { names: () => [], human: () => [`stopped the daemon (pid ${pid})`] });
   },

@@ -10,7 +10,8 @@ export const importCommand = defineCommand({
   command: 'import <file..>',
   describe: 'Create a VM on existing images: FILE ... VM, each FILE becomes a disk',
   notes:
-    'The files are referenced where they are and never written; --copy makes the VM independent of them. ' +
+    'The files are referenced where they are and never written; --copy makes the VM ' +
+    'independent of them. ' +
     'Parents of an image must lie in its own folder, or in one named with --allow-folder.',
   example: 'layerdisk import base.qcow2 data.vmdk web --vcpus 2 --memory 4G',
   repeatable: ['file', 'nic', 'allow-folder'],

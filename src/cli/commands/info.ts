@@ -42,7 +42,8 @@ export const infoCommand = defineCommand({
   command: 'info <target>',
   describe: 'Show a VM, or an image file',
   notes:
-    'What contains a slash, or is the name of a file in this folder, is an image file: it is read directly, ' +
+    'What contains a slash, or is the name of a file in this folder, is an image file: it is ' +
+    'read directly, ' +
     'without the daemon. Anything else is a VM.',
   example: 'layerdisk info web; layerdisk info ./base.qcow2',
   options: (yargs) =>

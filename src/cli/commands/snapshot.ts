@@ -52,11 +52,13 @@ const listCommand = defineCommand({
 });
 
 const restoreCommand = defineCommand({
-  // The positional is checked by hand: in `restore --save-current web@x` yargs takes it for the option's value.
+  // The positional is checked by hand: in `restore --save-current web@x` yargs takes it for the
+  // option's value.
   command: 'restore [snapshot]',
   describe: 'Put a VM back to a snapshot: its disks and its hardware',
   notes:
-    'The current state is lost unless it is saved. On a terminal you are asked; a script must say which: ' +
+    'The current state is lost unless it is saved. On a terminal you are asked; a script must ' +
+    'say which: ' +
     '--save-current [NAME] takes a snapshot of it first, --discard throws it away.',
   example: 'layerdisk snapshot restore web@before-upgrade --save-current after-upgrade',
   repeatable: ['save-current'],
