@@ -9,7 +9,7 @@ import { MiB } from '../../src/common/units.js';
 import { runCli, startDaemon, type TestDaemon } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { checkRefusal, EXIT, stateOf } from '../support/refusal.js';
-import { runProgram, tool } from '../support/run-program.js';
+import { tool } from '../support/run-program.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
 
 /** The command, its possible exit codes, and what its error line must name. FOLDER is the test's folder. */
@@ -61,7 +61,7 @@ const ROWS: Readonly<Record<string, readonly Row[]>> = {
     ['snapshot take web', [EXIT.usage], /web/],
     ['snapshot rename web@one a/b', [EXIT.usage], /a\/b/],
     ['path web/../used', [EXIT.usage]],
-    ['info ../used', [EXIT.usage]],
+    ['info ../used', [EXIT.usage, EXIT.notFound]],
     ['import FOLDER/good.img ../x --format raw', [EXIT.usage]],
   ],
   sizes: [
@@ -122,7 +122,7 @@ const ROWS: Readonly<Record<string, readonly Row[]>> = {
     ['mount web FOLDER/empty', [EXIT.failed, EXIT.notSupported, EXIT.notFound], /web/],
     ['mount web FOLDER/empty --partition 1', [EXIT.notFound, EXIT.failed], /1/],
     ['mount web FOLDER/empty --partition 0', [EXIT.usage], /0/],
-    ['mount used MOUNTPOINT', [EXIT.busy, EXIT.exists, EXIT.failed], /.*/],
+    ['mount used MOUNTPOINT', [EXIT.busy, EXIT.usage], /mnt/],
   ],
   'the command line': [
     ['', [EXIT.usage]],
@@ -228,28 +228,14 @@ t.test('a socket that belongs to somebody else', { skip: cannotServe() }, async 
   t.equal(await daemon.ok('list', '-q'), '', 'the daemon is as well as before');
 });
 
-t.test('an image that its reader may not read', { skip: cannotServe() }, async (t) => {
-  if ((await runProgram('which', ['fusermount3'])).code !== 0) {
-    t.pass('nobody', { skip: 'fusermount3 is not installed' });
-    return;
-  }
-  const daemon = await startDaemon(t);
-  const own = join(daemon.folder, 'own');
-  await mkdir(own);
-  const secret = join(own, 'secret.img');
+t.test('an image that the daemon may not read', { skip: cannotServe() }, async (t) => {
+  // Root reads everything, but for what it was forbidden.
+  const through = ['setpriv', '--bounding-set=-dac_override,-dac_read_search'];
+  const daemon = await startDaemon(t, { through });
+  const secret = join(daemon.folder, 'secret.img');
   await writeFile(secret, stampedPattern(1, 0, MiB), { mode: 0o600 });
-  await tool('chown', [`${NOBODY.uid}:${NOBODY.gid}`, own]);
-  await chmod(daemon.folder, 0o755);
-  const places = ['--store', join(own, 'store'), '--socket', join(own, 'sock')];
-  const mountpoint = ['--mountpoint', join(own, 'mnt')];
-  const started = await runCli(['daemon', 'start', ...places, ...mountpoint], { user: NOBODY });
-  if (started.code !== 0) {
-    t.pass('nobody', { skip: `no daemon for another user here: ${started.stderr.trim()}` });
-    return;
-  }
-  t.teardown(() => runCli(['daemon', 'stop', ...places], { user: NOBODY }));
-  const result = await runCli(['import', secret, 'vm', ...places], { user: NOBODY });
-  checkRefusal(t, result, [EXIT.notPermitted], /secret\.img/);
-  const listed = await runCli(['list', '--json', ...places], { user: NOBODY });
-  t.same(listed.json(), []);
+  await tool('chown', [`${NOBODY.uid}:${NOBODY.gid}`, secret]);
+  const before = await stateOf(daemon);
+  checkRefusal(t, await daemon.cli(['import', secret, 'vm']), [EXIT.notPermitted], /secret\.img/);
+  t.same(await stateOf(daemon), before, 'nothing changed');
 });

@@ -102,7 +102,6 @@ t.test('what it refuses to start on', { skip: cannotServe() }, async (t) => {
     ['a mount point that is a file', { mountpoint: file }, ['failed', 'exists', 'usage']],
     ['a mount point in use', { mountpoint: busy }, ['busy', 'exists']],
     ['the mount point of another', { mountpoint: running.mountpoint }, ['busy', 'exists']],
-    ['an unknown transport', { args: ['--transport', 'pigeon'] }, ['usage']],
   ] as const;
   for (const [name, options, codes] of rows) {
     await t.test(name, async (t) => {
@@ -122,6 +121,9 @@ t.test('through the command line', { skip: cannotServe() }, async (t) => {
   const daemon = await prepareDaemon(t);
   const places = ['--store', daemon.store, '--socket', daemon.socket];
   const start = ['daemon', 'start', ...places, '--mountpoint', daemon.mountpoint];
+  const pigeon = await runCli([...start, '--transport', 'pigeon']);
+  checkRefusal(t, pigeon, [EXIT.usage], /pigeon/);
+  checkRefusal(t, await runCli([...start, '--threads', '0']), [EXIT.usage], /threads/);
   const started = await runCli(start);
   t.equal(started.code, 0, started.stderr);
   t.teardown(() => runCli(['daemon', 'stop', ...places]));

@@ -27,7 +27,9 @@ export class RpcFailure extends Error {
 
 export class ControlSocket {
   readonly #socket: Socket;
-  readonly #lines: string[] = [];
+  /** Lines that answer no call under way. */
+  readonly #others: RpcAnswer[] = [];
+  readonly #calls = new Map<number, (answer: RpcAnswer | undefined) => void>();
   #rest = '';
   #closed = false;
   #lastId = 0;
@@ -35,15 +37,12 @@ export class ControlSocket {
   private constructor(socket: Socket) {
     this.#socket = socket;
     socket.setEncoding('utf8');
-    socket.on('data', (chunk: string) => {
-      const lines = `${this.#rest}${chunk}`.split('\n');
-      this.#rest = lines.pop() ?? '';
-      this.#lines.push(...lines.filter((line) => line.trim() !== ''));
-    });
+    socket.on('data', (chunk: string) => this.#receive(chunk));
     // The daemon may cut off whoever misbehaves; that shows as `closed`.
     socket.on('error', () => {});
     socket.on('close', () => {
       this.#closed = true;
+      for (const settle of this.#calls.values()) settle(undefined);
     });
   }
 
@@ -58,6 +57,18 @@ export class ControlSocket {
     });
   }
 
+  #receive(chunk: string): void {
+    const lines = `${this.#rest}${chunk}`.split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) {
+      if (line.trim() === '') continue;
+      const answer = JSON.parse(line) as RpcAnswer;
+      const settle = typeof answer.id === 'number' ? this.#calls.get(answer.id) : undefined;
+      if (settle === undefined) this.#others.push(answer);
+      else settle(answer);
+    }
+  }
+
   get closed(): boolean {
     return this.#closed;
   }
@@ -66,38 +77,31 @@ export class ControlSocket {
     this.#socket.write(bytes);
   }
 
-  /** Says that nothing more will come; answers may still be read. */
-  end(): void {
-    this.#socket.end();
-  }
-
   /** Vanishes, as a client that crashed. */
   destroy(): void {
     this.#socket.destroy();
   }
 
-  /** The next line from the daemon, parsed; undefined when it closed the connection first. */
+  /** The next line that answers no `call`; undefined when the daemon closed the connection first. */
   async next(): Promise<RpcAnswer | undefined> {
     const end = Date.now() + ANSWER_TIMEOUT_MS;
-    while (this.#lines.length === 0) {
+    while (this.#others.length === 0) {
       if (this.#closed) return undefined;
       if (Date.now() > end) throw new Error('no answer on the control socket');
       await sleep(1);
     }
-    return JSON.parse(this.#lines.shift() ?? '') as RpcAnswer;
+    return this.#others.shift();
   }
 
   /** @throws RpcFailure for an error, Error when the connection closes before the answer. */
   async call<T>(method: string, params: object): Promise<T> {
     this.#lastId += 1;
     const id = this.#lastId;
+    const answered = new Promise<RpcAnswer | undefined>((resolve) => this.#calls.set(id, resolve));
     this.send(`${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`);
-    for (;;) {
-      const answer = await this.next();
-      if (answer === undefined) throw new Error(`connection closed before ${method} was answered`);
-      if (answer.id !== id) continue;
-      if (answer.error !== undefined) throw new RpcFailure(answer.error);
-      return answer.result as T;
-    }
+    const answer = await answered.finally(() => this.#calls.delete(id));
+    if (answer === undefined) throw new Error(`connection closed before ${method} was answered`);
+    if (answer.error !== undefined) throw new RpcFailure(answer.error);
+    return answer.result as T;
   }
 }

@@ -23,6 +23,8 @@ export const ABILITIES = {
 const DAEMON = join(PROJECT, 'dist/daemon/main.js');
 const CLI = join(PROJECT, 'dist/cli/main.js');
 const STOP_TIMEOUT_MS = 60_000;
+/** A test says where everything is; what its caller's environment says counts for nothing. */
+const NOWHERE = { LAYERDISK_STORE: undefined, LAYERDISK_SOCKET: undefined };
 
 export interface DaemonOptions {
   readonly transport?: TransportName;
@@ -32,8 +34,8 @@ export interface DaemonOptions {
   readonly socket?: string;
   /** More arguments for the daemon. */
   readonly args?: readonly string[];
-  /** Run it, and the commands, as this user and group. */
-  readonly user?: { readonly uid: number; readonly gid: number };
+  /** A command that runs the command that follows it: `setpriv` with its options, say. */
+  readonly through?: readonly string[];
 }
 
 export interface CliResult extends ProgramResult {
@@ -54,9 +56,11 @@ export async function runCli(
   options: CliOptions = {},
 ): Promise<CliResult> {
   const { user, env, ...rest } = options;
+  // Another user has neither this one's home folder nor its places.
+  const home = { HOME: '/nonexistent', XDG_CONFIG_HOME: undefined, XDG_RUNTIME_DIR: undefined };
   const result = await runProgram('node', [CLI, ...args], {
     ...rest,
-    env: { LAYERDISK_STORE: undefined, LAYERDISK_SOCKET: undefined, ...env },
+    env: { ...NOWHERE, ...(user === undefined ? {} : home), ...env },
     ...user,
   });
   return { ...result, json: () => JSON.parse(result.stdout) };
@@ -119,11 +123,12 @@ export class TestDaemon {
 
   /** @throws StartRefused with the daemon's own words; Error when it ended without any. */
   async start(): Promise<void> {
-    const child = spawn('env', ['-u', 'NODE_OPTIONS', 'node', ...this.#arguments()], {
+    const { through = [] } = this.#options;
+    const command = [...through, 'node', ...this.#arguments()];
+    const child = spawn('env', ['-u', 'NODE_OPTIONS', ...command], {
       cwd: '/',
-      env: cleanEnvironment({ LAYERDISK_STORE: undefined, LAYERDISK_SOCKET: undefined }),
+      env: cleanEnvironment(NOWHERE),
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-      ...this.#options.user,
     });
     this.#child = child;
     const note = (chunk: Buffer) => {
@@ -168,13 +173,8 @@ export class TestDaemon {
 
   /** Runs `layerdisk ARGS` against this daemon. */
   cli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-    const user = options.user ?? this.#options.user;
     const places = { LAYERDISK_STORE: this.store, LAYERDISK_SOCKET: this.socket };
-    return runCli(args, {
-      ...options,
-      env: { ...places, ...options.env },
-      ...(user === undefined ? {} : { user }),
-    });
+    return runCli(args, { ...options, env: { ...places, ...options.env } });
   }
 
   /** Runs `layerdisk ARGS`, which must succeed, and answers its standard output without the last newline. */
