@@ -69,12 +69,12 @@ export class VmCatalog {
     return this.#byName.get(name);
   }
 
-  findById(id: string): VmEntry | undefined {
-    return this.#byId.get(id);
-  }
-
   findByNumber(number: number): VmEntry | undefined {
     return this.#byNumber.get(number);
+  }
+
+  findById(id: string): VmEntry | undefined {
+    return this.#byId.get(id);
   }
 
   /** @throws DiskError `not-found`, or `damaged` with the reason. */

@@ -6,7 +6,7 @@ import { type MountEntry, readMounts } from '../../transport/mountinfo.js';
 import type { Holder as FileHolder } from '../../transport/transport.js';
 import type { Exposed, Holder } from '../../vm/hooks.js';
 import { runCommand } from './host-command.js';
-import { flushLoopDevice, type LoopDevice, loopsOn } from './loop-devices.js';
+import { flushLoopDevice, isMountedFrom, type LoopDevice, loopsOn } from './loop-devices.js';
 
 /** How long a mounted file system is given to write back before a snapshot goes ahead without. */
 const SYNC_TIMEOUT_MS = 10_000;
@@ -44,7 +44,7 @@ export class DiskUsers {
     const mounts = readMounts();
     return loops.map((loop) => ({
       loop,
-      mounts: mounts.filter((mount) => loop.numbers.includes(mount.device)),
+      mounts: mounts.filter((mount) => isMountedFrom(mount, loop)),
     }));
   }
 

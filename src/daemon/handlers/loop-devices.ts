@@ -89,6 +89,20 @@ export function isOn(upper: LoopDevice, lower: LoopDevice): boolean {
 }
 
 /**
+ * Whether a mount stands on the device or a partition of it. A file system that spans devices (btrfs) has a
+ * device number of its own; what it was mounted from tells then.
+ */
+export function isMountedFrom(
+  mount: { readonly device: string; readonly source: string },
+  { device, numbers }: LoopDevice,
+): boolean {
+  if (numbers.includes(mount.device) || mount.source === device) return true;
+  return (
+    mount.source.startsWith(`${device}p`) && /^\d+$/.test(mount.source.slice(device.length + 1))
+  );
+}
+
+/**
  * Makes a loop device on a file, with its partitions.
  * @returns its path. @throws DiskError `failed`, `not-permitted`, `not-supported`.
  */

@@ -12,7 +12,13 @@ import {
   wholeDevice,
 } from './attached-disks.js';
 import { type CommandResult, commandError, runCommand } from './host-command.js';
-import { isOn, type LoopDevice, listLoopDevices, waitUntilGone } from './loop-devices.js';
+import {
+  isMountedFrom,
+  isOn,
+  type LoopDevice,
+  listLoopDevices,
+  waitUntilGone,
+} from './loop-devices.js';
 import { findPartition, listPartitions } from './partitions.js';
 import { describeProcesses, findProcesses } from './processes.js';
 import { type ResolvedTarget, resolveTarget } from './targets.js';
@@ -134,7 +140,7 @@ export async function unmount(sources: AttachSources, asked: string): Promise<vo
     const result = await runCommand('umount', ['--', directory]);
     if (result.code !== 0) throw await unmountFailure(entry, result);
     for (const loop of chain) {
-      const isElsewhere = readMounts().some((each) => loop.numbers.includes(each.device));
+      const isElsewhere = readMounts().some((each) => isMountedFrom(each, loop));
       if (!loop.autoclear || isElsewhere) break;
       await waitUntilGone(loop);
     }
@@ -155,7 +161,7 @@ function loopsBelow(entry: MountEntry): LoopDevice[] {
 }
 
 function loopOf(entry: MountEntry, all = listLoopDevices()): LoopDevice | undefined {
-  return all.find((each) => each.numbers.includes(entry.device));
+  return all.find((each) => isMountedFrom(entry, each));
 }
 
 async function unmountFailure(
