@@ -24,7 +24,7 @@ async function open(t: Test): Promise<Setting> {
     }),
   );
   await world.create('web', ['disk0', 'data']);
-  world.write('web', 0, 4096);
+  await world.write('web', 0, 4096);
   await world.take('web', 'first');
   await world.take('web', 'second');
   await world.clone('web@first', 'twin', 'linked');
@@ -201,14 +201,14 @@ const refused: readonly (readonly [method: VmMethod, params: object, code: strin
 t.test('refusals', async (t) => {
   const { world, calls } = await open(t);
   const before = JSON.stringify([await calls.list({}), await calls.tree({})]);
-  const deltas = world.engine.ids().length;
+  const deltas = world.fake.ids().length;
   const call = calls as Record<MethodName, (params: object) => Promise<unknown>>;
   for (const [method, params, code] of refused) {
     const shown = `${method} ${JSON.stringify(params)}`.slice(0, 120);
     t.equal(await codeOf(call[method](params)), code, shown);
   }
   t.equal(JSON.stringify([await calls.list({}), await calls.tree({})]), before, 'nothing changed');
-  t.equal(world.engine.ids().length, deltas, 'and nothing was left behind');
+  t.equal(world.fake.ids().length, deltas, 'and nothing was left behind');
   t.same(world.problems, []);
 });
 
