@@ -49,6 +49,8 @@ export interface ExposedVm {
 /** Read-only and synchronous: an answer is the state at one instant. */
 export class Exposure {
   readonly #store: VmStore;
+  /** Asked for at every look at a file: as long as the manifest is the same, so is the answer. */
+  readonly #exposed = new WeakMap<Manifest, ExposedVm>();
 
   constructor(store: VmStore) {
     this.#store = store;
@@ -70,11 +72,19 @@ export class Exposure {
   }
 
   #expose(entry: VmEntry | undefined): ExposedVm | undefined {
-    return entry === undefined ? undefined : expose(entry, this.#store.loadEntry(entry));
+    if (entry === undefined) return undefined;
+    const manifest = this.#store.loadEntry(entry);
+    const known = this.#exposed.get(manifest);
+    // A renamed VM keeps its manifest.
+    if (known?.name === entry.name) return known;
+    const made = expose(entry, manifest);
+    this.#exposed.set(manifest, made);
+    return made;
   }
 }
 
 function expose(entry: VmEntry, manifest: Manifest): ExposedVm {
+  let configuration: string | undefined;
   return {
     name: entry.name,
     number: entry.number,
@@ -99,7 +109,10 @@ function expose(entry: VmEntry, manifest: Manifest): ExposedVm {
         writable: false,
       })),
     })),
-    configuration: configurationOf(entry.name, manifest),
+    get configuration() {
+      configuration ??= configurationOf(this.name, manifest);
+      return configuration;
+    },
   };
 }
 

@@ -193,6 +193,11 @@ export function labelledDeltas(manifest: Manifest): DeltaId[] {
   ];
 }
 
+/** Nodes of all raw files, those of snapshots included. */
+export function diskNodes(manifest: Manifest): number[] {
+  return [manifest, ...manifest.snapshots].flatMap((each) => each.disks.map(({ node }) => node));
+}
+
 /** Every MAC address in it, those of snapshots included: they come back with a restore. */
 export function macsOf(manifest: Manifest): string[] {
   const all = [manifest, ...manifest.snapshots].flatMap((each) =>

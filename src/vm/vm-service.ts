@@ -12,7 +12,7 @@ import { type Collected, GarbageCollector } from './garbage.js';
 import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
 import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
-import { labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
+import { diskNodes, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import {
@@ -196,14 +196,18 @@ export class VmService {
 
   /** Takes the bases that a VM stands on as they are now; answers the images that had changed. */
   async acceptBases(vm: string): Promise<string[]> {
-    const { chains, bases } = this.#context;
+    const { chains, bases, store, hooks } = this.#context;
     return withVm(this.#context, vm, async (entry) => {
       const ids = new Set<string>();
-      chains.reach(labelledDeltas(this.#context.store.loadEntry(entry)), new Set(), ids);
+      chains.reach(labelledDeltas(store.loadEntry(entry)), new Set(), ids);
       const changed: string[] = [];
       for (const id of ids) {
         const path = await bases.accept(id);
         if (path !== undefined) changed.push(path);
+      }
+      const readers = changed.length === 0 ? [] : [entry, ...store.catalog.descendants(entry.id)];
+      for (const each of readers) {
+        await hooks.contentChanged(each.number, diskNodes(store.readEntry(each)));
       }
       return changed;
     });

@@ -5,7 +5,6 @@
  * INVARIANT: a manifest that can't be read is never written, moved or removed.
  */
 import { readdirSync, readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import {
@@ -32,9 +31,6 @@ import {
 import { Trash } from './trash.js';
 import { VmCatalog, type VmEntry } from './vm-catalog.js';
 import { VmNumbers } from './vm-numbers.js';
-
-/** Manifests read at once at start-up: keeps the host's disk busy without holding thousands of files open. */
-const READERS = 32;
 
 export class VmStore {
   readonly layout: StoreLayout;
@@ -72,7 +68,7 @@ export class VmStore {
       const identity = await establish(layout, files);
       removeTemporaries(layout);
       const store = new VmStore(layout, identity, files, lock);
-      await store.#loadAll();
+      store.#loadAll();
       return store;
     } catch (error) {
       lock.release();
@@ -192,40 +188,30 @@ export class VmStore {
     }
   }
 
-  async #loadAll(): Promise<void> {
+  #loadAll(): void {
     const names = readdirSync(this.layout.vms)
       .filter((file) => file.endsWith('.json') && !file.startsWith('.'))
       .map((file) => basename(file, '.json'))
       .sort();
-    const loaded = new Array<Manifest | DiskError | undefined>(names.length);
-    let next = 0;
-    const reader = async () => {
-      for (let index = next++; index < names.length; index = next++) {
-        loaded[index] = await this.#read(names[index] ?? '');
-      }
-    };
-    await Promise.all(Array.from({ length: READERS }, reader));
-    // Added in the order of names, so that of two with one identity always the same one is refused.
-    names.forEach((name, index) => {
-      this.#admit(name, loaded[index]);
-    });
+    // One after the other and synchronous: a tenth of the work of asynchronous reads, and nothing else runs yet.
+    // In the order of names, so that of two with one identity always the same one is refused.
+    for (const name of names) this.#admit(name, this.#read(name));
   }
 
-  async #read(name: string): Promise<Manifest | DiskError> {
+  #read(name: string): Manifest | DiskError {
     if (!isName(name)) {
       return new DiskError('damaged', `vms/${name}.json: "${name}" is no valid VM name`, {
         hint: 'rename that file, or move it out of the store, and restart the daemon',
       });
     }
     try {
-      return parseManifest(name, await readFile(manifestPath(this.layout, name), 'utf8'));
+      return parseManifest(name, readFileSync(manifestPath(this.layout, name), 'utf8'));
     } catch (error) {
       return error instanceof DiskError ? error : unreadable(name, error);
     }
   }
 
-  #admit(name: string, loaded: Manifest | DiskError | undefined): void {
-    if (loaded === undefined) return;
+  #admit(name: string, loaded: Manifest | DiskError): void {
     if (loaded instanceof DiskError) {
       this.catalog.addDamaged(name, loaded);
       return;

@@ -11,12 +11,12 @@ import type {
   DeltaInfo,
   DeltaSpec,
   Deltas,
-  Engine,
   HeadSwitch,
   OpenVolume,
   Volumes,
 } from '../../src/engine/engine.js';
 import { Faults } from './faults.js';
+import type { TestEngine } from './vm-world.js';
 
 interface FakeDelta {
   readonly spec: DeltaSpec;
@@ -28,7 +28,7 @@ interface FakeDelta {
 /**
  * INVARIANT (checked): a delta with something on it, or switched away from, is never written again.
  */
-export class FakeEngine implements Engine {
+export class FakeEngine implements TestEngine {
   readonly deltas: Deltas;
   readonly volumes: Volumes;
   readonly faults: Faults;
@@ -57,7 +57,8 @@ export class FakeEngine implements Engine {
   }
 
   /** Writes to a head as a guest would. */
-  write(head: DeltaId, offset: number, data: Buffer): void {
+  async write(head: DeltaId, offset: number, data: Buffer): Promise<void> {
+    await this.openBases(head);
     const delta = this.#get(head);
     invariant(!delta.sealed, `a sealed delta ${head} was written to`);
     for (let done = 0; done < data.length; ) {
@@ -71,12 +72,21 @@ export class FakeEngine implements Engine {
     }
   }
 
-  /** Everything that is visible under a delta. A base below it must have been opened by `acquire` or `copy`. */
-  readAll(top: DeltaId): Buffer {
+  /** Everything that is visible under a delta. */
+  async readAll(top: DeltaId): Promise<Buffer> {
+    await this.openBases(top);
     const { virtualSize } = this.#get(top).spec;
     const count = Math.ceil(virtualSize / BLOCK_SIZE);
     const blocks = Array.from({ length: count }, (_, block) => this.#readBlock(top, block));
     return Buffer.concat(blocks).subarray(0, virtualSize);
+  }
+
+  async restart(): Promise<void> {
+    this.#open.clear();
+  }
+
+  async close(): Promise<void> {
+    this.#open.clear();
   }
 
   /** Opens the bases below a delta, which checks them. */

@@ -5,6 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DiskError } from '../../src/common/errors.js';
 import { KiB } from '../../src/common/units.js';
+import type { DeltaId } from '../../src/engine/delta-id.js';
+import type { Engine } from '../../src/engine/engine.js';
+import { describeBase } from '../../src/formats/base.js';
+import { type BaseFingerprint, findChange } from '../../src/formats/fingerprint.js';
 import { BaseRecords, type BaseSources } from '../../src/vm/base-records.js';
 import type { Exposed, Holder, VmHooks } from '../../src/vm/hooks.js';
 import type { Manifest } from '../../src/vm/manifest.js';
@@ -12,6 +16,7 @@ import { VmService } from '../../src/vm/vm-service.js';
 import { VmStore } from '../../src/vm/vm-store.js';
 import { FakeEngine } from './fake-engine.js';
 import { Faults, faultyFiles } from './faults.js';
+import { RealEngine } from './real-engine.js';
 
 export const DISK_SIZE = 32 * KiB;
 
@@ -27,6 +32,12 @@ export const rawBases: BaseSources = {
     const { path, hash } = fingerprint as { path: string; hash: string };
     return hashOf(await readBase(path)) === hash ? undefined : `${path}: other content`;
   },
+};
+
+/** The formats themselves. */
+const formatBases: BaseSources = {
+  describeBase,
+  findChange: (fingerprint) => findChange(fingerprint as BaseFingerprint),
 };
 
 async function readBase(path: string): Promise<Buffer> {
@@ -69,64 +80,89 @@ export class FakeHooks implements VmHooks {
   }
 }
 
+/** An engine with a way to its disks, as guests have one. */
+export interface TestEngine extends Engine {
+  write(head: DeltaId, offset: number, data: Buffer): Promise<void>;
+  /** All bytes of a head (`writable`) or sealed delta. */
+  readAll(top: DeltaId, writable: boolean): Promise<Buffer>;
+  /** An orderly end and a new start. */
+  restart(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Which engine stands below: the fake one can fail and be watched, the real one is the one that ships. */
+export const ENGINES = ['fake', 'real'] as const;
+export type EngineKind = (typeof ENGINES)[number];
+
 /** Disk contents by `vm/disk` and `vm@snapshot/disk`. */
 export type Contents = Map<string, Buffer>;
 
 export class VmWorld {
   readonly folder: string;
-  readonly faults: Faults;
+  readonly faults = new Faults();
   readonly hooks = new FakeHooks();
   readonly problems: unknown[] = [];
   store!: VmStore;
   service!: VmService;
-  engine!: FakeEngine;
+  bases!: BaseRecords;
+  engine!: TestEngine;
+  readonly #kind: EngineKind;
   /** The independent model: what every disk and snapshot must contain. */
   model: Contents = new Map();
   #stamp = 0;
 
-  private constructor(folder: string, faults: Faults) {
+  private constructor(folder: string, kind: EngineKind) {
     this.folder = folder;
-    this.faults = faults;
+    this.#kind = kind;
   }
 
-  static async create(): Promise<VmWorld> {
-    const faults = new Faults();
-    const world = new VmWorld(await mkdtemp(join(tmpdir(), 'layerdisk-vm-')), faults);
-    await world.#open(undefined);
+  static async create(kind: EngineKind = 'fake'): Promise<VmWorld> {
+    const world = new VmWorld(await mkdtemp(join(tmpdir(), 'layerdisk-vm-')), kind);
+    await world.#open();
     return world;
+  }
+
+  /** The fake engine, for tests that look inside it. */
+  get fake(): FakeEngine {
+    if (this.engine instanceof FakeEngine) return this.engine;
+    throw new Error('this test needs the fake engine');
   }
 
   /** Ends the daemon and starts another one on the same store. */
   async restart(): Promise<void> {
+    this.faults.record();
     await this.service.stop();
+    await this.engine.restart();
     this.store.close();
-    await this.#open(this.engine);
+    await this.#open();
   }
 
   async destroy(): Promise<void> {
+    this.faults.record();
     await this.service.stop();
+    await this.engine.close();
     this.store.close();
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  async #open(engine: FakeEngine | undefined): Promise<void> {
-    this.faults.record();
+  async #open(): Promise<void> {
     this.store = await VmStore.open(join(this.folder, 'store'), faultyFiles(this.faults));
     const { store } = this;
-    const bases = new BaseRecords(store, rawBases);
-    this.engine = engine ?? new FakeEngine((id) => this.bases.resolve(id), this.faults);
-    this.bases = bases;
+    this.bases = new BaseRecords(store, this.#kind === 'fake' ? rawBases : formatBases);
+    const resolveBase = (id: string) => this.bases.resolve(id);
+    this.engine ??=
+      this.#kind === 'fake'
+        ? new FakeEngine(resolveBase, this.faults)
+        : new RealEngine({ store: store.layout.root, resolveBase });
     this.service = new VmService({
       store,
-      bases,
+      bases: this.bases,
       engine: this.engine,
       hooks: this.hooks,
       ownFolders: [store.layout.root, this.mountpoint],
       onProblem: (problem) => this.problems.push(problem),
     });
   }
-
-  bases!: BaseRecords;
 
   get mountpoint(): string {
     return join(this.folder, 'mnt');
@@ -144,11 +180,11 @@ export class VmWorld {
   }
 
   /** Writes as a guest would: fresh recognisable bytes into a disk and into the model. */
-  write(vm: string, offset: number, length: number, disk = 'disk0'): void {
+  async write(vm: string, offset: number, length: number, disk = 'disk0'): Promise<void> {
     this.#stamp += 1;
     const data = Buffer.alloc(length, `<${this.#stamp}:${vm}/${disk}>`);
     const head = this.manifest(vm).disks.find((each) => each.name === disk)?.head ?? '';
-    this.engine.write(head, offset, data);
+    await this.engine.write(head, offset, data);
     const expected = this.model.get(`${vm}/${disk}`);
     if (expected === undefined) throw new Error(`no model of ${vm}/${disk}`);
     data.copy(expected, offset);
@@ -165,7 +201,6 @@ export class VmWorld {
     const path = await this.rawFile(`${vm}.img`, content);
     await this.service.importImages(vm, [{ path, options: { format: 'auto' } }], { copy });
     this.model.set(`${vm}/disk0`, Buffer.from(content));
-    await this.engine.openBases(this.manifest(vm).disks[0]?.head ?? '');
     return path;
   }
 
@@ -227,20 +262,16 @@ export class VmWorld {
     const found: Contents = new Map();
     for (const { name } of this.service.list()) {
       const { disks, snapshots } = this.manifest(name);
-      for (const disk of disks) found.set(`${name}/${disk.name}`, await this.#read(disk.head));
+      for (const disk of disks)
+        found.set(`${name}/${disk.name}`, await this.engine.readAll(disk.head, true));
       for (const snapshot of snapshots) {
         for (const disk of snapshot.disks) {
           const key = `${name}@${snapshot.name}/${disk.name}`;
-          found.set(key, await this.#read(disk.delta));
+          found.set(key, await this.engine.readAll(disk.delta, false));
         }
       }
     }
     return found;
-  }
-
-  async #read(top: string): Promise<Buffer> {
-    await this.engine.openBases(top);
-    return this.engine.readAll(top);
   }
 }
 

@@ -1,117 +1,134 @@
 /** Clones: linked and full, of snapshots and of the present state; what they share and what they do not. */
 import t, { type Test } from 'tap';
-import { codeOf, DISK_SIZE, digestContents, edgesOf, VmWorld } from '../support/vm-world.js';
+import {
+  codeOf,
+  DISK_SIZE,
+  digestContents,
+  ENGINES,
+  type EngineKind,
+  edgesOf,
+  VmWorld,
+} from '../support/vm-world.js';
 
 async function check(t: Test, world: VmWorld): Promise<void> {
   t.same(digestContents(await world.contents()), digestContents(world.model), 'every byte');
 }
 
-async function open(t: Test): Promise<VmWorld> {
-  const world = await VmWorld.create();
+async function open(t: Test, engine: EngineKind = 'fake'): Promise<VmWorld> {
+  const world = await VmWorld.create(engine);
   t.teardown(() => world.destroy());
   await world.create('gold', ['disk0', 'data']);
-  world.write('gold', 0, 9000);
-  world.write('gold', 4096, 100, 'data');
+  await world.write('gold', 0, 9000);
+  await world.write('gold', 4096, 100, 'data');
   await world.take('gold', 'first');
-  world.write('gold', 0, 50);
+  await world.write('gold', 0, 50);
   return world;
 }
 
-t.test('a linked clone of a snapshot', async (t) => {
-  const world = await open(t);
-  await world.clone('gold@first', 'one', 'linked');
-  await world.clone('gold@first', 'two', 'linked');
-  world.write('one', 4000, 200);
-  world.write('two', 0, DISK_SIZE, 'data');
-  world.write('gold', 8192, 4096);
-  await check(t, world);
-  t.match(world.manifest('one').origin, { vm: 'gold', snapshot: 'first' });
-  t.same(world.manifest('one').snapshots, []);
+for (const engine of ENGINES) {
+  t.test(`a linked clone of a snapshot (${engine} engine)`, async (t) => {
+    const world = await open(t, engine);
+    await world.clone('gold@first', 'one', 'linked');
+    await world.clone('gold@first', 'two', 'linked');
+    await world.write('one', 4000, 200);
+    await world.write('two', 0, DISK_SIZE, 'data');
+    await world.write('gold', 8192, 4096);
+    await check(t, world);
+    t.match(world.manifest('one').origin, { vm: 'gold', snapshot: 'first' });
+    t.same(world.manifest('one').snapshots, []);
 
-  t.comment('it has snapshots and clones of its own');
-  await world.take('one', 'mine');
-  world.write('one', 0, 10);
-  await world.clone('one@mine', 'three', 'linked');
-  world.write('three', 20000, 10);
-  await check(t, world);
+    t.comment('it has snapshots and clones of its own');
+    await world.take('one', 'mine');
+    await world.write('one', 0, 10);
+    await world.clone('one@mine', 'three', 'linked');
+    await world.write('three', 20000, 10);
+    await check(t, world);
 
-  t.comment('the source may go: what clones stand on stays, and is counted');
-  await world.deleteSnapshot('gold', 'first');
-  await check(t, world);
-  t.equal(await world.delete('gold'), 2, 'the sealed delta of each disk');
-  await world.service.collectGarbage(false);
-  await check(t, world);
-  await world.restart();
-  await check(t, world);
-  t.equal(await world.delete('one'), 4, 'its own, and those that gold left it');
-  t.equal(await world.delete('two'), 0);
-  await world.service.collectGarbage(false);
-  await check(t, world);
-  t.equal(await world.delete('three'), 0);
-  await world.service.collectGarbage(false);
-  t.same(world.engine.ids(), [], 'nothing is left of all');
-});
-
-t.test('a linked clone of the present state takes a snapshot first and says so', async (t) => {
-  const world = await open(t);
-  const { tookSnapshot } = await world.service.clone({
-    vm: 'gold',
-    name: 'one',
-    mode: 'linked',
-    hardware: {},
+    t.comment('the source may go: what clones stand on stays, and is counted');
+    await world.deleteSnapshot('gold', 'first');
+    await check(t, world);
+    t.equal(await world.delete('gold'), 2, 'the sealed delta of each disk');
+    await world.service.collectGarbage(false);
+    await check(t, world);
+    await world.restart();
+    await check(t, world);
+    t.equal(await world.delete('one'), 4, 'its own, and those that gold left it');
+    t.equal(await world.delete('two'), 0);
+    await world.service.collectGarbage(false);
+    await check(t, world);
+    t.equal(await world.delete('three'), 0);
+    await world.service.collectGarbage(false);
+    if (engine === 'fake') t.same(world.fake.ids(), [], 'nothing is left of all');
   });
-  t.equal(tookSnapshot, 'clone-one');
-  t.same(edgesOf(world.manifest('gold')), ['*: clone-one', 'clone-one: first', 'first: -']);
-  world.copyModel('gold/', 'gold@clone-one/');
-  world.copyModel('gold/', 'one/');
-  world.write('gold', 0, 10);
-  world.write('one', 0, 10);
-  await check(t, world);
-  await world.delete('one');
-  await world.clone('gold', 'one', 'linked');
-  t.ok(world.manifest('gold').snapshots.some((each) => each.name === 'clone-one-2'));
-  await check(t, world);
-});
+}
 
-t.test('a full clone stands alone', async (t) => {
-  const world = await open(t);
-  await world.clone('gold@first', 'one', 'full');
-  await world.clone('gold', 'two', 'full');
-  t.same(edgesOf(world.manifest('gold')), ['*: first', 'first: -'], 'the source looks as before');
-  for (const name of ['one', 'two']) t.equal(world.manifest(name).origin, undefined);
-  world.write('gold', 0, 1000);
-  world.write('two', 512, 1000);
-  await check(t, world);
-  t.equal(await world.delete('gold'), 0);
-  await world.service.collectGarbage(false);
-  await check(t, world);
-  const chains = ['one', 'two'].flatMap((name) =>
-    world.manifest(name).disks.map((disk) => world.service.chainFacts(disk.head).depth),
+for (const engine of ENGINES) {
+  t.test(
+    `a linked clone of the present state takes a snapshot first and says so (${engine} engine)`,
+    async (t) => {
+      const world = await open(t, engine);
+      const { tookSnapshot } = await world.service.clone({
+        vm: 'gold',
+        name: 'one',
+        mode: 'linked',
+        hardware: {},
+      });
+      t.equal(tookSnapshot, 'clone-one');
+      t.same(edgesOf(world.manifest('gold')), ['*: clone-one', 'clone-one: first', 'first: -']);
+      world.copyModel('gold/', 'gold@clone-one/');
+      world.copyModel('gold/', 'one/');
+      await world.write('gold', 0, 10);
+      await world.write('one', 0, 10);
+      await check(t, world);
+      await world.delete('one');
+      await world.clone('gold', 'one', 'linked');
+      t.ok(world.manifest('gold').snapshots.some((each) => each.name === 'clone-one-2'));
+      await check(t, world);
+    },
   );
-  t.same(chains, [1, 1, 1, 1]);
-});
+}
+
+for (const engine of ENGINES) {
+  t.test(`a full clone stands alone (${engine} engine)`, async (t) => {
+    const world = await open(t, engine);
+    await world.clone('gold@first', 'one', 'full');
+    await world.clone('gold', 'two', 'full');
+    t.same(edgesOf(world.manifest('gold')), ['*: first', 'first: -'], 'the source looks as before');
+    for (const name of ['one', 'two']) t.equal(world.manifest(name).origin, undefined);
+    await world.write('gold', 0, 1000);
+    await world.write('two', 512, 1000);
+    await check(t, world);
+    t.equal(await world.delete('gold'), 0);
+    await world.service.collectGarbage(false);
+    await check(t, world);
+    const chains = ['one', 'two'].flatMap((name) =>
+      world.manifest(name).disks.map((disk) => world.service.chainFacts(disk.head).depth),
+    );
+    t.same(chains, [1, 1, 1, 1]);
+  });
+}
 
 t.test('a full clone is of one instant, whatever happens to the source meanwhile', async (t) => {
   for (const snapshot of [undefined, 'first']) {
     const world = await open(t);
     let pieces = 0;
-    world.engine.onCopyPiece = async () => {
+    world.fake.onCopyPiece = async () => {
       pieces += 1;
-      if (pieces > 3) world.write('gold', (pieces % 8) * 4096, 4096);
+      if (pieces > 3) await world.write('gold', (pieces % 8) * 4096, 4096);
       if (pieces === 5) await world.take('gold', 'meanwhile');
       if (pieces === 6) await world.restore('gold', 'first');
       if (pieces === 7) await world.deleteSnapshot('gold', 'first');
       if (pieces === 8) await world.service.collectGarbage(false);
       if (pieces === 9) await world.delete('gold');
       if (pieces === 10) await world.service.collectGarbage(false);
-      if (pieces > 8) world.engine.onCopyPiece = async () => undefined;
+      if (pieces > 8) world.fake.onCopyPiece = async () => undefined;
     };
     // The model of the clone is that of the source at the start.
     const source = snapshot === undefined ? 'gold/' : 'gold@first/';
     world.copyModel(source, 'new/');
     const request = { vm: 'gold', name: 'new', mode: 'full' as const, hardware: {} };
     await world.service.clone(snapshot === undefined ? request : { ...request, snapshot });
-    world.engine.onCopyPiece = async () => undefined;
+    world.fake.onCopyPiece = async () => undefined;
     await world.service.collectGarbage(false);
     await check(t, world);
   }
@@ -119,7 +136,7 @@ t.test('a full clone is of one instant, whatever happens to the source meanwhile
 
 t.test('a cancelled clone leaves nothing behind', async (t) => {
   const world = await open(t);
-  const before = world.engine.ids().length;
+  const before = world.fake.ids().length;
   const stop = new AbortController();
   const seen: number[] = [];
   const clone = world.service.clone(
@@ -133,7 +150,7 @@ t.test('a cancelled clone leaves nothing behind', async (t) => {
     },
   );
   t.equal(await codeOf(clone), 'interrupted');
-  t.equal(world.engine.ids().length, before);
+  t.equal(world.fake.ids().length, before);
   t.notOk(world.service.has('new'));
   t.ok(seen.every((share) => share > 0 && share <= 1));
   await world.clone('gold@first', 'new', 'full');

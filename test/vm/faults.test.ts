@@ -18,13 +18,13 @@ const base = Buffer.alloc(8192, 'base');
 async function prepare(): Promise<VmWorld> {
   const world = await VmWorld.create();
   await world.create('web', ['disk0', 'data']);
-  world.write('web', 0, 5000);
+  await world.write('web', 0, 5000);
   await world.take('web', 'first');
-  world.write('web', 4096, 5000, 'data');
+  await world.write('web', 4096, 5000, 'data');
   await world.take('web', 'second');
-  world.write('web', 8192, 100);
+  await world.write('web', 8192, 100);
   await world.clone('web@first', 'twin', 'linked');
-  world.write('twin', 0, 10);
+  await world.write('twin', 0, 10);
   await world.import('foreign', base, false);
   return world;
 }

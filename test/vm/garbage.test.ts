@@ -9,7 +9,7 @@ async function open(t: Test): Promise<VmWorld> {
   const world = await VmWorld.create();
   t.teardown(() => world.destroy());
   await world.create('web');
-  world.write('web', 0, 8192);
+  await world.write('web', 0, 8192);
   await world.take('web', 'first');
   return world;
 }
@@ -57,9 +57,9 @@ t.test('nothing while a delta in use is missing', async (t) => {
   await world.engine.deltas.discard([sealed]);
   await world.create('other');
   await world.delete('other');
-  const before = world.engine.ids();
+  const before = world.fake.ids();
   t.equal(await codeOf(world.service.collectGarbage(false)), 'not-found');
-  t.same(world.engine.ids(), before);
+  t.same(world.fake.ids(), before);
 });
 
 t.test('in the background, after changes and at start', async (t) => {
@@ -68,7 +68,7 @@ t.test('in the background, after changes and at start', async (t) => {
   await world.delete('gone');
   await world.restart();
   world.service.start();
-  await until(() => world.engine.ids().length === 2);
+  await until(() => world.fake.ids().length === 2);
   t.equal(readdirSync(world.store.layout.trash).length, 1, 'the trash is kept for a while');
   t.same(world.problems, []);
 

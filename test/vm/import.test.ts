@@ -1,9 +1,9 @@
 /** Foreign images as bases: referenced and never written, or copied; refused when they change. */
-import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { codeOf, digestContents, VmWorld } from '../support/vm-world.js';
+import { codeOf, digestContents, ENGINES, type EngineKind, VmWorld } from '../support/vm-world.js';
 
 const content = Buffer.alloc(20480, 'the base image ');
 const auto = { format: 'auto' };
@@ -12,75 +12,91 @@ async function check(t: Test, world: VmWorld): Promise<void> {
   t.same(digestContents(await world.contents()), digestContents(world.model), 'every byte');
 }
 
-async function open(t: Test): Promise<VmWorld> {
-  const world = await VmWorld.create();
+async function open(t: Test, engine: EngineKind = 'fake'): Promise<VmWorld> {
+  const world = await VmWorld.create(engine);
   t.teardown(() => world.destroy());
   return world;
 }
 
-t.test('referenced: never written, shared by clones', async (t) => {
-  const world = await open(t);
-  const path = await world.import('web', content, false);
-  utimesSync(path, 1, 1);
-  world.write('web', 1000, 5000);
-  await world.take('web', 'first');
-  await world.clone('web@first', 'twin', 'linked');
-  world.write('twin', 0, 4096);
-  await check(t, world);
-  t.ok(readFileSync(path).equals(content));
-  t.equal(statSync(path).mtimeMs, 1000);
-  await world.clone('twin', 'alone', 'full');
-  await world.delete('web');
-  await world.delete('twin');
-  await world.service.collectGarbage(false);
-  t.same(readdirSync(world.store.layout.bases), [], 'the record goes with the last that needs it');
-  await check(t, world);
-});
-
-t.test('copied: the file is not needed any more', async (t) => {
-  const world = await open(t);
-  const path = await world.import('web', content, true);
-  writeFileSync(path, 'something else');
-  await check(t, world);
-  t.same(readdirSync(world.store.layout.bases), []);
-  t.equal(world.engine.ids().length, 1);
-});
-
-t.test('several images are several disks', async (t) => {
-  const world = await open(t);
-  const images = [
-    { path: await world.rawFile('a.img', Buffer.alloc(4096, 'a')), options: auto },
-    { path: await world.rawFile('b.img', Buffer.alloc(8192, 'b')), options: auto },
-  ];
-  for (const copy of [false, true]) {
-    const vm = `vm-${copy}`;
-    await world.service.importImages(vm, images, { copy });
-    world.model.set(`${vm}/disk0`, Buffer.alloc(4096, 'a'));
-    world.model.set(`${vm}/disk1`, Buffer.alloc(8192, 'b'));
-  }
-  await check(t, world);
-});
-
-t.test('a base that changed is refused by name until it is accepted', async (t) => {
-  const world = await open(t);
-  const path = await world.import('web', content, false);
-  await world.take('web', 'first');
-  await world.clone('web@first', 'twin', 'linked');
-  const head = world.manifest('twin').disks[0]?.head ?? '';
-  t.equal(await codeOf(world.engine.volumes.acquire(head, { writable: true })), 'ok');
-  const changed = Buffer.alloc(20480, 'other');
-  writeFileSync(path, changed);
-  await t.rejects(world.engine.volumes.acquire(head, { writable: true }), {
-    code: 'damaged',
-    message: new RegExp(`the base image ${path} is not what it was`),
-    hint: /layerdisk base accept web/,
+for (const engine of ENGINES) {
+  t.test(`referenced: never written, shared by clones (${engine} engine)`, async (t) => {
+    const world = await open(t, engine);
+    const path = await world.import('web', content, false);
+    const { mtimeMs } = statSync(path);
+    await world.write('web', 1000, 5000);
+    await world.take('web', 'first');
+    await world.clone('web@first', 'twin', 'linked');
+    await world.write('twin', 0, 4096);
+    await check(t, world);
+    t.ok(readFileSync(path).equals(content));
+    t.equal(statSync(path).mtimeMs, mtimeMs);
+    await world.clone('twin', 'alone', 'full');
+    await world.delete('web');
+    await world.delete('twin');
+    await world.service.collectGarbage(false);
+    t.same(
+      readdirSync(world.store.layout.bases),
+      [],
+      'the record goes with the last that needs it',
+    );
+    await check(t, world);
   });
-  t.equal(await codeOf(world.service.acceptBases('none')), 'not-found');
-  t.same(await world.service.acceptBases('twin'), [path]);
-  t.same(await world.service.acceptBases('web'), [], 'once for all that stand on it');
-  for (const name of world.model.keys()) world.model.set(name, changed);
-  await check(t, world);
-});
+}
+
+for (const engine of ENGINES) {
+  t.test(`copied: the file is not needed any more (${engine} engine)`, async (t) => {
+    const world = await open(t, engine);
+    const path = await world.import('web', content, true);
+    writeFileSync(path, 'something else');
+    await check(t, world);
+    t.same(readdirSync(world.store.layout.bases), []);
+    if (engine === 'fake') t.equal(world.fake.ids().length, 1);
+  });
+}
+
+for (const engine of ENGINES) {
+  t.test(`several images are several disks (${engine} engine)`, async (t) => {
+    const world = await open(t, engine);
+    const images = [
+      { path: await world.rawFile('a.img', Buffer.alloc(4096, 'a')), options: auto },
+      { path: await world.rawFile('b.img', Buffer.alloc(8192, 'b')), options: auto },
+    ];
+    for (const copy of [false, true]) {
+      const vm = `vm-${copy}`;
+      await world.service.importImages(vm, images, { copy });
+      world.model.set(`${vm}/disk0`, Buffer.alloc(4096, 'a'));
+      world.model.set(`${vm}/disk1`, Buffer.alloc(8192, 'b'));
+    }
+    await check(t, world);
+  });
+}
+
+for (const engine of ENGINES) {
+  t.test(
+    `a base that changed is refused by name until it is accepted (${engine} engine)`,
+    async (t) => {
+      const world = await open(t, engine);
+      const path = await world.import('web', content, false);
+      await world.take('web', 'first');
+      await world.clone('web@first', 'twin', 'linked');
+      const head = world.manifest('twin').disks[0]?.head ?? '';
+      t.equal(await codeOf(world.engine.volumes.acquire(head, { writable: true })), 'ok');
+      const changed = Buffer.alloc(20480, 'other');
+      writeFileSync(path, changed);
+      await world.restart();
+      await t.rejects(world.engine.volumes.acquire(head, { writable: true }), {
+        code: 'damaged',
+        message: new RegExp(`the base image ${path} is not what it was`),
+        hint: /layerdisk base accept web/,
+      });
+      t.equal(await codeOf(world.service.acceptBases('none')), 'not-found');
+      t.same(await world.service.acceptBases('twin'), [path]);
+      t.same(await world.service.acceptBases('web'), [], 'once for all that stand on it');
+      for (const name of world.model.keys()) world.model.set(name, changed);
+      await check(t, world);
+    },
+  );
+}
 
 t.test('what is no base', async (t) => {
   const world = await open(t);
@@ -99,7 +115,7 @@ t.test('what is no base', async (t) => {
     [empty, 'usage'],
     [odd, 'usage'],
   ];
-  const before = world.engine.ids().length;
+  const before = world.fake.ids().length;
   for (const [path, code] of bad) {
     for (const copy of [false, true]) {
       const attempt = world.service.importImages('web', [{ path, options: auto }], { copy });
@@ -107,7 +123,7 @@ t.test('what is no base', async (t) => {
     }
   }
   t.equal(await codeOf(world.service.importImages('web', [])), 'usage', 'no image');
-  t.equal(world.engine.ids().length, before, 'nothing is left of the attempts');
+  t.equal(world.fake.ids().length, before, 'nothing is left of the attempts');
   t.same(readdirSync(world.store.layout.bases), []);
   t.notOk(world.service.has('web'));
 });

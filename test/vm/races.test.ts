@@ -6,9 +6,9 @@ async function open(t: Test): Promise<VmWorld> {
   const world = await VmWorld.create();
   t.teardown(() => world.destroy());
   await world.create('web');
-  world.write('web', 0, 4096);
+  await world.write('web', 0, 4096);
   await world.take('web', 'first');
-  world.write('web', 4096, 100);
+  await world.write('web', 4096, 100);
   return world;
 }
 

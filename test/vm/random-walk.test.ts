@@ -4,9 +4,16 @@
  */
 import t, { type Test } from 'tap';
 import { createRandom, newSeed, type Random } from '../support/random.js';
-import { codeOf, DISK_SIZE, digestContents, VmWorld } from '../support/vm-world.js';
+import {
+  codeOf,
+  DISK_SIZE,
+  digestContents,
+  ENGINES,
+  type EngineKind,
+  VmWorld,
+} from '../support/vm-world.js';
 
-const RUNS = 12;
+const RUNS = 8;
 const STEPS = 40;
 
 /** One random operation; its text is for the log of a failing run. */
@@ -56,14 +63,14 @@ async function step(world: VmWorld, random: Random): Promise<string> {
     default: {
       const disk = random.pick(manifest.disks).name;
       const offset = random.below(DISK_SIZE);
-      world.write(vm, offset, 1 + random.below(DISK_SIZE - offset), disk);
+      await world.write(vm, offset, 1 + random.below(DISK_SIZE - offset), disk);
       return `write ${vm}/${disk}`;
     }
   }
 }
 
-async function walk(t: Test, seed: number): Promise<void> {
-  const world = await VmWorld.create();
+async function walk(t: Test, seed: number, engine: EngineKind): Promise<void> {
+  const world = await VmWorld.create(engine);
   const log: string[] = [];
   try {
     const random = createRandom(seed);
@@ -84,8 +91,10 @@ async function walk(t: Test, seed: number): Promise<void> {
   }
 }
 
-t.test('random walks', async (t) => {
-  const first = newSeed();
-  const runs = process.env.LAYERDISK_SEED === undefined ? RUNS : 1;
-  for (let run = 0; run < runs; run += 1) await walk(t, first + run);
-});
+for (const engine of ENGINES) {
+  t.test(`random walks (${engine} engine)`, async (t) => {
+    const first = newSeed();
+    const runs = process.env.LAYERDISK_SEED === undefined ? RUNS : 1;
+    for (let run = 0; run < runs; run += 1) await walk(t, first + run, engine);
+  });
+}

@@ -1,6 +1,6 @@
 /** VMs from creation to deletion: every edge of the snapshot tree and every byte at each of its nodes. */
 import t, { type Test } from 'tap';
-import { DISK_SIZE, digestContents, edgesOf, VmWorld } from '../support/vm-world.js';
+import { DISK_SIZE, digestContents, ENGINES, edgesOf, VmWorld } from '../support/vm-world.js';
 
 async function check(t: Test, world: VmWorld): Promise<void> {
   t.same(digestContents(await world.contents()), digestContents(world.model), 'every byte');
@@ -14,45 +14,47 @@ async function check(t: Test, world: VmWorld): Promise<void> {
  */
 async function growTree(world: VmWorld): Promise<void> {
   await world.create('web', ['disk0', 'data']);
-  world.write('web', 0, 8192);
-  world.write('web', 4096, 8192, 'data');
+  await world.write('web', 0, 8192);
+  await world.write('web', 4096, 8192, 'data');
   await world.take('web', 'first');
-  world.write('web', 4096, 4096);
+  await world.write('web', 4096, 4096);
   await world.take('web', 'second');
-  world.write('web', 100, 9000);
+  await world.write('web', 100, 9000);
   await world.take('web', 'third');
-  world.write('web', 0, 512);
+  await world.write('web', 0, 512);
   await world.restore('web', 'second');
-  world.write('web', 16384, 700, 'data');
+  await world.write('web', 16384, 700, 'data');
   await world.take('web', 'side');
   await world.restore('web', 'first');
-  world.write('web', 8192, 3);
+  await world.write('web', 8192, 3);
 }
 
-t.test('a snapshot tree', async (t) => {
-  const world = await VmWorld.create();
-  t.teardown(() => world.destroy());
-  await growTree(world);
-  t.same(edgesOf(world.manifest('web')), [
-    '*: first',
-    'first: -',
-    'second: first',
-    'side: second',
-    'third: second',
-  ]);
-  await check(t, world);
+for (const engine of ENGINES) {
+  t.test(`a snapshot tree (${engine} engine)`, async (t) => {
+    const world = await VmWorld.create(engine);
+    t.teardown(() => world.destroy());
+    await growTree(world);
+    t.same(edgesOf(world.manifest('web')), [
+      '*: first',
+      'first: -',
+      'second: first',
+      'side: second',
+      'third: second',
+    ]);
+    await check(t, world);
 
-  t.comment('deleting a node with children and siblings changes no other content');
-  await world.deleteSnapshot('web', 'second');
-  t.same(edgesOf(world.manifest('web')), ['*: first', 'first: -', 'side: first', 'third: first']);
-  await world.deleteSnapshot('web', 'first');
-  t.same(edgesOf(world.manifest('web')), ['*: -', 'side: -', 'third: -']);
-  await world.service.collectGarbage(false);
-  await check(t, world);
+    t.comment('deleting a node with children and siblings changes no other content');
+    await world.deleteSnapshot('web', 'second');
+    t.same(edgesOf(world.manifest('web')), ['*: first', 'first: -', 'side: first', 'third: first']);
+    await world.deleteSnapshot('web', 'first');
+    t.same(edgesOf(world.manifest('web')), ['*: -', 'side: -', 'third: -']);
+    await world.service.collectGarbage(false);
+    await check(t, world);
 
-  t.comment('and a restart changes nothing');
-  await world.restart();
-  await check(t, world);
-  world.write('web', 0, DISK_SIZE);
-  await check(t, world);
-});
+    t.comment('and a restart changes nothing');
+    await world.restart();
+    await check(t, world);
+    await world.write('web', 0, DISK_SIZE);
+    await check(t, world);
+  });
+}

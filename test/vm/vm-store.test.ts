@@ -69,7 +69,7 @@ async function withManifest(t: Test, name: string, text: (old: string) => string
   t.teardown(() => world.destroy());
   await world.create('bad');
   await world.create('good');
-  world.write('good', 0, 100);
+  await world.write('good', 0, 100);
   const source = join(world.store.layout.vms, 'bad.json');
   writeFileSync(join(world.store.layout.vms, `${name}.json`), text(readFileSync(source, 'utf8')));
   await world.restart();
