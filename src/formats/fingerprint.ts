@@ -1,10 +1,10 @@
 /** Tells whether the files of a base are still the ones that were imported, without reading all of them. */
 import { createHash } from 'node:crypto';
-import { type BigIntStats, statSync } from 'node:fs';
-import { DiskError, errnoName } from '../common/errors.js';
+import { DiskError } from '../common/errors.js';
 import { KiB } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../storage/host-file.js';
+import { type FileState, fileState } from '../storage/host-path.js';
 
 export interface FileFingerprint {
   /** Absolute. */
@@ -88,18 +88,19 @@ export function findChange(stored: BaseFingerprint): string | undefined {
 }
 
 function changeOf(stored: FileFingerprint, takenNs: bigint): string | undefined {
-  const stat = statFile(stored.path);
-  if (Number(stat.size) !== stored.size) {
-    return `it had ${stored.size} bytes, now it has ${stat.size}`;
+  const state = fileState(stored.path);
+  if (state.size !== stored.size) {
+    return `it had ${stored.size} bytes, now it has ${state.size}`;
   }
-  if (String(stat.mtimeNs) !== stored.mtimeNs) {
-    return `it was last modified ${timeText(stored.mtimeNs)}, now ${timeText(stat.mtimeNs)}`;
+  const now = describeState(state);
+  if (now.mtimeNs !== stored.mtimeNs) {
+    return `it was last modified ${timeText(stored.mtimeNs)}, now ${timeText(now.mtimeNs)}`;
   }
   const untouched =
-    String(stat.ctimeNs) === stored.ctimeNs &&
-    String(stat.ino) === stored.inode &&
-    String(stat.dev) === stored.device &&
-    stat.ctimeNs + RACY_NS < takenNs;
+    now.ctimeNs === stored.ctimeNs &&
+    now.inode === stored.inode &&
+    now.device === stored.device &&
+    state.ctimeNs + RACY_NS < takenNs;
   if (untouched) return undefined;
   const content = withFile(stored.path, hashContent);
   return content === stored.content
@@ -108,15 +109,18 @@ function changeOf(stored: FileFingerprint, takenNs: bigint): string | undefined 
 }
 
 function fingerprintFile(path: string): FileFingerprint {
-  const stat = statFile(path);
+  const state = describeState(fileState(path));
+  return { path, ...state, content: withFile(path, hashContent) };
+}
+
+/** As it goes into JSON. */
+function describeState(state: FileState): Omit<FileFingerprint, 'path' | 'content'> {
   return {
-    path,
-    size: Number(stat.size),
-    mtimeNs: String(stat.mtimeNs),
-    ctimeNs: String(stat.ctimeNs),
-    device: String(stat.dev),
-    inode: String(stat.ino),
-    content: withFile(path, hashContent),
+    size: state.size,
+    mtimeNs: String(state.mtimeNs),
+    ctimeNs: String(state.ctimeNs),
+    device: String(state.device),
+    inode: String(state.inode),
   };
 }
 
@@ -151,20 +155,6 @@ function withFile<T>(path: string, work: (file: ReadableFile) => T): T {
   }
 }
 
-function statFile(path: string): BigIntStats {
-  try {
-    return statSync(path, { bigint: true });
-  } catch (error) {
-    const errno = errnoName(error) ?? 'EIO';
-    const missing = errno === 'ENOENT' || errno === 'ENOTDIR';
-    throw new DiskError(
-      missing ? 'not-found' : 'failed',
-      missing ? `${path}: no such file` : `${path}: cannot look it up (${errno})`,
-      { errno, cause: error },
-    );
-  }
-}
-
-function timeText(ns: bigint | string): string {
+function timeText(ns: string): string {
   return new Date(Number(BigInt(ns) / 1_000_000n)).toISOString();
 }

@@ -1,9 +1,9 @@
 /** Which formats there are: names, probing by magic, opening. The only file that imports the format folders. */
-import { existsSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { formatSize, MAX_DISK_SIZE } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../storage/host-file.js';
+import { isPresent } from '../storage/host-path.js';
 import { refuseForeign } from './foreign-magic.js';
 import {
   FORMAT_NAMES,
@@ -101,6 +101,6 @@ async function loadFormats(): Promise<ImageFormat[]> {
 /** A format whose module is not part of this build is not supported: `formatOf` says so by name. */
 async function importIfPresent(path: string): Promise<Record<string, unknown> | undefined> {
   const source = path.replace(/js$/, 'ts');
-  const present = [path, source].some((name) => existsSync(new URL(name, import.meta.url)));
+  const present = [path, source].some((name) => isPresent(new URL(name, import.meta.url)));
   return present ? ((await import(path)) as Record<string, unknown>) : undefined;
 }

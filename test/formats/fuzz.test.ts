@@ -50,7 +50,7 @@ const monolithic = (stream?: 'start' | 'end') => {
   const descriptor = descriptorText({ createType: 'x', extents: ['RW 192 SPARSE "x"'] });
   return buildSparse(small('dud'), {
     descriptor,
-    entriesPerTable: 8,
+    entriesPerTable: 64,
     ...(stream ? { stream } : {}),
   });
 };

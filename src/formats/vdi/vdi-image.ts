@@ -12,7 +12,7 @@ import type {
   ParentReference,
 } from '../../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
-import { countData } from '../count-data.js';
+import { infoOf } from '../count-data.js';
 import { EntryTable } from '../entry-table.js';
 import { hasVdiSignature, readVdiHeader } from './vdi-header.js';
 import {
@@ -26,7 +26,7 @@ import {
 } from './vdi-layout.js';
 
 /** Entries that one `extentAt` looks at most: a run may be told in several parts, a call stays short. */
-const MAX_RUN_BLOCKS = 65_536;
+const MAX_RUN_BLOCKS = 256;
 
 /** Whether the file that begins with `header` says that it is a VDI. */
 export function probeVdi(header: Buffer): boolean {
@@ -88,11 +88,10 @@ export class VdiImage implements DiskImage {
     if (this.parent === undefined && header.parentUuid !== NIL_UUID) {
       notes.push('names a parent, but is no differencing image: the parent is not used');
     }
-    return {
+    return infoOf(this, {
       format: 'vdi',
       subformat: SUBFORMATS[header.imageType] ?? 'unknown',
       virtualSize: this.virtualSize,
-      allocatedSize: countData(this),
       unitSize: header.blockSize,
       logicalSectorSize: SECTOR_SIZE,
       identity: {
@@ -103,7 +102,7 @@ export class VdiImage implements DiskImage {
       },
       creator: creatorOf(header.fileInfo),
       notes,
-    };
+    });
   }
 
   extentAt(offset: number, length: number, out: Extent): void {
@@ -129,12 +128,13 @@ export class VdiImage implements DiskImage {
       const at = offset + done;
       const block = Math.floor(at / blockSize);
       const inBlock = at - block * blockSize;
-      const count = Math.min(blockSize - inBlock, length - done);
       const entry = this.#map.get(block);
+      let count = Math.min(blockSize - inBlock, length - done);
       if (entry === VDI_BLOCK_ZERO) {
         target.fill(0, targetOffset + done, targetOffset + done + count);
       } else {
         invariant(entry !== VDI_BLOCK_FREE, `read of free VDI block ${block}`);
+        count = this.#adjacent(block, entry, count, length - done);
         const position = this.#positionOf(block, entry, inBlock, count);
         this.#file.readExact(target, targetOffset + done, count, position);
       }
@@ -152,6 +152,18 @@ export class VdiImage implements DiskImage {
 
   close(): void {
     this.#file.close();
+  }
+
+  /** How much of `limit` bytes lies in one piece, `inFirst` of them in the first block. */
+  #adjacent(block: number, entry: number, inFirst: number, limit: number): number {
+    let count = inFirst;
+    if (this.#blockStride !== this.#blockSize) return count;
+    for (let next = 1; count < limit; next += 1) {
+      const following = entry + next;
+      if (following >= this.#header.blockCount || this.#map.get(block + next) !== following) break;
+      count += Math.min(this.#blockSize, limit - count);
+    }
+    return count;
   }
 
   #positionOf(block: number, entry: number, inBlock: number, count: number): number {

@@ -26,7 +26,8 @@ import {
   type SparseHeader,
 } from './sparse-layout.js';
 
-/** VMware writes 512; QEMU takes no more. Bounds what one page of tables takes. */
+/** VMware writes 512. Many small tables would make maps of an image slow, large ones take memory. */
+const MIN_ENTRIES_PER_TABLE = 64;
 const MAX_ENTRIES_PER_TABLE = 4096;
 const MAX_GRAIN_SIZE = GiB;
 const UNCLEAN = 'was not closed cleanly by the program that wrote it last';
@@ -186,8 +187,8 @@ function checkGeometry(file: ReadableFile, geometry: SparseGeometry): void {
     const range = `a power of two from 512 to ${largest}`;
     throw damaged(path, `VMDK grain size of ${grainSize} bytes is not ${range}`);
   }
-  if (entriesPerTable === 0 || entriesPerTable > MAX_ENTRIES_PER_TABLE) {
-    const range = `from 1 to ${MAX_ENTRIES_PER_TABLE}`;
+  if (entriesPerTable < MIN_ENTRIES_PER_TABLE || entriesPerTable > MAX_ENTRIES_PER_TABLE) {
+    const range = `from ${MIN_ENTRIES_PER_TABLE} to ${MAX_ENTRIES_PER_TABLE}`;
     throw damaged(path, `VMDK grain tables of ${entriesPerTable} entries are not ${range}`);
   }
   const grainCount = Math.ceil(length / grainSize);

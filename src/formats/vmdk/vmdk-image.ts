@@ -10,7 +10,7 @@ import type {
   ParentReference,
 } from '../../engine/disk-image.js';
 import type { HostFile } from '../../storage/host-file.js';
-import { countData } from '../count-data.js';
+import { infoOf } from '../count-data.js';
 import type { ImageOptions } from '../image-options.js';
 import {
   isDescriptor,
@@ -144,16 +144,15 @@ class VmdkImage implements DiskImage {
 
   info(): ImageInfo {
     const { createType, cid, parentCid } = this.#descriptor;
-    return {
+    return infoOf(this, {
       format: 'vmdk',
       subformat: createType,
       virtualSize: this.virtualSize,
-      allocatedSize: countData(this),
       unitSize: Math.max(0, ...this.#extents.map((extent) => extent.grainSize)),
       logicalSectorSize: SECTOR_SIZE,
       identity: { cid, 'parent-cid': parentCid },
       notes: [...new Set(this.#extents.flatMap((extent) => extent.notes))],
-    };
+    });
   }
 
   extentAt(offset: number, length: number, out: Extent): void {
