@@ -146,6 +146,9 @@ t.test('a grain that is not where it should be fails alone', async (t) => {
   file.writeUInt32LE(0x7fffffff, table + 2 * 4);
   writeFileSync(path, file);
   t.strictSame(failedSectors(t, path, MODEL), sectors(2 * GRAIN, 3 * GRAIN));
+  file.writeUInt32LE(1, table + 2 * 4);
+  writeFileSync(path, file);
+  t.strictSame(failedSectors(t, path, MODEL), sectors(2 * GRAIN, 3 * GRAIN), 'in the descriptor');
 
   // Grains lie in reverse order, so the end of the file belongs to grain 0.
   writeMonolithic(path, MODEL);
@@ -336,6 +339,13 @@ t.test('ESXi extents that make no sense', async (t) => {
     writeFileSync(join(folder, 'e'), extent);
     t.throws(() => openVmdk(path), { name: 'DiskError', message }, name);
   }
+});
+
+t.test('seSparse entries that make no sense fail their grains alone', async (t) => {
+  const folder = tempFolder(t);
+  const path = join(folder, 'disk.vmdk');
+  const model = stampedModel({ size: 4096 * 40, unitSize: 4096, pattern: 'du', salt: 1 });
+  writeFileSync(path, descriptorText({ createType: 'x', extents: ['RW 320 SESPARSE "e"'] }));
   const extent = buildSeSparse(model);
   // Table entries: an unknown type, and a grain far outside.
   extent.writeUInt32LE(0x40000000, 4 * 512 + 2 * 8 + 4);
@@ -343,4 +353,8 @@ t.test('ESXi extents that make no sense', async (t) => {
   writeFileSync(join(folder, 'e'), extent);
   const failed = failedSectors(t, path, model);
   t.strictSame(failed, [...sectors(8192, 12288), ...sectors(16384, 20480)]);
+  extent.writeUInt32LE(0x20000000, 3 * 512 + 4);
+  writeFileSync(join(folder, 'e'), extent);
+  t.equal(failedSectors(t, path, model).length, 320, 'without its table all are lost');
+  t.equal(describeBase(path).spec.allocatedSize, model.size);
 });

@@ -17,6 +17,8 @@ export interface SparseGeometry {
   readonly grainSize: number;
   readonly entriesPerTable: number;
   readonly directoryOffset: number;
+  /** Where grains may lie: behind the header and the descriptor. */
+  readonly dataStart: number;
   readonly compressed: boolean;
   /** Whether entry 1 means "reads as zeroes". */
   readonly zeroedGrains: boolean;
@@ -31,6 +33,7 @@ export class SparseExtent implements VmdkExtent {
   readonly notes: readonly string[];
   readonly #file: ReadableFile;
   readonly #map: GrainMap;
+  readonly #dataStart: number;
   readonly #zeroedGrains: boolean;
   readonly #compressed: CompressedGrains | undefined;
 
@@ -41,6 +44,7 @@ export class SparseExtent implements VmdkExtent {
     this.grainSize = grainSize;
     this.notes = geometry.notes;
     this.#file = file;
+    this.#dataStart = geometry.dataStart;
     this.#zeroedGrains = geometry.zeroedGrains;
     this.#map = new GrainMap(file, {
       directoryOffset,
@@ -102,6 +106,10 @@ export class SparseExtent implements VmdkExtent {
     }
     invariant(state === 'data', `read of unallocated VMDK grain ${grain}`);
     const position = entry * SECTOR_SIZE;
+    if (position < this.#dataStart) {
+      const what = `VMDK grain ${grain} is said to lie at ${position}`;
+      throw damagedExtent(this.#file.path, `${what}, inside the header`);
+    }
     if (this.#compressed !== undefined) {
       const data = this.#compressed.grain(grain, position);
       data.copy(target, at, inGrain, inGrain + inFirst);

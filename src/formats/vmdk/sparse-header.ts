@@ -53,6 +53,7 @@ export function sparseGeometry(file: ReadableFile, first: SparseHeader): SparseG
     grainSize: inBytes(header.grainSize, `${path}: VMDK grain size`),
     entriesPerTable: header.entriesPerTable,
     directoryOffset: inBytes(header.directory, `${path}: VMDK grain directory`),
+    dataStart: dataStart(path, first),
     compressed,
     zeroedGrains: (header.flags & FLAG_ZEROED_GRAINS) !== 0,
     notes: header.uncleanShutdown === 0 ? [] : [UNCLEAN],
@@ -72,6 +73,7 @@ export function cowdGeometry(file: ReadableFile): SparseGeometry {
     grainSize: header.grainSize * SECTOR_SIZE,
     entriesPerTable: COWD_ENTRIES_PER_TABLE,
     directoryOffset: header.directory * SECTOR_SIZE,
+    dataStart: COWD_HEADER.size,
     compressed: false,
     zeroedGrains: false,
     notes: header.uncleanShutdown === 0 ? [] : [UNCLEAN],
@@ -115,6 +117,13 @@ function unsupported(path: string, what: string): DiskError {
 /** A field in sectors as bytes. */
 function inBytes(sectors: bigint, what: string): number {
   return safeNumber(sectors * BigInt(SECTOR_SIZE), what);
+}
+
+/** Nothing that precedes it is a grain. The directory may follow the grains. */
+function dataStart(path: string, header: SparseHeader): number {
+  if (header.descriptorOffset === 0n) return SPARSE_HEADER.size;
+  const sectors = header.descriptorOffset + header.descriptorSize;
+  return Math.max(SPARSE_HEADER.size, inBytes(sectors, `${path}: VMDK descriptor end`));
 }
 
 function readHead(file: ReadableFile, size: number, what: string): Buffer {
