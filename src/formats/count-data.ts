@@ -6,12 +6,15 @@ interface Mapped {
   extentAt(offset: number, length: number, out: Extent): void;
 }
 
-/** Extents that are looked at; images in more pieces, or made to have them, are not walked to the end. */
+/**
+ * Extents that are looked at; images in more pieces, or made to have them, are not walked to the
+ * end.
+ */
 const MAX_EXTENTS = 2 ** 18;
 
 /**
- * Bytes of `data` extents: what `ImageInfo.allocatedSize` and `BaseSpec.allocatedSize` say. Exact for disks of up to
- * `MAX_EXTENTS` extents; for others what the part walked suggests for the whole.
+ * Bytes of `data` extents: what `ImageInfo.allocatedSize` and `BaseSpec.allocatedSize` say. Exact
+ * for disks of up to `MAX_EXTENTS` extents; for others what the part walked suggests for the whole.
  */
 export function countData(disk: Mapped): number {
   const extent: Extent = { state: 'data', length: 0 };
@@ -26,7 +29,10 @@ export function countData(disk: Mapped): number {
   return at < virtualSize ? Math.floor((sum / at) * virtualSize) : sum;
 }
 
-/** Completes an image's facts; the size is found when it is asked for, for most callers want the identity alone. */
+/**
+ * Completes an image's facts; the size is found when it is asked for, for most callers want the
+ * identity alone.
+ */
 export function infoOf(disk: Mapped, facts: Omit<ImageInfo, 'allocatedSize'>): ImageInfo {
   return {
     ...facts,

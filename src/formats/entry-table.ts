@@ -1,4 +1,7 @@
-/** A table of 32-bit little-endian entries in an image file, read page by page and kept in bounded memory. */
+/**
+ * A table of 32-bit little-endian entries in an image file, read page by page and kept in bounded
+ * memory.
+ */
 import { endianness } from 'node:os';
 import { invariant } from '../common/assert.js';
 import { KiB, MiB } from '../common/units.js';
@@ -16,22 +19,28 @@ export interface EntryTableOptions {
   readonly count: number;
   /** Entries of one page. */
   readonly pageEntries: number;
-  /** Fills `bytes`, the page's first bytes in the file; shorter for the last page. @throws DiskError */
+  /**
+   * Fills `bytes`, the page's first bytes in the file; shorter for the last page. @throws DiskError
+   */
   readonly load: (page: number, bytes: Buffer) => void;
 }
 
 /**
- * `get` neither allocates nor reads the file while it stays within pages that were seen before. A 64 TiB VDI has a map of
- * 256 MiB: none of it is read before it is asked for.
+ * `get` neither allocates nor reads the file while it stays within pages that were seen before. A
+ * 64 TiB VDI has a map of 256 MiB: none of it is read before it is asked for.
  *
- * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, and at most the table's size rounded up to a page.
+ * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, and at most the table's size rounded up to a
+ * page.
  */
 export class EntryTable {
   readonly count: number;
   readonly #pageEntries: number;
   readonly #maxPages: number;
   readonly #load: (page: number, bytes: Buffer) => void;
-  /** The pages in memory; `#pageIn` says which page each holds (-1: none), `#slotOf` where a page is. */
+  /**
+   * The pages in memory; `#pageIn` says which page each holds (-1: none), `#slotOf` where a page
+   * is.
+   */
   readonly #slots: Entries[] = [];
   readonly #pageIn: number[] = [];
   readonly #slotOf = new Map<number, number>();

@@ -1,4 +1,7 @@
-/** Tells whether the files of a base are still the ones that were imported, without reading all of them. */
+/**
+ * Tells whether the files of a base are still the ones that were imported, without reading all of
+ * them.
+ */
 import { createHash } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
 import { KiB } from '../common/units.js';
@@ -38,18 +41,24 @@ export interface BaseFingerprint {
   readonly images: readonly ImageFingerprint[];
 }
 
-/** What is read of a file at most: 832 KiB. Every format keeps its header and the start of its tables in the head or the tail. */
+/**
+ * What is read of a file at most: 832 KiB. Every format keeps its header and the start of its
+ * tables in the head or the tail.
+ */
 const HEAD_SIZE = 512 * KiB;
 const TAIL_SIZE = 64 * KiB;
 const SAMPLE_SIZE = 4 * KiB;
 const SAMPLE_COUNT = 64;
 /**
- * A file whose status changed less than this before the fingerprint was taken may have changed again within the
- * clock's tick without its ctime showing it: its content is compared anew each time. (As git does with its index.)
+ * A file whose status changed less than this before the fingerprint was taken may have changed
+ * again within the clock's tick without its ctime showing it: its content is compared anew each
+ * time. (As git does with its index.)
  */
 const RACY_NS = 2_000_000_000n;
 
-/** Takes the fingerprint of opened images, top first. @throws DiskError when a file cannot be read. */
+/**
+ * Takes the fingerprint of opened images, top first. @throws DiskError when a file cannot be read.
+ */
 export function takeFingerprint(images: readonly DiskImage[]): BaseFingerprint {
   return {
     version: 1,
@@ -64,10 +73,11 @@ export function takeFingerprint(images: readonly DiskImage[]): BaseFingerprint {
 }
 
 /**
- * Checks that no file has changed since. Only stats, unless a file's status changed: then what was sampled is read
- * again, and a change of mode, owner, links, inode or access time alone is none.
+ * Checks that no file has changed since. Only stats, unless a file's status changed: then what was
+ * sampled is read again, and a change of mode, owner, links, inode or access time alone is none.
  * @param hint what the error tells the user to do.
- * @throws DiskError `damaged`, naming the first file that changed, and how; `not-found` and the like.
+ * @throws DiskError `damaged`, naming the first file that changed, and how; `not-found` and the
+ * like.
  */
 export function verifyFingerprint(stored: BaseFingerprint, hint?: string): void {
   const change = findChange(stored);
@@ -75,7 +85,10 @@ export function verifyFingerprint(stored: BaseFingerprint, hint?: string): void 
   throw new DiskError('damaged', change, hint === undefined ? {} : { hint });
 }
 
-/** Like `verifyFingerprint`, but answers the line that says which file changed and how; undefined when none did. */
+/**
+ * Like `verifyFingerprint`, but answers the line that says which file changed and how; undefined
+ * when none did.
+ */
 export function findChange(stored: BaseFingerprint): string | undefined {
   const takenNs = BigInt(stored.takenNs);
   for (const image of stored.images) {

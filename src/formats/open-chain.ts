@@ -25,19 +25,26 @@ export interface ChainOptions {
   readonly format?: string;
   /** Absolute folders besides the top image's own in which parents and extents may lie. */
   readonly allowFolders?: readonly string[];
-  /** Stands in for the first parent that cannot be found, or not accepted, by what the images say. */
+  /**
+   * Stands in for the first parent that cannot be found, or not accepted, by what the images say.
+   */
   readonly parent?: string;
-  /** Called with one line for each finding that is no error (a parent's time stamp that differs). */
+  /**
+   * Called with one line for each finding that is no error (a parent's time stamp that differs).
+   */
   readonly onWarning?: (text: string) => void;
 }
 
 /**
- * Opens the image at `path` and its parents, top first. Names inside images are untrusted: a parent must be a
- * regular file in (or below) the folder of the top image or of its child, or in an allowed folder, all links resolved. Whatever
- * identity the format records is checked. On any error everything opened so far is closed.
+ * Opens the image at `path` and its parents, top first. Names inside images are untrusted: a parent
+ * must be a regular file in (or below) the folder of the top image or of its child, or in an
+ * allowed folder, all links resolved. Whatever identity the format records is checked. On any error
+ * everything opened so far is closed.
  *
- * @throws DiskError `not-found` (with every name that was tried), `not-permitted`, `damaged` (not the parent that
- *   the child was made from, a cycle), `not-supported` (depth, raw parent of unstated format), `usage`.
+ * @throws DiskError `not-found` (with every name that was tried), `not-permitted`, `damaged` (not
+ * the parent that
+ *   the child was made from, a cycle), `not-supported` (depth, raw parent of unstated format),
+ *   `usage`.
  */
 export function openChain(path: string, options: ChainOptions = {}): DiskImage[] {
   const walk = new ChainWalk(path, options);
@@ -129,7 +136,8 @@ class ChainWalk {
     if (format === 'raw' && reference.format === undefined) {
       throw new DiskError(
         'not-supported',
-        `${child.path}: its parent ${path} is of no known format, and the image does not say that it is raw`,
+        `${child.path}: its parent ${path} is of no known format, ` +
+          'and the image does not say that it is raw',
         { hint: `if it is a raw disk, say so: --parent ${path}` },
       );
     }

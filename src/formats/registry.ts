@@ -1,4 +1,7 @@
-/** Which formats there are: names, probing by magic, opening. The only file that imports the format folders. */
+/**
+ * Which formats there are: names, probing by magic, opening. The only file that imports the format
+ * folders.
+ */
 import { DiskError } from '../common/errors.js';
 import { formatSize, MAX_DISK_SIZE } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
@@ -29,8 +32,8 @@ const MODULES = [
 ] as const satisfies readonly { name: FormatName; path: string; suffix: string }[];
 
 /**
- * Loaded once, when this file is first imported (which a CLI does inside its handlers): afterwards everything is
- * synchronous, as I/O threads need it.
+ * Loaded once, when this file is first imported (which a CLI does inside its handlers): afterwards
+ * everything is synchronous, as I/O threads need it.
  */
 const FORMATS: readonly ImageFormat[] = await loadFormats();
 

@@ -15,7 +15,9 @@ export interface FileState {
   readonly ctimeNs: bigint;
 }
 
-/** The state of the file that `path` leads to, links followed. @throws DiskError `not-found`, ... */
+/**
+ * The state of the file that `path` leads to, links followed. @throws DiskError `not-found`, ...
+ */
 export function fileState(path: string): FileState {
   return orDiskError(path, () => {
     const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });

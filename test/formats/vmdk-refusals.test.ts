@@ -23,7 +23,10 @@ const DIRECTORY = 21 * 512;
 
 type Damage = (file: Buffer) => void;
 
-/** Reads sector by sector; answers those that failed, and fails the test where one is wrong without failing. */
+/**
+ * Reads sector by sector; answers those that failed, and fails the test where one is wrong without
+ * failing.
+ */
 function failedSectors(t: Test, path: string, model: DiskModel): number[] {
   const base = new ImageBase([openVmdk(path)]);
   const failed: number[] = [];
@@ -267,8 +270,7 @@ t.test('parents outside the folder', async (t) => {
   writeMonolithic(path, MODEL, { parentCid: '1', parentName: '/etc/passwd' });
   t.throws(() => openChain(path), {
     code: 'not-permitted',
-    message:
-      /its parent may not be opened; tried "\/etc\/passwd" \(not a file in the folder.*child|passwd"/,
+    message: /its parent may not be opened; tried "\/etc\/passwd" \(not a file in the folder/,
   });
   writeMonolithic(path, MODEL, { parentCid: '1', parentName: 'D:\\disks\\gone.vmdk' });
   t.throws(() => openChain(path), { code: 'not-found', message: /\(a Windows path\).*gone\.vmdk/ });

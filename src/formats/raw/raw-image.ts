@@ -8,7 +8,8 @@ import { infoOf } from '../count-data.js';
 
 /**
  * Opens any regular file as a raw disk.
- * @throws DiskError `not-supported` when its size is no whole number of sectors, and what `HostFile.open` throws.
+ * @throws DiskError `not-supported` when its size is no whole number of sectors, and what
+ * `HostFile.open` throws.
  */
 export function openRaw(path: string): DiskImage {
   const file = HostFile.open(path);

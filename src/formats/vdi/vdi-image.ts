@@ -25,7 +25,10 @@ import {
   type VdiHeader,
 } from './vdi-layout.js';
 
-/** Entries that one `extentAt` looks at most: a run may be told in several parts, a call stays short. */
+/**
+ * Entries that one `extentAt` looks at most: a run may be told in several parts, a call stays
+ * short.
+ */
 const MAX_RUN_BLOCKS = 256;
 
 /** Whether the file that begins with `header` says that it is a VDI. */
@@ -48,8 +51,8 @@ export function openVdi(path: string): DiskImage {
 }
 
 /**
- * INVARIANT: block `n` lies at `dataOffset + entry * (extra + blockSize) + extra`; an entry that leads outside the
- * file is found when it is read, and fails that read alone.
+ * INVARIANT: block `n` lies at `dataOffset + entry * (extra + blockSize) + extra`; an entry that
+ * leads outside the file is found when it is read, and fails that read alone.
  */
 export class VdiImage implements DiskImage {
   readonly format = 'vdi';
@@ -202,8 +205,8 @@ function creatorOf(fileInfo: Buffer): string {
 }
 
 /**
- * A VDI names its parent by UUID alone (VirtualBox keeps the path in the machine's .vbox file), but VirtualBox names
- * the files of snapshots after their UUID.
+ * A VDI names its parent by UUID alone (VirtualBox keeps the path in the machine's .vbox file), but
+ * VirtualBox names the files of snapshots after their UUID.
  */
 function parentOf(header: VdiHeader): ParentReference {
   const uuid = header.parentUuid;

@@ -1,4 +1,7 @@
-/** The two levels of tables that say where the grains of a sparse extent lie, read as they are needed. */
+/**
+ * The two levels of tables that say where the grains of a sparse extent lie, read as they are
+ * needed.
+ */
 import { SECTOR_SIZE } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { ENTRY_SIZE, EntryTable } from '../entry-table.js';
@@ -50,14 +53,17 @@ export class GrainMap {
     });
   }
 
-  /** The entry of a grain; `GTE_UNALLOCATED` also where its whole table is absent. @throws DiskError `damaged` */
+  /**
+   * The entry of a grain; `GTE_UNALLOCATED` also where its whole table is absent. @throws DiskError
+   * `damaged`
+   */
   entry(grain: number): number {
     return this.#stateOf(grain) === 'absent' ? GTE_UNALLOCATED : this.#tables.get(grain);
   }
 
   /**
-   * Like `entry`, but `ENTRY_LOST` where the table lies past the end of the file: its grains are data that cannot be
-   * read, which a map must be able to tell.
+   * Like `entry`, but `ENTRY_LOST` where the table lies past the end of the file: its grains are
+   * data that cannot be read, which a map must be able to tell.
    */
   entryOrLost(grain: number): number {
     return this.#stateOf(grain) === 'lost' ? ENTRY_LOST : this.entry(grain);

@@ -1,7 +1,8 @@
 /**
- * Space-efficient sparse extents (`SESPARSE`), in which ESXi 6.5 and later keep snapshots: like hosted sparse extents,
- * but with 64-bit entries and tables that are found by index. VMware has not published the format; the source is the
- * announcement and the strict checks of QEMU's block driver, and nothing that those do not know is read.
+ * Space-efficient sparse extents (`SESPARSE`), in which ESXi 6.5 and later keep snapshots: like
+ * hosted sparse extents, but with 64-bit entries and tables that are found by index. VMware has not
+ * published the format; the source is the announcement and the strict checks of QEMU's block
+ * driver, and nothing that those do not know is read.
  */
 import { invariant } from '../../common/assert.js';
 import { DiskError } from '../../common/errors.js';
@@ -115,7 +116,10 @@ export class SeSparseExtent implements VmdkExtent {
     return { file: this.#file.path, offset: this.#positionOf(grain) + inGrain };
   }
 
-  /** As `SparseExtent`: from the middle of a grain on, as far as grains follow each other in the file. */
+  /**
+   * As `SparseExtent`: from the middle of a grain on, as far as grains follow each other in the
+   * file.
+   */
   #readRun(target: Buffer, at: number, grain: number, inGrain: number, limit: number): number {
     const state = this.#stateOf(grain);
     let count = Math.min(GRAIN_SIZE - inGrain, limit);
@@ -169,7 +173,9 @@ export class SeSparseExtent implements VmdkExtent {
     return (this.#table + 1) * ENTRIES_PER_TABLE;
   }
 
-  /** What `extentAt` says: a grain whose table or entry is damaged is data, which cannot be read. */
+  /**
+   * What `extentAt` says: a grain whose table or entry is damaged is data, which cannot be read.
+   */
   #stateToTell(grain: number): ExtentState {
     if (this.#tableStateOf(grain) === 'lost') return 'data';
     const state = this.#stateOf(grain);
@@ -187,7 +193,9 @@ export class SeSparseExtent implements VmdkExtent {
     return isEmpty ? 'unallocated' : 'unknown';
   }
 
-  /** Of an allocated grain: bits 59-48 are the low twelve of its number, bits 47-0 the high ones. */
+  /**
+   * Of an allocated grain: bits 59-48 are the low twelve of its number, bits 47-0 the high ones.
+   */
   #positionOf(grain: number): number {
     const word = grain * WORDS_PER_ENTRY;
     const low = this.#tables.get(word);
@@ -197,7 +205,10 @@ export class SeSparseExtent implements VmdkExtent {
   }
 }
 
-/** Reads both headers and checks all that is known of them. @throws DiskError `damaged`, `not-supported` */
+/**
+ * Reads both headers and checks all that is known of them. @throws DiskError `damaged`,
+ * `not-supported`
+ */
 export function seSparseGeometry(file: ReadableFile): SeSparseGeometry {
   const { path } = file;
   const bytes = readSector(file, 0, 'header');

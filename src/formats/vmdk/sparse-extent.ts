@@ -1,4 +1,7 @@
-/** Hosted (`KDMV`) and ESXi (`COWD`) sparse extents: grains found through a grain directory and grain tables. */
+/**
+ * Hosted (`KDMV`) and ESXi (`COWD`) sparse extents: grains found through a grain directory and
+ * grain tables.
+ */
 import { invariant } from '../../common/assert.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import type { Extent, ExtentLocation, ExtentState } from '../../engine/disk-image.js';
@@ -8,7 +11,9 @@ import { damagedExtent, type VmdkExtent } from './extent.js';
 import { ENTRY_LOST, GrainMap } from './grain-map.js';
 import { GTE_UNALLOCATED, GTE_ZEROED } from './sparse-layout.js';
 
-/** Steps that one `extentAt` takes at most: a run may be told in several parts, a call stays short. */
+/**
+ * Steps that one `extentAt` takes at most: a run may be told in several parts, a call stays short.
+ */
 const MAX_RUN_STEPS = 256;
 
 /** What the header of a sparse extent says, in bytes, checked. */
@@ -25,7 +30,10 @@ export interface SparseGeometry {
   readonly notes: readonly string[];
 }
 
-/** INVARIANT: an entry that leads outside the file is found when its grain is read, and fails that read alone. */
+/**
+ * INVARIANT: an entry that leads outside the file is found when its grain is read, and fails that
+ * read alone.
+ */
 export class SparseExtent implements VmdkExtent {
   readonly length: number;
   readonly grainSize: number;
@@ -125,7 +133,10 @@ export class SparseExtent implements VmdkExtent {
     return count;
   }
 
-  /** How much of `limit` bytes lies in one piece: ESXi's grains are 512 bytes, and mostly follow each other. */
+  /**
+   * How much of `limit` bytes lies in one piece: ESXi's grains are 512 bytes, and mostly follow
+   * each other.
+   */
   #adjacent(grain: number, entry: number, inFirst: number, limit: number): number {
     const sectors = this.grainSize / SECTOR_SIZE;
     let count = inFirst;

@@ -26,7 +26,9 @@ import {
   type SparseHeader,
 } from './sparse-layout.js';
 
-/** VMware writes 512. Many small tables would make maps of an image slow, large ones take memory. */
+/**
+ * VMware writes 512. Many small tables would make maps of an image slow, large ones take memory.
+ */
 const MIN_ENTRIES_PER_TABLE = 64;
 const MAX_ENTRIES_PER_TABLE = 4096;
 const MAX_GRAIN_SIZE = GiB;
@@ -87,7 +89,9 @@ export function cowdGeometry(file: ReadableFile): SparseGeometry {
   return geometry;
 }
 
-/** The embedded descriptor's bytes; undefined where the extent has none. @throws DiskError `damaged` */
+/**
+ * The embedded descriptor's bytes; undefined where the extent has none. @throws DiskError `damaged`
+ */
 export function readEmbeddedDescriptor(file: ReadableFile, header: SparseHeader) {
   if (header.descriptorOffset === 0n) return undefined;
   const { path } = file;
