@@ -276,6 +276,23 @@ t.test('parents outside the folder', async (t) => {
   t.throws(() => openChain(path), { code: 'not-found', message: /\(a Windows path\).*gone\.vmdk/ });
 });
 
+t.test('a parent without a magic is not taken as raw unless somebody says so', async (t) => {
+  const folder = tempFolder(t);
+  const path = join(folder, 'child.vmdk');
+  writeFileSync(join(folder, 'parent.img'), MODEL.content);
+  writeMonolithic(path, MODEL, { parentCid: '1', parentName: 'parent.img' });
+  t.throws(() => openChain(path), {
+    code: 'not-supported',
+    message: /its parent .*parent\.img is of no known format/,
+    hint: /--parent .*parent\.img/,
+  });
+  // Said to be raw it is opened; but a VMDK knows that its parent is a VMDK.
+  t.throws(() => openChain(path, { parent: join(folder, 'parent.img') }), {
+    code: 'damaged',
+    message: /parent\.img is raw/,
+  });
+});
+
 t.test('extents given without their descriptor', async (t) => {
   const folder = tempFolder(t);
   const path = join(folder, 'x-s001.vmdk');
