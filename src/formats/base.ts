@@ -1,4 +1,6 @@
-/** The one place that walks foreign images: shows a chain of them, top first, as one immutable disk. */
+/**
+ * The one place that walks foreign images: shows a chain of them, top first, as one immutable disk.
+ */
 import { resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import { SECTOR_SIZE } from '../common/units.js';
@@ -20,7 +22,8 @@ export interface BaseDescription {
 
 /**
  * Resolves an image and its parents for import.
- * @throws DiskError whatever `openChain` does, and `not-supported` for a disk that is no whole number of sectors.
+ * @throws DiskError whatever `openChain` does, and `not-supported` for a disk that is no whole
+ * number of sectors.
  */
 export function describeBase(path: string, options: ChainOptions = {}): BaseDescription {
   const warnings: string[] = [];
@@ -53,7 +56,8 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
 
 /**
  * Opens a base as it was described. Parents are not looked for again.
- * @throws DiskError what opening an image throws; `damaged` when the disk has another size than it had.
+ * @throws DiskError what opening an image throws; `damaged` when the disk has another size than it
+ * had.
  */
 export function openBase(spec: BaseSpec): Base {
   const images: DiskImage[] = [];

@@ -1,4 +1,7 @@
-/** A table of 32-bit little-endian entries in an image file, read page by page and kept in bounded memory. */
+/**
+ * A table of 32-bit little-endian entries in an image file, read page by page and kept in bounded
+ * memory.
+ */
 import { endianness } from 'node:os';
 import { invariant } from '../common/assert.js';
 import { KiB, MiB } from '../common/units.js';
@@ -16,23 +19,33 @@ export interface EntryTableOptions {
   readonly count: number;
   /** Entries of one page. */
   readonly pageEntries: number;
-  /** Fills `bytes`, the page's first bytes in the file; shorter for the last page. @throws DiskError */
+  /**
+   * Fills `bytes`, the page's first bytes in the file; shorter for the last page. @throws DiskError
+   */
   readonly load: (page: number, bytes: Buffer) => void;
 }
 
 /**
- * `get` neither allocates nor reads the file while it stays within pages that were seen before. A 64 TiB VDI has a map of
- * 256 MiB: none of it is read before it is asked for.
+ * `get` neither allocates nor reads the file while it stays within pages that were seen before. A
+ * 64 TiB VDI has a map of 256 MiB: none of it is read before it is asked for.
  *
- * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, and at most the table's size rounded up to a page.
+ * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, and at most the table's size rounded up to a
+ * page.
  */
 export class EntryTable {
   readonly count: number;
   readonly #pageEntries: number;
   readonly #maxPages: number;
   readonly #load: (page: number, bytes: Buffer) => void;
-  /** Page number -> its entries, oldest first. */
-  readonly #pages = new Map<number, Entries>();
+  /**
+   * The pages in memory; `#pageIn` says which page each holds (-1: none), `#slotOf` where a page
+   * is.
+   */
+  readonly #slots: Entries[] = [];
+  readonly #pageIn: number[] = [];
+  readonly #slotOf = new Map<number, number>();
+  /** The slot to be filled next, once all are taken: the oldest. */
+  #hand = 0;
   #currentPage = -1;
   #current: Entries = new Uint32Array(0);
 
@@ -67,26 +80,34 @@ export class EntryTable {
   }
 
   #select(page: number): void {
-    const known = this.#pages.get(page);
-    this.#current = known ?? this.#read(page);
+    const slot = this.#slotOf.get(page) ?? this.#read(page);
+    this.#current = this.#slots[slot]!;
     this.#currentPage = page;
   }
 
-  #read(page: number): Entries {
+  /** Reads a page and answers its slot. */
+  #read(page: number): number {
     const present = Math.min(this.#pageEntries, this.count - page * this.#pageEntries);
     invariant(page >= 0 && present > 0, `page ${page} of a table of ${this.count} entries`);
-    const entries = this.#takePage();
-    this.#load(page, Buffer.from(entries.buffer, 0, present * ENTRY_SIZE));
-    this.#pages.set(page, entries);
-    return entries;
+    const slot = this.#takeSlot();
+    this.#load(page, Buffer.from(this.#slots[slot]!.buffer, 0, present * ENTRY_SIZE));
+    this.#pageIn[slot] = page;
+    this.#slotOf.set(page, slot);
+    return slot;
   }
 
-  /** A page to fill: a new one, or the oldest, which is then forgotten. */
-  #takePage(): Entries {
-    if (this.#pages.size < this.#maxPages) return new Uint32Array(this.#pageEntries);
-    const [oldest, entries] = this.#pages.entries().next().value!;
-    this.#pages.delete(oldest);
-    if (oldest === this.#currentPage) this.#currentPage = -1;
-    return entries;
+  /** A slot to fill: a new one, or the oldest, whose page is then forgotten. */
+  #takeSlot(): number {
+    // No page is current while a slot is being filled: loading may fail half way.
+    this.#currentPage = -1;
+    if (this.#slots.length < this.#maxPages) {
+      this.#pageIn.push(-1);
+      return this.#slots.push(new Uint32Array(this.#pageEntries)) - 1;
+    }
+    const slot = this.#hand;
+    this.#hand = (slot + 1) % this.#maxPages;
+    this.#slotOf.delete(this.#pageIn[slot]!);
+    this.#pageIn[slot] = -1;
+    return slot;
   }
 }

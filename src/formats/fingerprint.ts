@@ -1,10 +1,13 @@
-/** Tells whether the files of a base are still the ones that were imported, without reading all of them. */
+/**
+ * Tells whether the files of a base are still the ones that were imported, without reading all of
+ * them.
+ */
 import { createHash } from 'node:crypto';
-import { type BigIntStats, statSync } from 'node:fs';
-import { DiskError, errnoName } from '../common/errors.js';
+import { DiskError } from '../common/errors.js';
 import { KiB } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../storage/host-file.js';
+import { type FileState, fileState } from '../storage/host-path.js';
 
 export interface FileFingerprint {
   /** Absolute. */
@@ -38,18 +41,24 @@ export interface BaseFingerprint {
   readonly images: readonly ImageFingerprint[];
 }
 
-/** What is read of a file at most: 832 KiB. Every format keeps its header and the start of its tables in the head or the tail. */
+/**
+ * What is read of a file at most: 832 KiB. Every format keeps its header and the start of its
+ * tables in the head or the tail.
+ */
 const HEAD_SIZE = 512 * KiB;
 const TAIL_SIZE = 64 * KiB;
 const SAMPLE_SIZE = 4 * KiB;
 const SAMPLE_COUNT = 64;
 /**
- * A file whose status changed less than this before the fingerprint was taken may have changed again within the
- * clock's tick without its ctime showing it: its content is compared anew each time. (As git does with its index.)
+ * A file whose status changed less than this before the fingerprint was taken may have changed
+ * again within the clock's tick without its ctime showing it: its content is compared anew each
+ * time. (As git does with its index.)
  */
 const RACY_NS = 2_000_000_000n;
 
-/** Takes the fingerprint of opened images, top first. @throws DiskError when a file cannot be read. */
+/**
+ * Takes the fingerprint of opened images, top first. @throws DiskError when a file cannot be read.
+ */
 export function takeFingerprint(images: readonly DiskImage[]): BaseFingerprint {
   return {
     version: 1,
@@ -64,10 +73,11 @@ export function takeFingerprint(images: readonly DiskImage[]): BaseFingerprint {
 }
 
 /**
- * Checks that no file has changed since. Only stats, unless a file's status changed: then what was sampled is read
- * again, and a change of mode, owner, links, inode or access time alone is none.
+ * Checks that no file has changed since. Only stats, unless a file's status changed: then what was
+ * sampled is read again, and a change of mode, owner, links, inode or access time alone is none.
  * @param hint what the error tells the user to do.
- * @throws DiskError `damaged`, naming the first file that changed, and how; `not-found` and the like.
+ * @throws DiskError `damaged`, naming the first file that changed, and how; `not-found` and the
+ * like.
  */
 export function verifyFingerprint(stored: BaseFingerprint, hint?: string): void {
   const change = findChange(stored);
@@ -75,7 +85,10 @@ export function verifyFingerprint(stored: BaseFingerprint, hint?: string): void 
   throw new DiskError('damaged', change, hint === undefined ? {} : { hint });
 }
 
-/** Like `verifyFingerprint`, but answers the line that says which file changed and how; undefined when none did. */
+/**
+ * Like `verifyFingerprint`, but answers the line that says which file changed and how; undefined
+ * when none did.
+ */
 export function findChange(stored: BaseFingerprint): string | undefined {
   const takenNs = BigInt(stored.takenNs);
   for (const image of stored.images) {
@@ -88,18 +101,19 @@ export function findChange(stored: BaseFingerprint): string | undefined {
 }
 
 function changeOf(stored: FileFingerprint, takenNs: bigint): string | undefined {
-  const stat = statFile(stored.path);
-  if (Number(stat.size) !== stored.size) {
-    return `it had ${stored.size} bytes, now it has ${stat.size}`;
+  const state = fileState(stored.path);
+  if (state.size !== stored.size) {
+    return `it had ${stored.size} bytes, now it has ${state.size}`;
   }
-  if (String(stat.mtimeNs) !== stored.mtimeNs) {
-    return `it was last modified ${timeText(stored.mtimeNs)}, now ${timeText(stat.mtimeNs)}`;
+  const now = describeState(state);
+  if (now.mtimeNs !== stored.mtimeNs) {
+    return `it was last modified ${timeText(stored.mtimeNs)}, now ${timeText(now.mtimeNs)}`;
   }
   const untouched =
-    String(stat.ctimeNs) === stored.ctimeNs &&
-    String(stat.ino) === stored.inode &&
-    String(stat.dev) === stored.device &&
-    stat.ctimeNs + RACY_NS < takenNs;
+    now.ctimeNs === stored.ctimeNs &&
+    now.inode === stored.inode &&
+    now.device === stored.device &&
+    state.ctimeNs + RACY_NS < takenNs;
   if (untouched) return undefined;
   const content = withFile(stored.path, hashContent);
   return content === stored.content
@@ -108,15 +122,18 @@ function changeOf(stored: FileFingerprint, takenNs: bigint): string | undefined 
 }
 
 function fingerprintFile(path: string): FileFingerprint {
-  const stat = statFile(path);
+  const state = describeState(fileState(path));
+  return { path, ...state, content: withFile(path, hashContent) };
+}
+
+/** As it goes into JSON. */
+function describeState(state: FileState): Omit<FileFingerprint, 'path' | 'content'> {
   return {
-    path,
-    size: Number(stat.size),
-    mtimeNs: String(stat.mtimeNs),
-    ctimeNs: String(stat.ctimeNs),
-    device: String(stat.dev),
-    inode: String(stat.ino),
-    content: withFile(path, hashContent),
+    size: state.size,
+    mtimeNs: String(state.mtimeNs),
+    ctimeNs: String(state.ctimeNs),
+    device: String(state.device),
+    inode: String(state.inode),
   };
 }
 
@@ -151,20 +168,6 @@ function withFile<T>(path: string, work: (file: ReadableFile) => T): T {
   }
 }
 
-function statFile(path: string): BigIntStats {
-  try {
-    return statSync(path, { bigint: true });
-  } catch (error) {
-    const errno = errnoName(error) ?? 'EIO';
-    const missing = errno === 'ENOENT' || errno === 'ENOTDIR';
-    throw new DiskError(
-      missing ? 'not-found' : 'failed',
-      missing ? `${path}: no such file` : `${path}: cannot look it up (${errno})`,
-      { errno, cause: error },
-    );
-  }
-}
-
-function timeText(ns: bigint | string): string {
+function timeText(ns: string): string {
   return new Date(Number(BigInt(ns) / 1_000_000n)).toISOString();
 }

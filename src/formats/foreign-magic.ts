@@ -1,4 +1,7 @@
-/** Files that are no disk image of ours but must not pass as raw disks either: told by their magic, refused by name. */
+/**
+ * Files that are no disk image of ours but must not pass as raw disks either: told by their magic,
+ * refused by name.
+ */
 import { DiskError } from '../common/errors.js';
 
 interface ForeignMagic {

@@ -9,7 +9,8 @@ export type FormatName = (typeof FORMAT_NAMES)[number];
 export interface ImageFormat {
   readonly name: FormatName;
   /**
-   * Whether a file says by its magic that it is of this format; also true of one that is damaged further on.
+   * Whether a file says by its magic that it is of this format; also true of one that is damaged
+   * further on.
    * @param header the file's first `PROBE_HEADER_SIZE` bytes, all of a shorter file.
    * @param footer its last `PROBE_FOOTER_SIZE` bytes, all of a shorter file.
    */

@@ -1,9 +1,9 @@
 /** The one place that follows parent references: opens an image and everything below it. */
-import { readdirSync, realpathSync, statSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import { DiskError, type ErrorCode } from '../common/errors.js';
 import type { DiskImage, ParentReference } from '../engine/disk-image.js';
 import { HostFile } from '../storage/host-file.js';
+import { fileState, pathsIn, realFolder, realPath } from '../storage/host-path.js';
 import { openImage, probeImage } from './registry.js';
 import { hasProtocol, quoteName, resolveSibling } from './sibling-path.js';
 
@@ -25,19 +25,26 @@ export interface ChainOptions {
   readonly format?: string;
   /** Absolute folders besides the top image's own in which parents and extents may lie. */
   readonly allowFolders?: readonly string[];
-  /** Stands in for the first parent that cannot be found, or not accepted, by what the images say. */
+  /**
+   * Stands in for the first parent that cannot be found, or not accepted, by what the images say.
+   */
   readonly parent?: string;
-  /** Called with one line for each finding that is no error (a parent's time stamp that differs). */
+  /**
+   * Called with one line for each finding that is no error (a parent's time stamp that differs).
+   */
   readonly onWarning?: (text: string) => void;
 }
 
 /**
- * Opens the image at `path` and its parents, top first. Names inside images are untrusted: a parent must be a
- * regular file in (or below) the folder of the top image or of its child, or in an allowed folder, all links resolved. Whatever
- * identity the format records is checked. On any error everything opened so far is closed.
+ * Opens the image at `path` and its parents, top first. Names inside images are untrusted: a parent
+ * must be a regular file in (or below) the folder of the top image or of its child, or in an
+ * allowed folder, all links resolved. Whatever identity the format records is checked. On any error
+ * everything opened so far is closed.
  *
- * @throws DiskError `not-found` (with every name that was tried), `not-permitted`, `damaged` (not the parent that
- *   the child was made from, a cycle), `not-supported` (depth, raw parent of unstated format), `usage`.
+ * @throws DiskError `not-found` (with every name that was tried), `not-permitted`, `damaged` (not
+ * the parent that
+ *   the child was made from, a cycle), `not-supported` (depth, raw parent of unstated format),
+ *   `usage`.
  */
 export function openChain(path: string, options: ChainOptions = {}): DiskImage[] {
   const walk = new ChainWalk(path, options);
@@ -68,7 +75,7 @@ class ChainWalk {
   run(): DiskImage[] {
     const { format = 'auto', allowFolders = [] } = this.#options;
     this.#push(openImage(this.#path, format, { allowFolders }));
-    this.#folders.push(dirname(realpathSync(this.#path)));
+    this.#folders.push(realFolder(this.#path));
     for (let child = this.images[0]!; child.parent !== undefined; child = this.images.at(-1)!) {
       if (this.images.length === MAX_CHAIN_DEPTH) {
         throw new DiskError(
@@ -94,8 +101,8 @@ class ChainWalk {
   #push(image: DiskImage): void {
     // Counted in first: it is closed with the others if this throws.
     this.images.push(image);
-    const { dev, ino } = statSync(image.path, { bigint: true });
-    const key = `${dev}:${ino}`;
+    const { device, inode } = fileState(image.path);
+    const key = `${device}:${inode}`;
     if (this.#seen.has(key)) {
       throw new DiskError('damaged', `${this.#path}: ${image.path} is its own ancestor`, {
         hint: 'the images name each other as parents; no data can be read from such a ring',
@@ -119,8 +126,8 @@ class ChainWalk {
     this.#substitute = undefined;
     this.#options.onWarning?.(`${failure.message}: ${path} is taken as the parent`);
     const image = openImage(path, reference.format ?? 'auto', { allowFolders: this.#folders });
-    this.#folders.push(dirname(realpathSync(path)));
     this.#push(this.#identified(child, reference, image));
+    this.#folders.push(realFolder(path));
   }
 
   #openNamed(child: DiskImage, reference: ParentReference): DiskImage {
@@ -129,7 +136,8 @@ class ChainWalk {
     if (format === 'raw' && reference.format === undefined) {
       throw new DiskError(
         'not-supported',
-        `${child.path}: its parent ${path} is of no known format, and the image does not say that it is raw`,
+        `${child.path}: its parent ${path} is of no known format, ` +
+          'and the image does not say that it is raw',
         { hint: `if it is a raw disk, say so: --parent ${path}` },
       );
     }
@@ -185,13 +193,13 @@ class ChainWalk {
   #search(child: DiskImage, reference: ParentReference, tried: string[]): string | undefined {
     const search = reference.search;
     if (search === undefined) return undefined;
-    const folders = new Set([dirname(realpathSync(child.path)), ...this.#folders]);
+    const folders = new Set([realFolder(child.path), ...this.#folders]);
     const found = new Set<string>();
     for (const folder of folders) {
       tried.push(`every *${search.extension} in ${folder}`);
-      for (const path of filesWith(folder, search.extension)) {
+      for (const path of pathsIn(folder, search.extension, MAX_SEARCHED_FILES)) {
         const header = readHeader(path);
-        if (header !== undefined && search.matches(header)) found.add(realpathSync(path));
+        if (header !== undefined && search.matches(header)) found.add(realPath(path));
       }
     }
     if (found.size > 1) {
@@ -209,14 +217,6 @@ class ChainWalk {
 /** `C:/x` or `//server/share/x` (separators already turned). */
 function isWindowsPath(name: string): boolean {
   return /^[A-Za-z]:(\/|$)/.test(name) || name.startsWith('//');
-}
-
-function filesWith(folder: string, extension: string): string[] {
-  return readdirSync(folder)
-    .filter((name) => name.toLowerCase().endsWith(extension))
-    .sort()
-    .slice(0, MAX_SEARCHED_FILES)
-    .map((name) => join(folder, name));
 }
 
 /** The first bytes of a file; undefined for what cannot be read, which then is not the parent. */

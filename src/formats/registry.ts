@@ -1,9 +1,12 @@
-/** Which formats there are: names, probing by magic, opening. The only file that imports the format folders. */
-import { existsSync } from 'node:fs';
+/**
+ * Which formats there are: names, probing by magic, opening. The only file that imports the format
+ * folders.
+ */
 import { DiskError } from '../common/errors.js';
 import { formatSize, MAX_DISK_SIZE } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../storage/host-file.js';
+import { isPresent } from '../storage/host-path.js';
 import { refuseForeign } from './foreign-magic.js';
 import {
   FORMAT_NAMES,
@@ -29,8 +32,8 @@ const MODULES = [
 ] as const satisfies readonly { name: FormatName; path: string; suffix: string }[];
 
 /**
- * Loaded once, when this file is first imported (which a CLI does inside its handlers): afterwards everything is
- * synchronous, as I/O threads need it.
+ * Loaded once, when this file is first imported (which a CLI does inside its handlers): afterwards
+ * everything is synchronous, as I/O threads need it.
  */
 const FORMATS: readonly ImageFormat[] = await loadFormats();
 
@@ -101,6 +104,6 @@ async function loadFormats(): Promise<ImageFormat[]> {
 /** A format whose module is not part of this build is not supported: `formatOf` says so by name. */
 async function importIfPresent(path: string): Promise<Record<string, unknown> | undefined> {
   const source = path.replace(/js$/, 'ts');
-  const present = [path, source].some((name) => existsSync(new URL(name, import.meta.url)));
+  const present = [path, source].some((name) => isPresent(new URL(name, import.meta.url)));
   return present ? ((await import(path)) as Record<string, unknown>) : undefined;
 }

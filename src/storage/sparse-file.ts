@@ -1,4 +1,7 @@
-/** Where a host file has data and where it has holes: `lseek(SEEK_DATA / SEEK_HOLE)`, which Node does not offer. */
+/**
+ * Where a host file has data and where it has holes: `lseek(SEEK_DATA / SEEK_HOLE)`, which Node
+ * does not offer.
+ */
 import { createRequire } from 'node:module';
 import type koffi from 'koffi';
 
@@ -20,7 +23,8 @@ const libc = loadLibc();
 
 /**
  * Offset of the first byte at or after `offset` that may hold data; -1 when only a hole follows.
- * Answers `offset` itself where the host cannot tell (no lseek, a file system without holes): all data.
+ * Answers `offset` itself where the host cannot tell (no lseek, a file system without holes): all
+ * data.
  */
 export function seekData(fd: number, offset: number): number {
   if (libc === undefined || fd < 0) return offset;
@@ -29,7 +33,10 @@ export function seekData(fd: number, offset: number): number {
   return libc.errno() === ENXIO ? -1 : offset;
 }
 
-/** Offset of the first byte at or after `offset` that lies in a hole; `size` where there is none or it is not known. */
+/**
+ * Offset of the first byte at or after `offset` that lies in a hole; `size` where there is none or
+ * it is not known.
+ */
 export function seekHole(fd: number, offset: number, size: number): number {
   if (libc === undefined || fd < 0) return size;
   const found = libc.lseek(fd, offset, SEEK_HOLE);
@@ -42,8 +49,9 @@ export function canSeekHoles(): boolean {
 }
 
 /**
- * Runs of data and holes of one file, the last one kept: small reads next to each other cost one `lseek`, not one each.
- * What lies past `size` counts as data, so that reading it fails instead of giving zeroes.
+ * Runs of data and holes of one file, the last one kept: small reads next to each other cost one
+ * `lseek`, not one each. What lies past `size` counts as data, so that reading it fails instead of
+ * giving zeroes.
  */
 export class FileRuns {
   readonly #fd: number;
@@ -98,7 +106,8 @@ function loadLibc(): Libc | undefined {
     const lseek: Lseek = library.func('int64_t lseek(int fd, int64_t offset, int whence)');
     return { lseek, errno: () => ffi.errno() };
   } catch {
-    // Holes are an economy, never needed for right bytes: without them a sparse file is read as all data.
+    // Holes are an economy, never needed for right bytes: without them a sparse file is read as all
+    // data.
     return undefined;
   }
 }

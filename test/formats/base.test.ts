@@ -1,4 +1,7 @@
-/** Bases: described once, opened again by their description; and told when a file of theirs has changed. */
+/**
+ * Bases: described once, opened again by their description; and told when a file of theirs has
+ * changed.
+ */
 import {
   appendFileSync,
   chmodSync,

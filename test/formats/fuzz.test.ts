@@ -1,4 +1,7 @@
-/** Mutated headers, tables and descriptors of raw, VDI and VMDK images. LAYERDISK_FUZZ=N makes N mutants of each. */
+/**
+ * Mutated headers, tables and descriptors of raw, VDI and VMDK images. LAYERDISK_FUZZ=N makes N
+ * mutants of each.
+ */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -50,7 +53,7 @@ const monolithic = (stream?: 'start' | 'end') => {
   const descriptor = descriptorText({ createType: 'x', extents: ['RW 192 SPARSE "x"'] });
   return buildSparse(small('dud'), {
     descriptor,
-    entriesPerTable: 8,
+    entriesPerTable: 64,
     ...(stream ? { stream } : {}),
   });
 };

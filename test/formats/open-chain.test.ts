@@ -1,4 +1,7 @@
-/** Following parents: where they may lie, what identifies them, and what is said when they are not there. */
+/**
+ * Following parents: where they may lie, what identifies them, and what is said when they are not
+ * there.
+ */
 import { linkSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import t from 'tap';

@@ -1,4 +1,6 @@
-/** VDI: the shared suite on images of many shapes, damage, refusals, and agreement with qemu-img. */
+/**
+ * VDI: the shared suite on images of many shapes, damage, refusals, and agreement with qemu-img.
+ */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

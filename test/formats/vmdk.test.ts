@@ -1,4 +1,6 @@
-/** VMDK: the shared suite on every kind of extent, and agreement with qemu-img in both directions. */
+/**
+ * VMDK: the shared suite on every kind of extent, and agreement with qemu-img in both directions.
+ */
 import { execFileSync } from 'node:child_process';
 import {
   closeSync,
@@ -33,7 +35,10 @@ const SPARSE = { format: 'vmdk', zeroExtents: true, unallocatedExtents: true };
 const FLAT = { format: 'vmdk', zeroExtents: true, unallocatedExtents: false };
 const GRAIN = 65536;
 
-/** Models as one: the parts of a split disk, in order. All units must be equal, all parts whole units. */
+/**
+ * Models as one: the parts of a split disk, in order. All units must be equal, all parts whole
+ * units.
+ */
 function joined(parts: readonly DiskModel[]): DiskModel {
   const states: ExtentState[] = parts.flatMap((part) => [...part.states]);
   const content = Buffer.concat(parts.map((part) => part.content));

@@ -1,4 +1,7 @@
-/** The corpus of images made by other programs: found, unpacked into a temporary folder, described by its manifest. */
+/**
+ * The corpus of images made by other programs: found, unpacked into a temporary folder, described
+ * by its manifest.
+ */
 import { execFileSync } from 'node:child_process';
 import {
   closeSync,
@@ -37,7 +40,10 @@ export interface Corpus {
 const PROJECT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const HOLE_UNIT = 65_536;
 
-/** The corpus, to be unpacked below `folder`; undefined (with the reason printed) where it is not there. */
+/**
+ * The corpus, to be unpacked below `folder`; undefined (with the reason printed) where it is not
+ * there.
+ */
 export function openCorpus(
   t: { comment(...args: unknown[]): void },
   folder: string,

@@ -1,4 +1,7 @@
-/** Mutates the metadata of images and uses them: whatever the bytes say, only a `DiskError` or consistent data may come. */
+/**
+ * Mutates the metadata of images and uses them: whatever the bytes say, only a `DiskError` or
+ * consistent data may come.
+ */
 import { closeSync, ftruncateSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -130,7 +133,10 @@ function mutate(subject: FuzzSubject, random: Random): Mutation[] {
   });
 }
 
-/** New bytes for a field: a delicate number, its neighbour, another field's value, a flipped bit, noise. */
+/**
+ * New bytes for a field: a delicate number, its neighbour, another field's value, a flipped bit,
+ * noise.
+ */
 function replacement(file: Buffer, at: number, size: number, random: Random): Buffer {
   const bytes = Buffer.alloc(8);
   switch (random.below(5)) {

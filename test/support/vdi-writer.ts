@@ -1,4 +1,7 @@
-/** Writes VDI images for tests from a model, straight from the layout: an independent counterpart of the reader. */
+/**
+ * Writes VDI images for tests from a model, straight from the layout: an independent counterpart of
+ * the reader.
+ */
 import { writeFileSync } from 'node:fs';
 import type { DiskModel } from './disk-model.js';
 

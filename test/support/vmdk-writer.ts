@@ -1,4 +1,7 @@
-/** Writes VMDK files for tests from a model, straight from the format notes: an independent counterpart of the readers. */
+/**
+ * Writes VMDK files for tests from a model, straight from the format notes: an independent
+ * counterpart of the readers.
+ */
 import { writeFileSync } from 'node:fs';
 import { deflateSync } from 'node:zlib';
 import type { DiskModel } from './disk-model.js';
@@ -204,7 +207,10 @@ export function buildCowd(model: DiskModel): Buffer {
   return bytes;
 }
 
-/** An seSparse extent; the model's unit must be 4096. Grain numbers start past 4096 to use both parts of an entry. */
+/**
+ * An seSparse extent; the model's unit must be 4096. Grain numbers start past 4096 to use both
+ * parts of an entry.
+ */
 export function buildSeSparse(model: DiskModel): Buffer {
   const capacity = Math.ceil(model.size / SECTOR);
   const tableCount = Math.ceil(model.states.length / 4096);

@@ -4,11 +4,12 @@ import { SECTOR_SIZE } from '../../common/units.js';
 import type { DiskImage, Extent, ExtentLocation, ImageInfo } from '../../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
 import { FileRuns } from '../../storage/sparse-file.js';
-import { countData } from '../count-data.js';
+import { infoOf } from '../count-data.js';
 
 /**
  * Opens any regular file as a raw disk.
- * @throws DiskError `not-supported` when its size is no whole number of sectors, and what `HostFile.open` throws.
+ * @throws DiskError `not-supported` when its size is no whole number of sectors, and what
+ * `HostFile.open` throws.
  */
 export function openRaw(path: string): DiskImage {
   const file = HostFile.open(path);
@@ -52,16 +53,15 @@ class RawImage implements DiskImage {
   }
 
   info(): ImageInfo {
-    return {
+    return infoOf(this, {
       format: 'raw',
       subformat: 'raw',
       virtualSize: this.virtualSize,
-      allocatedSize: countData(this),
       unitSize: 0,
       logicalSectorSize: SECTOR_SIZE,
       identity: {},
       notes: [],
-    };
+    });
   }
 
   extentAt(offset: number, length: number, out: Extent): void {

@@ -1,4 +1,7 @@
-/** Decodes a VDI header and refuses what cannot be read rightly; nothing but the header is looked at. */
+/**
+ * Decodes a VDI header and refuses what cannot be read rightly; nothing but the header is looked
+ * at.
+ */
 import { DiskError } from '../../common/errors.js';
 import { divCeil, MAX_DISK_SIZE, SECTOR_SIZE, safeNumber } from '../../common/units.js';
 import { NIL_UUID } from '../../common/uuid.js';
@@ -18,7 +21,8 @@ import {
 } from './vdi-layout.js';
 
 /**
- * Reads and checks the header: version, type, flags, sizes, and that the block map lies inside the file.
+ * Reads and checks the header: version, type, flags, sizes, and that the block map lies inside the
+ * file.
  * @throws DiskError `damaged` or `not-supported`, naming the file and the field.
  */
 export function readVdiHeader(file: ReadableFile): VdiHeader {
@@ -38,7 +42,9 @@ export function readVdiHeader(file: ReadableFile): VdiHeader {
   return header;
 }
 
-/** Whether these first bytes of a file are those of a VDI; also of one that is damaged further on. */
+/**
+ * Whether these first bytes of a file are those of a VDI; also of one that is damaged further on.
+ */
 export function hasVdiSignature(header: Buffer): boolean {
   const at = VDI_HEADER.offsetOf.signature;
   return header.length >= at + 4 && header.readUInt32LE(at) === VDI_SIGNATURE;

@@ -12,7 +12,7 @@ import type {
   ParentReference,
 } from '../../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
-import { countData } from '../count-data.js';
+import { infoOf } from '../count-data.js';
 import { EntryTable } from '../entry-table.js';
 import { hasVdiSignature, readVdiHeader } from './vdi-header.js';
 import {
@@ -25,8 +25,11 @@ import {
   type VdiHeader,
 } from './vdi-layout.js';
 
-/** Entries that one `extentAt` looks at most: a run may be told in several parts, a call stays short. */
-const MAX_RUN_BLOCKS = 65_536;
+/**
+ * Entries that one `extentAt` looks at most: a run may be told in several parts, a call stays
+ * short.
+ */
+const MAX_RUN_BLOCKS = 256;
 
 /** Whether the file that begins with `header` says that it is a VDI. */
 export function probeVdi(header: Buffer): boolean {
@@ -48,8 +51,8 @@ export function openVdi(path: string): DiskImage {
 }
 
 /**
- * INVARIANT: block `n` lies at `dataOffset + entry * (extra + blockSize) + extra`; an entry that leads outside the
- * file is found when it is read, and fails that read alone.
+ * INVARIANT: block `n` lies at `dataOffset + entry * (extra + blockSize) + extra`; an entry that
+ * leads outside the file is found when it is read, and fails that read alone.
  */
 export class VdiImage implements DiskImage {
   readonly format = 'vdi';
@@ -88,11 +91,10 @@ export class VdiImage implements DiskImage {
     if (this.parent === undefined && header.parentUuid !== NIL_UUID) {
       notes.push('names a parent, but is no differencing image: the parent is not used');
     }
-    return {
+    return infoOf(this, {
       format: 'vdi',
       subformat: SUBFORMATS[header.imageType] ?? 'unknown',
       virtualSize: this.virtualSize,
-      allocatedSize: countData(this),
       unitSize: header.blockSize,
       logicalSectorSize: SECTOR_SIZE,
       identity: {
@@ -103,7 +105,7 @@ export class VdiImage implements DiskImage {
       },
       creator: creatorOf(header.fileInfo),
       notes,
-    };
+    });
   }
 
   extentAt(offset: number, length: number, out: Extent): void {
@@ -129,12 +131,13 @@ export class VdiImage implements DiskImage {
       const at = offset + done;
       const block = Math.floor(at / blockSize);
       const inBlock = at - block * blockSize;
-      const count = Math.min(blockSize - inBlock, length - done);
       const entry = this.#map.get(block);
+      let count = Math.min(blockSize - inBlock, length - done);
       if (entry === VDI_BLOCK_ZERO) {
         target.fill(0, targetOffset + done, targetOffset + done + count);
       } else {
         invariant(entry !== VDI_BLOCK_FREE, `read of free VDI block ${block}`);
+        count = this.#adjacent(block, entry, count, length - done);
         const position = this.#positionOf(block, entry, inBlock, count);
         this.#file.readExact(target, targetOffset + done, count, position);
       }
@@ -152,6 +155,18 @@ export class VdiImage implements DiskImage {
 
   close(): void {
     this.#file.close();
+  }
+
+  /** How much of `limit` bytes lies in one piece, `inFirst` of them in the first block. */
+  #adjacent(block: number, entry: number, inFirst: number, limit: number): number {
+    let count = inFirst;
+    if (this.#blockStride !== this.#blockSize) return count;
+    for (let next = 1; count < limit; next += 1) {
+      const following = entry + next;
+      if (following >= this.#header.blockCount || this.#map.get(block + next) !== following) break;
+      count += Math.min(this.#blockSize, limit - count);
+    }
+    return count;
   }
 
   #positionOf(block: number, entry: number, inBlock: number, count: number): number {
@@ -190,8 +205,8 @@ function creatorOf(fileInfo: Buffer): string {
 }
 
 /**
- * A VDI names its parent by UUID alone (VirtualBox keeps the path in the machine's .vbox file), but VirtualBox names
- * the files of snapshots after their UUID.
+ * A VDI names its parent by UUID alone (VirtualBox keeps the path in the machine's .vbox file), but
+ * VirtualBox names the files of snapshots after their UUID.
  */
 function parentOf(header: VdiHeader): ParentReference {
   const uuid = header.parentUuid;

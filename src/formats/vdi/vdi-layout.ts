@@ -1,4 +1,7 @@
-/** On-disk structures of VDI 1.1, as VirtualBox declares them in its VDICore.h; all numbers little endian. */
+/**
+ * On-disk structures of VDI 1.1, as VirtualBox declares them in its VDICore.h; all numbers little
+ * endian.
+ */
 import { array, bytes, type Decoded, struct, u16le, u32le, u64le } from '../../common/struct.js';
 import { guidField } from '../../common/uuid.js';
 
@@ -12,7 +15,10 @@ export const VDI_TYPE_FIXED = 2;
 export const VDI_TYPE_UNDO = 3;
 export const VDI_TYPE_DIFFERENCING = 4;
 
-/** Image flags in the header: zero-fill new blocks, fixed, differencing. Anything else VirtualBox refuses too. */
+/**
+ * Image flags in the header: zero-fill new blocks, fixed, differencing. Anything else VirtualBox
+ * refuses too.
+ */
 export const VDI_KNOWN_FLAGS = 0x0001 | 0x0100 | 0x0200;
 
 /** Block map entry: nothing is stored; the parent answers, or nobody. */
@@ -31,7 +37,10 @@ export const VDI_HEADER = struct('VDI header', 456, {
   signature: u32le,
   versionMinor: u16le,
   versionMajor: u16le,
-  /** Bytes from this field on: 384 (VDIHEADER1), 400 (VDIHEADER1PLUS, which appends a second geometry). */
+  /**
+   * Bytes from this field on: 384 (VDIHEADER1), 400 (VDIHEADER1PLUS, which appends a second
+   * geometry).
+   */
   headerSize: u32le,
   imageType: u32le,
   imageFlags: u32le,

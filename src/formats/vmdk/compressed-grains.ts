@@ -1,4 +1,7 @@
-/** Grains of stream-optimized extents: each a zlib stream behind a marker; the last ones read are kept unpacked. */
+/**
+ * Grains of stream-optimized extents: each a zlib stream behind a marker; the last ones read are
+ * kept unpacked.
+ */
 import { inflateSync } from 'node:zlib';
 import { MiB, SECTOR_SIZE } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
@@ -29,8 +32,10 @@ export class CompressedGrains {
   }
 
   /**
-   * The unpacked bytes of a grain whose marker lies at `position`: at least as many as the extent has of it.
-   * @throws DiskError `damaged` (EIO) for a marker of another grain, and for data that do not unpack.
+   * The unpacked bytes of a grain whose marker lies at `position`: at least as many as the extent
+   * has of it.
+   * @throws DiskError `damaged` (EIO) for a marker of another grain, and for data that do not
+   * unpack.
    */
   grain(grain: number, position: number): Buffer {
     const known = this.#grains.get(grain);

@@ -44,9 +44,11 @@ export function isDescriptor(header: Buffer): boolean {
 }
 
 /**
- * Reads a descriptor, from a file of its own or embedded in an extent (where zeroes follow the text).
+ * Reads a descriptor, from a file of its own or embedded in an extent (where zeroes follow the
+ * text).
  * @param path for messages.
- * @throws DiskError `damaged` for lines that are not understood, `not-supported` for too many extents.
+ * @throws DiskError `damaged` for lines that are not understood, `not-supported` for too many
+ * extents.
  */
 export function parseDescriptor(bytes: Buffer, path: string): VmdkDescriptor {
   const end = bytes.indexOf(0);
@@ -64,7 +66,7 @@ export function parseDescriptor(bytes: Buffer, path: string): VmdkDescriptor {
   }
   if (extents.length > MAX_EXTENTS) {
     throw new DiskError('not-supported', `${path}: ${extents.length} extents are above the limit`, {
-      hint: `at most ${MAX_EXTENTS} are supported; convert it to one file: vmware-vdiskmanager -t 0`,
+      hint: `${MAX_EXTENTS} are the limit; convert it to one file: vmware-vdiskmanager -t 0`,
     });
   }
   const version = values.get('version');

@@ -1,9 +1,15 @@
-/** The two levels of tables that say where the grains of a sparse extent lie, read as they are needed. */
+/**
+ * The two levels of tables that say where the grains of a sparse extent lie, read as they are
+ * needed.
+ */
 import { SECTOR_SIZE } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { ENTRY_SIZE, EntryTable } from '../entry-table.js';
 import { damagedExtent } from './extent.js';
 import { GTE_UNALLOCATED } from './sparse-layout.js';
+
+/** No grain can lie there: sectors are 32 bits, and files end below. */
+export const ENTRY_LOST = 0xffff_ffff;
 
 export interface GrainMapOptions {
   /** Byte offset of the grain directory; the caller has checked that it lies inside the file. */
@@ -13,13 +19,21 @@ export interface GrainMapOptions {
   readonly entriesPerTable: number;
 }
 
+/** Where the entries of a table are to be had. */
+type TableState = 'present' | 'absent' | 'lost';
+
 export class GrainMap {
+  readonly #file: ReadableFile;
   readonly #entriesPerTable: number;
   readonly #directory: EntryTable;
   readonly #tables: EntryTable;
+  /** The table that was asked for last, and its state: most questions stay in it. */
+  #table = -1;
+  #state: TableState = 'absent';
 
   constructor(file: ReadableFile, options: GrainMapOptions) {
     const { directoryOffset, grainCount, entriesPerTable } = options;
+    this.#file = file;
     this.#entriesPerTable = entriesPerTable;
     this.#directory = EntryTable.inFile(file, {
       offset: directoryOffset,
@@ -39,16 +53,44 @@ export class GrainMap {
     });
   }
 
-  /** The entry of a grain; `GTE_UNALLOCATED` also where its whole table is absent. @throws DiskError `damaged` */
+  /**
+   * The entry of a grain; `GTE_UNALLOCATED` also where its whole table is absent. @throws DiskError
+   * `damaged`
+   */
   entry(grain: number): number {
-    const table = Math.floor(grain / this.#entriesPerTable);
-    return this.#directory.get(table) === 0 ? GTE_UNALLOCATED : this.#tables.get(grain);
+    return this.#stateOf(grain) === 'absent' ? GTE_UNALLOCATED : this.#tables.get(grain);
   }
 
-  /** The first grain after those of the table that `grain` belongs to, if that table is absent; else `grain + 1`. */
+  /**
+   * Like `entry`, but `ENTRY_LOST` where the table lies past the end of the file: its grains are
+   * data that cannot be read, which a map must be able to tell.
+   */
+  entryOrLost(grain: number): number {
+    return this.#stateOf(grain) === 'lost' ? ENTRY_LOST : this.entry(grain);
+  }
+
+  /** The grain after `grain`; after all of its table, where that is absent or lost as a whole. */
   next(grain: number): number {
+    if (this.#stateOf(grain) === 'present') return grain + 1;
+    return (this.#table + 1) * this.#entriesPerTable;
+  }
+
+  #stateOf(grain: number): TableState {
     const table = Math.floor(grain / this.#entriesPerTable);
-    return this.#directory.get(table) === 0 ? (table + 1) * this.#entriesPerTable : grain + 1;
+    if (table !== this.#table) {
+      this.#table = -1;
+      this.#state = this.#findState(table);
+      this.#table = table;
+    }
+    return this.#state;
+  }
+
+  #findState(table: number): TableState {
+    const sector = this.#directory.get(table);
+    if (sector === 0) return 'absent';
+    const left = this.#tables.count - table * this.#entriesPerTable;
+    const size = Math.min(this.#entriesPerTable, left) * ENTRY_SIZE;
+    return sector * SECTOR_SIZE + size > this.#file.size ? 'lost' : 'present';
   }
 }
 

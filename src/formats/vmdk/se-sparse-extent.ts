@@ -1,7 +1,8 @@
 /**
- * Space-efficient sparse extents (`SESPARSE`), in which ESXi 6.5 and later keep snapshots: like hosted sparse extents,
- * but with 64-bit entries and tables that are found by index. VMware has not published the format; the source is the
- * announcement and the strict checks of QEMU's block driver, and nothing that those do not know is read.
+ * Space-efficient sparse extents (`SESPARSE`), in which ESXi 6.5 and later keep snapshots: like
+ * hosted sparse extents, but with 64-bit entries and tables that are found by index. VMware has not
+ * published the format; the source is the announcement and the strict checks of QEMU's block
+ * driver, and nothing that those do not know is read.
  */
 import { invariant } from '../../common/assert.js';
 import { DiskError } from '../../common/errors.js';
@@ -29,13 +30,17 @@ const WORDS_PER_ENTRY = 2;
 const TABLE_SIZE = SESPARSE_TABLE_SECTORS * SECTOR_SIZE;
 const ENTRIES_PER_TABLE = TABLE_SIZE / 8;
 const TABLE_WORDS = ENTRIES_PER_TABLE * WORDS_PER_ENTRY;
-const MAX_RUN_STEPS = 65_536;
+/** As in `SparseExtent`. */
+const MAX_RUN_STEPS = 256;
 
 /** Values of a grain entry's top four bits. */
 const TYPE_UNALLOCATED = 0;
 const TYPE_UNMAPPED = 1;
 const TYPE_ZERO = 2;
 const TYPE_ALLOCATED = 3;
+
+/** Where the entries of a table are to be had. */
+type TableState = 'present' | 'absent' | 'lost';
 
 interface SeSparseGeometry {
   readonly length: number;
@@ -50,15 +55,18 @@ export class SeSparseExtent implements VmdkExtent {
   readonly complete = false;
   readonly notes = [];
   readonly #file: ReadableFile;
-  readonly #grainsOffset: number;
+  readonly #geometry: SeSparseGeometry;
   readonly #directory: EntryTable;
   readonly #tables: EntryTable;
+  /** The table that was asked for last, and its state: most questions stay in it. */
+  #table = -1;
+  #tableState: TableState = 'absent';
 
   constructor(file: ReadableFile, geometry: SeSparseGeometry, length: number) {
     const grainCount = Math.ceil(geometry.length / GRAIN_SIZE);
     this.length = length;
     this.#file = file;
-    this.#grainsOffset = geometry.grainsOffset;
+    this.#geometry = geometry;
     this.#directory = EntryTable.inFile(file, {
       offset: geometry.directoryOffset,
       count: Math.ceil(grainCount / ENTRIES_PER_TABLE) * WORDS_PER_ENTRY,
@@ -67,10 +75,8 @@ export class SeSparseExtent implements VmdkExtent {
       count: grainCount * WORDS_PER_ENTRY,
       pageEntries: TABLE_WORDS,
       load: (table, bytes) => {
-        const index = this.#directory.get(table * WORDS_PER_ENTRY);
-        const type = this.#directory.get(table * WORDS_PER_ENTRY + 1);
-        const position = geometry.tablesOffset + index * TABLE_SIZE;
-        if (type !== SESPARSE_DIRECTORY_TYPE || position + bytes.length > file.size) {
+        const position = this.#tablePosition(table);
+        if (this.#findTableState(table) === 'lost') {
           const what = `seSparse grain table ${table} is said to lie at ${position}`;
           throw damagedExtent(file.path, `${what}, which is no table inside the file`);
         }
@@ -82,10 +88,10 @@ export class SeSparseExtent implements VmdkExtent {
   extentAt(offset: number, length: number, out: Extent): void {
     const end = offset + length;
     let grain = Math.floor(offset / GRAIN_SIZE);
-    const state = this.#stateOf(grain);
+    const state = this.#stateToTell(grain);
     grain = this.#next(grain);
     for (let step = 0; step < MAX_RUN_STEPS && grain * GRAIN_SIZE < end; step += 1) {
-      if (this.#stateOf(grain) !== state) break;
+      if (this.#stateToTell(grain) !== state) break;
       grain = this.#next(grain);
     }
     out.state = state;
@@ -98,66 +104,111 @@ export class SeSparseExtent implements VmdkExtent {
       const at = offset + done;
       const grain = Math.floor(at / GRAIN_SIZE);
       const inGrain = at - grain * GRAIN_SIZE;
-      const count = Math.min(GRAIN_SIZE - inGrain, length - done);
-      const start = targetOffset + done;
-      const state = this.#stateOf(grain);
-      if (state === 'zero') {
-        target.fill(0, start, start + count);
-      } else {
-        invariant(state === 'data', `read of unallocated seSparse grain ${grain}`);
-        const position = this.#positionOf(grain) + inGrain;
-        if (position + count > this.#file.size) {
-          const what = `seSparse grain ${grain} is said to lie at ${position}`;
-          throw damagedExtent(this.#file.path, `${what}, past the end of the file`);
-        }
-        this.#file.readExact(target, start, count, position);
-      }
-      done += count;
+      done += this.#readRun(target, targetOffset + done, grain, inGrain, length - done);
     }
   }
 
   locate(offset: number): ExtentLocation | undefined {
     const grain = Math.floor(offset / GRAIN_SIZE);
-    if (this.#stateOf(grain) !== 'data') return undefined;
+    const isLost = this.#tableStateOf(grain) === 'lost';
+    if (isLost || this.#stateOf(grain) !== 'data') return undefined;
     const inGrain = offset - grain * GRAIN_SIZE;
     return { file: this.#file.path, offset: this.#positionOf(grain) + inGrain };
   }
 
-  #isTableAbsent(table: number): boolean {
+  /**
+   * As `SparseExtent`: from the middle of a grain on, as far as grains follow each other in the
+   * file.
+   */
+  #readRun(target: Buffer, at: number, grain: number, inGrain: number, limit: number): number {
+    const state = this.#stateOf(grain);
+    let count = Math.min(GRAIN_SIZE - inGrain, limit);
+    if (state === 'zero') {
+      target.fill(0, at, at + count);
+      return count;
+    }
+    if (state === 'unknown') {
+      throw damagedExtent(this.#file.path, `seSparse grain ${grain} has an entry of unknown type`);
+    }
+    invariant(state === 'data', `read of unallocated seSparse grain ${grain}`);
+    const position = this.#positionOf(grain);
+    for (let next = 1; count < limit && this.#stateOf(grain + next) === 'data'; next += 1) {
+      if (this.#positionOf(grain + next) !== position + next * GRAIN_SIZE) break;
+      count += Math.min(GRAIN_SIZE, limit - count);
+    }
+    if (position + inGrain + count > this.#file.size) {
+      const what = `seSparse grain ${grain} is said to lie at ${position}`;
+      throw damagedExtent(this.#file.path, `${what}, past the end of the file`);
+    }
+    this.#file.readExact(target, at, count, position + inGrain);
+    return count;
+  }
+
+  #tableStateOf(grain: number): TableState {
+    const table = Math.floor(grain / ENTRIES_PER_TABLE);
+    if (table !== this.#table) {
+      this.#table = -1;
+      this.#tableState = this.#findTableState(table);
+      this.#table = table;
+    }
+    return this.#tableState;
+  }
+
+  #findTableState(table: number): TableState {
     const word = table * WORDS_PER_ENTRY;
-    return this.#directory.get(word) === 0 && this.#directory.get(word + 1) === 0;
+    const type = this.#directory.get(word + 1);
+    if (type === 0 && this.#directory.get(word) === 0) return 'absent';
+    const end = this.#tablePosition(table) + TABLE_SIZE;
+    return type !== SESPARSE_DIRECTORY_TYPE || end > this.#file.size ? 'lost' : 'present';
+  }
+
+  #tablePosition(table: number): number {
+    const { tablesOffset } = this.#geometry;
+    return tablesOffset + this.#directory.get(table * WORDS_PER_ENTRY) * TABLE_SIZE;
   }
 
   /** As `GrainMap.next`. */
   #next(grain: number): number {
-    const table = Math.floor(grain / ENTRIES_PER_TABLE);
-    return this.#isTableAbsent(table) ? (table + 1) * ENTRIES_PER_TABLE : grain + 1;
+    if (this.#tableStateOf(grain) === 'present') return grain + 1;
+    return (this.#table + 1) * ENTRIES_PER_TABLE;
   }
 
-  #stateOf(grain: number): ExtentState {
-    if (this.#isTableAbsent(Math.floor(grain / ENTRIES_PER_TABLE))) return 'unallocated';
+  /**
+   * What `extentAt` says: a grain whose table or entry is damaged is data, which cannot be read.
+   */
+  #stateToTell(grain: number): ExtentState {
+    if (this.#tableStateOf(grain) === 'lost') return 'data';
+    const state = this.#stateOf(grain);
+    return state === 'unknown' ? 'data' : state;
+  }
+
+  #stateOf(grain: number): ExtentState | 'unknown' {
+    if (this.#tableStateOf(grain) === 'absent') return 'unallocated';
     const word = grain * WORDS_PER_ENTRY;
     const high = this.#tables.get(word + 1);
     const type = high >>> 28;
     if (type === TYPE_ALLOCATED) return 'data';
     if (type === TYPE_UNMAPPED || type === TYPE_ZERO) return 'zero';
-    if (type === TYPE_UNALLOCATED && high === 0 && this.#tables.get(word) === 0) {
-      return 'unallocated';
-    }
-    throw damagedExtent(this.#file.path, `seSparse grain ${grain} has an entry of unknown type`);
+    const isEmpty = type === TYPE_UNALLOCATED && high === 0 && this.#tables.get(word) === 0;
+    return isEmpty ? 'unallocated' : 'unknown';
   }
 
-  /** Of an allocated grain: bits 59-48 are the low twelve of its number, bits 47-0 the high ones. */
+  /**
+   * Of an allocated grain: bits 59-48 are the low twelve of its number, bits 47-0 the high ones.
+   */
   #positionOf(grain: number): number {
     const word = grain * WORDS_PER_ENTRY;
     const low = this.#tables.get(word);
     const high = this.#tables.get(word + 1);
     const number = ((high >>> 16) & 0xfff) + ((high & 0xffff) * 2 ** 32 + low) * 2 ** 12;
-    return this.#grainsOffset + number * GRAIN_SIZE;
+    return this.#geometry.grainsOffset + number * GRAIN_SIZE;
   }
 }
 
-/** Reads both headers and checks all that is known of them. @throws DiskError `damaged`, `not-supported` */
+/**
+ * Reads both headers and checks all that is known of them. @throws DiskError `damaged`,
+ * `not-supported`
+ */
 export function seSparseGeometry(file: ReadableFile): SeSparseGeometry {
   const { path } = file;
   const bytes = readSector(file, 0, 'header');

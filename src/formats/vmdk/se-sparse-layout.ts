@@ -1,6 +1,7 @@
 /**
- * On-disk structures of seSparse extents, all little endian, positions and sizes in sectors of 512 bytes.
- * Source: the announcement of QEMU's seSparse support (qemu-block, April 2019) and that driver's checks.
+ * On-disk structures of seSparse extents, all little endian, positions and sizes in sectors of 512
+ * bytes. Source: the announcement of QEMU's seSparse support (qemu-block, April 2019) and that
+ * driver's checks.
  */
 import { array, bytes, type Decoded, struct, u64le } from '../../common/struct.js';
 

@@ -1,15 +1,20 @@
-/** Hosted (`KDMV`) and ESXi (`COWD`) sparse extents: grains found through a grain directory and grain tables. */
+/**
+ * Hosted (`KDMV`) and ESXi (`COWD`) sparse extents: grains found through a grain directory and
+ * grain tables.
+ */
 import { invariant } from '../../common/assert.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import type { Extent, ExtentLocation, ExtentState } from '../../engine/disk-image.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { CompressedGrains } from './compressed-grains.js';
 import { damagedExtent, type VmdkExtent } from './extent.js';
-import { GrainMap } from './grain-map.js';
+import { ENTRY_LOST, GrainMap } from './grain-map.js';
 import { GTE_UNALLOCATED, GTE_ZEROED } from './sparse-layout.js';
 
-/** Steps that one `extentAt` takes at most: a run may be told in several parts, a call stays short. */
-const MAX_RUN_STEPS = 65_536;
+/**
+ * Steps that one `extentAt` takes at most: a run may be told in several parts, a call stays short.
+ */
+const MAX_RUN_STEPS = 256;
 
 /** What the header of a sparse extent says, in bytes, checked. */
 export interface SparseGeometry {
@@ -17,13 +22,18 @@ export interface SparseGeometry {
   readonly grainSize: number;
   readonly entriesPerTable: number;
   readonly directoryOffset: number;
+  /** Where grains may lie: behind the header and the descriptor. */
+  readonly dataStart: number;
   readonly compressed: boolean;
   /** Whether entry 1 means "reads as zeroes". */
   readonly zeroedGrains: boolean;
   readonly notes: readonly string[];
 }
 
-/** INVARIANT: an entry that leads outside the file is found when its grain is read, and fails that read alone. */
+/**
+ * INVARIANT: an entry that leads outside the file is found when its grain is read, and fails that
+ * read alone.
+ */
 export class SparseExtent implements VmdkExtent {
   readonly length: number;
   readonly grainSize: number;
@@ -31,6 +41,7 @@ export class SparseExtent implements VmdkExtent {
   readonly notes: readonly string[];
   readonly #file: ReadableFile;
   readonly #map: GrainMap;
+  readonly #dataStart: number;
   readonly #zeroedGrains: boolean;
   readonly #compressed: CompressedGrains | undefined;
 
@@ -41,6 +52,7 @@ export class SparseExtent implements VmdkExtent {
     this.grainSize = grainSize;
     this.notes = geometry.notes;
     this.#file = file;
+    this.#dataStart = geometry.dataStart;
     this.#zeroedGrains = geometry.zeroedGrains;
     this.#map = new GrainMap(file, {
       directoryOffset,
@@ -56,10 +68,10 @@ export class SparseExtent implements VmdkExtent {
     const end = offset + length;
     const grainSize = this.grainSize;
     let grain = Math.floor(offset / grainSize);
-    const state = this.#stateOf(this.#map.entry(grain));
+    const state = this.#stateOf(this.#map.entryOrLost(grain));
     grain = this.#map.next(grain);
     for (let step = 0; step < MAX_RUN_STEPS && grain * grainSize < end; step += 1) {
-      if (this.#stateOf(this.#map.entry(grain)) !== state) break;
+      if (this.#stateOf(this.#map.entryOrLost(grain)) !== state) break;
       grain = this.#map.next(grain);
     }
     out.state = state;
@@ -73,16 +85,14 @@ export class SparseExtent implements VmdkExtent {
       const at = offset + done;
       const grain = Math.floor(at / grainSize);
       const inGrain = at - grain * grainSize;
-      const count = Math.min(grainSize - inGrain, length - done);
-      this.#readGrain(target, targetOffset + done, grain, inGrain, count);
-      done += count;
+      done += this.#readRun(target, targetOffset + done, grain, inGrain, length - done);
     }
   }
 
   locate(offset: number): ExtentLocation | undefined {
     const grain = Math.floor(offset / this.grainSize);
-    const entry = this.#map.entry(grain);
-    if (this.#stateOf(entry) !== 'data') return undefined;
+    const entry = this.#map.entryOrLost(grain);
+    if (entry === ENTRY_LOST || this.#stateOf(entry) !== 'data') return undefined;
     if (this.#compressed !== undefined) return { file: this.#file.path };
     const inGrain = offset - grain * this.grainSize;
     return { file: this.#file.path, offset: entry * SECTOR_SIZE + inGrain };
@@ -93,25 +103,47 @@ export class SparseExtent implements VmdkExtent {
     return entry === GTE_ZEROED && this.#zeroedGrains ? 'zero' : 'data';
   }
 
-  #readGrain(target: Buffer, at: number, grain: number, inGrain: number, count: number): void {
+  /** Reads from the middle of a grain on, at most `limit` bytes; answers how many. */
+  #readRun(target: Buffer, at: number, grain: number, inGrain: number, limit: number): number {
     const entry = this.#map.entry(grain);
     const state = this.#stateOf(entry);
+    const inFirst = Math.min(this.grainSize - inGrain, limit);
     if (state === 'zero') {
-      target.fill(0, at, at + count);
-      return;
+      target.fill(0, at, at + inFirst);
+      return inFirst;
     }
     invariant(state === 'data', `read of unallocated VMDK grain ${grain}`);
     const position = entry * SECTOR_SIZE;
+    if (position < this.#dataStart) {
+      const what = `VMDK grain ${grain} is said to lie at ${position}`;
+      throw damagedExtent(this.#file.path, `${what}, inside the header`);
+    }
     if (this.#compressed !== undefined) {
       const data = this.#compressed.grain(grain, position);
-      data.copy(target, at, inGrain, inGrain + count);
-      return;
+      data.copy(target, at, inGrain, inGrain + inFirst);
+      return inFirst;
     }
+    const count = this.#adjacent(grain, entry, inFirst, limit);
     if (position + inGrain + count > this.#file.size) {
       const { path, size } = this.#file;
       const what = `VMDK grain ${grain} is said to lie at ${position}`;
       throw damagedExtent(path, `${what}, past the end of the file (${size} bytes)`);
     }
     this.#file.readExact(target, at, count, position + inGrain);
+    return count;
+  }
+
+  /**
+   * How much of `limit` bytes lies in one piece: ESXi's grains are 512 bytes, and mostly follow
+   * each other.
+   */
+  #adjacent(grain: number, entry: number, inFirst: number, limit: number): number {
+    const sectors = this.grainSize / SECTOR_SIZE;
+    let count = inFirst;
+    for (let next = 1; count < limit; next += 1) {
+      if (this.#map.entry(grain + next) !== entry + next * sectors) break;
+      count += Math.min(this.grainSize, limit - count);
+    }
+    return count;
   }
 }

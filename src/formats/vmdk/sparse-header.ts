@@ -26,7 +26,10 @@ import {
   type SparseHeader,
 } from './sparse-layout.js';
 
-/** VMware writes 512; QEMU takes no more. Bounds what one page of tables takes. */
+/**
+ * VMware writes 512. Many small tables would make maps of an image slow, large ones take memory.
+ */
+const MIN_ENTRIES_PER_TABLE = 64;
 const MAX_ENTRIES_PER_TABLE = 4096;
 const MAX_GRAIN_SIZE = GiB;
 const UNCLEAN = 'was not closed cleanly by the program that wrote it last';
@@ -52,6 +55,7 @@ export function sparseGeometry(file: ReadableFile, first: SparseHeader): SparseG
     grainSize: inBytes(header.grainSize, `${path}: VMDK grain size`),
     entriesPerTable: header.entriesPerTable,
     directoryOffset: inBytes(header.directory, `${path}: VMDK grain directory`),
+    dataStart: dataStart(path, first),
     compressed,
     zeroedGrains: (header.flags & FLAG_ZEROED_GRAINS) !== 0,
     notes: header.uncleanShutdown === 0 ? [] : [UNCLEAN],
@@ -71,6 +75,7 @@ export function cowdGeometry(file: ReadableFile): SparseGeometry {
     grainSize: header.grainSize * SECTOR_SIZE,
     entriesPerTable: COWD_ENTRIES_PER_TABLE,
     directoryOffset: header.directory * SECTOR_SIZE,
+    dataStart: COWD_HEADER.size,
     compressed: false,
     zeroedGrains: false,
     notes: header.uncleanShutdown === 0 ? [] : [UNCLEAN],
@@ -84,7 +89,9 @@ export function cowdGeometry(file: ReadableFile): SparseGeometry {
   return geometry;
 }
 
-/** The embedded descriptor's bytes; undefined where the extent has none. @throws DiskError `damaged` */
+/**
+ * The embedded descriptor's bytes; undefined where the extent has none. @throws DiskError `damaged`
+ */
 export function readEmbeddedDescriptor(file: ReadableFile, header: SparseHeader) {
   if (header.descriptorOffset === 0n) return undefined;
   const { path } = file;
@@ -114,6 +121,13 @@ function unsupported(path: string, what: string): DiskError {
 /** A field in sectors as bytes. */
 function inBytes(sectors: bigint, what: string): number {
   return safeNumber(sectors * BigInt(SECTOR_SIZE), what);
+}
+
+/** Nothing that precedes it is a grain. The directory may follow the grains. */
+function dataStart(path: string, header: SparseHeader): number {
+  if (header.descriptorOffset === 0n) return SPARSE_HEADER.size;
+  const sectors = header.descriptorOffset + header.descriptorSize;
+  return Math.max(SPARSE_HEADER.size, inBytes(sectors, `${path}: VMDK descriptor end`));
 }
 
 function readHead(file: ReadableFile, size: number, what: string): Buffer {
@@ -186,8 +200,8 @@ function checkGeometry(file: ReadableFile, geometry: SparseGeometry): void {
     const range = `a power of two from 512 to ${largest}`;
     throw damaged(path, `VMDK grain size of ${grainSize} bytes is not ${range}`);
   }
-  if (entriesPerTable === 0 || entriesPerTable > MAX_ENTRIES_PER_TABLE) {
-    const range = `from 1 to ${MAX_ENTRIES_PER_TABLE}`;
+  if (entriesPerTable < MIN_ENTRIES_PER_TABLE || entriesPerTable > MAX_ENTRIES_PER_TABLE) {
+    const range = `from ${MIN_ENTRIES_PER_TABLE} to ${MAX_ENTRIES_PER_TABLE}`;
     throw damaged(path, `VMDK grain tables of ${entriesPerTable} entries are not ${range}`);
   }
   const grainCount = Math.ceil(length / grainSize);

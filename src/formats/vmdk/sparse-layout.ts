@@ -1,6 +1,7 @@
 /**
- * On-disk structures of sparse VMDK extents, all little endian, positions and sizes in sectors of 512 bytes.
- * Sources: VMware "Virtual Disk Format 5.0" (hosted and ESXi sparse extents, stream-optimized), libvmdk's format document.
+ * On-disk structures of sparse VMDK extents, all little endian, positions and sizes in sectors of
+ * 512 bytes. Sources: VMware "Virtual Disk Format 5.0" (hosted and ESXi sparse extents,
+ * stream-optimized), libvmdk's format document.
  */
 import { bytes, type Decoded, struct, u8, u16le, u32le, u64le } from '../../common/struct.js';
 
@@ -9,7 +10,10 @@ export const SPARSE_MAGIC = 0x564d444b;
 /** `COWD`: ESXi (vmfsSparse) extents. */
 export const COWD_MAGIC = 0x44574f43;
 
-/** Newest hosted sparse version that is known; 2 brought the zeroed-grain entry, 3 changed block tracking. */
+/**
+ * Newest hosted sparse version that is known; 2 brought the zeroed-grain entry, 3 changed block
+ * tracking.
+ */
 export const SPARSE_VERSION_MAX = 3;
 
 /** SparseExtentHeader.flags. */
@@ -59,7 +63,10 @@ export type SparseHeader = Decoded<typeof SPARSE_HEADER>;
 /** From the end of a streamed file: footer marker, footer (a header), end-of-stream marker. */
 export const FOOTER_OFFSET_FROM_END = 1024;
 
-/** What precedes a compressed grain: its first sector on the disk, and the length of the data that follow. */
+/**
+ * What precedes a compressed grain: its first sector on the disk, and the length of the data that
+ * follow.
+ */
 export const GRAIN_MARKER = struct('VMDK grain marker', 12, { sector: u64le, size: u32le });
 
 /** COWDisk_Header; the union holds a geometry or the parent's name, neither of which is used. */

@@ -10,7 +10,7 @@ import type {
   ParentReference,
 } from '../../engine/disk-image.js';
 import type { HostFile } from '../../storage/host-file.js';
-import { countData } from '../count-data.js';
+import { infoOf } from '../count-data.js';
 import type { ImageOptions } from '../image-options.js';
 import {
   isDescriptor,
@@ -33,7 +33,8 @@ export function probeVmdk(header: Buffer): boolean {
 
 /**
  * Opens a VMDK read-only: its descriptor, or the one file that holds descriptor and data.
- * @throws DiskError `damaged`, `not-supported`, `not-permitted` (extents outside the folder), and what `HostFile.open` throws.
+ * @throws DiskError `damaged`, `not-supported`, `not-permitted` (extents outside the folder), and
+ * what `HostFile.open` throws.
  */
 export function openVmdk(path: string, options: ImageOptions = {}): DiskImage {
   const opener = new ExtentOpener(path, options.allowFolders ?? []);
@@ -107,7 +108,10 @@ function openMonolithic(file: HostFile, opener: ExtentOpener): VmdkImage {
   ]);
 }
 
-/** INVARIANT: extent `n` covers the disk from `#starts[n]` to `#starts[n + 1]`, and `#starts` ascends. */
+/**
+ * INVARIANT: extent `n` covers the disk from `#starts[n]` to `#starts[n + 1]`, and `#starts`
+ * ascends.
+ */
 class VmdkImage implements DiskImage {
   readonly format = 'vmdk';
   readonly path: string;
@@ -144,16 +148,15 @@ class VmdkImage implements DiskImage {
 
   info(): ImageInfo {
     const { createType, cid, parentCid } = this.#descriptor;
-    return {
+    return infoOf(this, {
       format: 'vmdk',
       subformat: createType,
       virtualSize: this.virtualSize,
-      allocatedSize: countData(this),
       unitSize: Math.max(0, ...this.#extents.map((extent) => extent.grainSize)),
       logicalSectorSize: SECTOR_SIZE,
       identity: { cid, 'parent-cid': parentCid },
       notes: [...new Set(this.#extents.flatMap((extent) => extent.notes))],
-    };
+    });
   }
 
   extentAt(offset: number, length: number, out: Extent): void {
@@ -208,7 +211,8 @@ function parentOf(path: string, descriptor: VmdkDescriptor): ParentReference | u
   }
   const name = parentName.replaceAll('\\', '/');
   return {
-    // The bare name too: disks are moved from the folder that an absolute name leads to. The CID tells.
+    // The bare name too: disks are moved from the folder that an absolute name leads to. The CID
+    // tells.
     names: [...new Set([name, basename(name)])],
     mismatch(parent) {
       const found = parent.info().identity.cid;
