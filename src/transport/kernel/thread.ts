@@ -51,6 +51,8 @@ export interface ChannelThreadSetup extends InitOptions {
   /** The open /dev/fuse descriptor, shared by the whole process. */
   readonly fd: number;
   readonly threadIndex: number;
+  /** Two words of shared memory: the `unique` of the request being served, 0 for none. */
+  readonly current: Uint32Array;
 }
 
 export interface ChannelThread extends ChannelThreadSetup {
@@ -109,6 +111,7 @@ class RequestLoop {
 
   run(): ThreadEnd {
     const { bytes } = this.#request;
+    const { current } = this.#thread;
     for (;;) {
       try {
         readSync(this.#fd, bytes, 0, bytes.length, null);
@@ -119,11 +122,15 @@ class RequestLoop {
         this.#trouble.report(0, error);
         return 'failed';
       }
+      current[0] = this.#in[IN_UNIQUE] ?? 0;
+      current[1] = this.#in[IN_UNIQUE + 1] ?? 0;
       try {
         this.#serve();
       } catch (error) {
         this.#refuse(error);
       }
+      current[0] = 0;
+      current[1] = 0;
     }
   }
 
