@@ -65,6 +65,7 @@ export class Daemon {
       baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,
       publishBase: (notice) => this.#threads.publishBase(notice),
       runCopy: (job) => this.#threads.runCopy(job),
+      runReclaim: (order) => this.#threads.runReclaim(order),
       onError: (what, error) => log.error(what, { error }),
     });
     this.#service = new VmService({

@@ -2,6 +2,7 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { DiskError } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
+import type { ReclaimOrder } from '../engine/local-engine.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import type { CopyJob } from '../engine/volumes.js';
 import type { IoThreads } from '../transport/kernel/channel.js';
@@ -16,7 +17,7 @@ const BACKGROUND_INDEX = 1;
 
 interface Job {
   readonly onProgress: (doneBytes: number) => void;
-  readonly done: () => void;
+  readonly done: (value: number) => void;
   readonly fail: (error: unknown) => void;
 }
 
@@ -74,7 +75,6 @@ export class DaemonThreads implements IoThreads {
 
   /** Copies one volume into another on the background thread. */
   async runCopy({ source, target, signal, onProgress }: CopyJob): Promise<void> {
-    const id = this.#nextJob++;
     const cancelled = new SharedArrayBuffer(4);
     const cancel = (): void => {
       Atomics.store(new Int32Array(cancelled), 0, 1);
@@ -82,14 +82,29 @@ export class DaemonThreads implements IoThreads {
     if (signal?.aborted === true) cancel();
     signal?.addEventListener('abort', cancel, { once: true });
     try {
-      await new Promise<void>((done, fail) => {
+      await this.#run((id) => ({ type: 'copy', id, source, target, cancelled }), onProgress);
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+    }
+  }
+
+  /** Reclaims one delta on the background thread. @returns bytes given back. */
+  async runReclaim(order: ReclaimOrder): Promise<number> {
+    return await this.#run((id) => ({ type: 'reclaim', id, ...order }));
+  }
+
+  async #run(
+    request: (id: number) => BackgroundRequest,
+    onProgress: (doneBytes: number) => void = () => {},
+  ): Promise<number> {
+    const id = this.#nextJob++;
+    try {
+      return await new Promise<number>((done, fail) => {
         this.#jobs.set(id, { onProgress, done, fail });
-        const request: BackgroundRequest = { type: 'copy', id, source, target, cancelled };
-        this.#backgroundThread().postMessage(request);
+        this.#backgroundThread().postMessage(request(id));
       });
     } finally {
       this.#jobs.delete(id);
-      signal?.removeEventListener('abort', cancel);
     }
   }
 
@@ -112,7 +127,7 @@ export class DaemonThreads implements IoThreads {
   #answered(answer: BackgroundAnswer): void {
     const job = this.#jobs.get(answer.id);
     if (answer.type === 'progress') job?.onProgress(answer.doneBytes);
-    else if (answer.error === undefined) job?.done();
+    else if (answer.error === undefined) job?.done(answer.value);
     else job?.fail(DiskError.fromJSON(answer.error));
   }
 

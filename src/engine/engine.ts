@@ -66,6 +66,14 @@ export interface CopyProgress {
   readonly totalBytes: number;
 }
 
+/** What `Engine.reclaim` needs to know of the store. */
+export interface ReclaimRequest {
+  /** Every delta that is in use. */
+  readonly reached: ReadonlySet<DeltaId>;
+  /** Those among them that something names: heads, snapshots, operations under way. */
+  readonly labelled: ReadonlySet<DeltaId>;
+}
+
 /** Chains that are open. A chain is named by its top delta. */
 export interface Volumes {
   /** Opens the chain under `top`, or counts one more user of it. A head is opened writable, a sealed delta read-only. */
@@ -105,4 +113,11 @@ export interface Volumes {
 export interface Engine {
   readonly deltas: Deltas;
   readonly volumes: Volumes;
+  /**
+   * Gives back the space of blocks that nobody can see any more: those that the only child of a
+   * delta without a label overrides. Runs on a background thread, is safe to break off and to
+   * repeat, and does nothing for what it has looked at before.
+   * @returns bytes given back.
+   */
+  reclaim?(request: ReclaimRequest, signal?: AbortSignal): Promise<number>;
 }

@@ -18,7 +18,7 @@ export class PagePool {
   readonly #locks: Int32Array;
   readonly #capacity: number;
 
-  constructor(views: SharedViews) {
+  constructor(views: Pick<SharedViews, 'pages' | 'pageWords'>) {
     this.#words = views.pages;
     this.#locks = views.pageWords;
     this.#capacity = Math.floor(views.pages.length / PAGE_WORDS);

@@ -14,7 +14,7 @@ import {
 import type { DeltaId } from './delta-id.js';
 import { flushVolumeAsync, settleClosed } from './durable-switch.js';
 import type { CopyProgress, HeadSwitch, OpenVolume, Volumes } from './engine.js';
-import { closeGates, drain } from './gate.js';
+import { closeGates, drain, openGates } from './gate.js';
 import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
 import { MAX_VOLUMES, VOLUME } from './shared-memory.js';
 import { VolumeRow } from './volume-row.js';
@@ -209,6 +209,21 @@ export class OpenVolumes implements Volumes {
 
   get openCount(): number {
     return this.#byTop.size;
+  }
+
+  /**
+   * Returns when no request that is under way now is still inside: nobody reads any longer what the
+   * maps named before.
+   */
+  settleReaders(): void {
+    const { volumeWords, threads } = this.#options.tools.views;
+    const rows = [...this.#byHandle.keys()];
+    closeGates(volumeWords, rows);
+    try {
+      drain(threads, rows);
+    } finally {
+      openGates(volumeWords, rows);
+    }
   }
 
   /** Rows that were ever used: they are numbered from 0. */

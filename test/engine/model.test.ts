@@ -117,7 +117,10 @@ class Twin {
       ...this.disks.map((disk) => disk.head),
       ...this.snapshots.map((snapshot) => snapshot.delta),
     ]);
-    await this.scratch.engine.deltas.collect(referenced, false);
+    const { deltas } = this.scratch.engine;
+    await deltas.collect(referenced, false);
+    const reached = new Set(await deltas.list());
+    await this.scratch.engine.reclaim({ reached, labelled: referenced });
   }
 
   /** Every byte of every head and snapshot, read whole. */

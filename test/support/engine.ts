@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Base, BaseSpec } from '../../src/engine/base.js';
 import { copyVolume } from '../../src/engine/copy-volume.js';
+import { DeltaFiles } from '../../src/engine/delta-files.js';
 import type { Extent } from '../../src/engine/disk-image.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
+import { reclaimDelta } from '../../src/engine/reclaim.js';
 import { volumesOf } from '../../src/engine/thread.js';
 import type { Volume } from '../../src/engine/volume.js';
 
@@ -65,6 +67,8 @@ export class ScratchEngine {
           { source, target },
           { onProgress, cancelled: () => signal?.aborted === true },
         ),
+      runReclaim: async ({ folder, epoch, job }) =>
+        reclaimDelta(new DeltaFiles(folder, epoch), job),
       onError: (_what, error) => this.errors.push(error),
     });
     return engine;

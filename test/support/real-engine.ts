@@ -2,8 +2,10 @@
 
 import type { BaseSpec } from '../../src/engine/base.js';
 import { copyVolume } from '../../src/engine/copy-volume.js';
+import { DeltaFiles } from '../../src/engine/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
+import { reclaimDelta } from '../../src/engine/reclaim.js';
 import { volumesOf } from '../../src/engine/thread.js';
 import type { Volume } from '../../src/engine/volume.js';
 import { openBase } from '../../src/formats/base.js';
@@ -77,6 +79,8 @@ export class RealEngine implements TestEngine {
           { source, target },
           { onProgress, cancelled: () => signal?.aborted === true },
         ),
+      runReclaim: async ({ folder, epoch, job }) =>
+        reclaimDelta(new DeltaFiles(folder, epoch), job),
       onError: (_what, error) => this.errors.push(error),
     });
     return engine;

@@ -1,0 +1,250 @@
+/** What an end without notice leaves in delta files, and what opening makes of it. */
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { BLOCK_SIZE, KiB, MiB, TiB } from '../../src/common/units.js';
+import type { DeltaId } from '../../src/engine/delta-id.js';
+import {
+  decodeHeader,
+  encodeHeader,
+  HEADER_OFFSETS,
+  HEADER_SIZE,
+  RECORD_SIZE,
+  RECORDS_OFFSET,
+} from '../../src/engine/delta-layout.js';
+import type { Volume } from '../../src/engine/volume.js';
+import { ScratchEngine } from '../support/engine.js';
+
+const SIZE = MiB;
+
+async function makeDisk(
+  t: Test,
+): Promise<{ scratch: ScratchEngine; head: DeltaId; tuples: string }> {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  const spec = { below: { kind: 'none' }, virtualSize: SIZE, allocation: 'dynamic' } as const;
+  const head = await scratch.engine.deltas.create(spec);
+  return { scratch, head, tuples: join(scratch.folder, 'deltas', `${head}.tuples`) };
+}
+
+async function open(scratch: ScratchEngine, head: DeltaId): Promise<Volume> {
+  const { handle } = await scratch.engine.volumes.acquire(head, { writable: true });
+  return scratch.volumeOf(handle);
+}
+
+function block(value: number): Buffer {
+  return Buffer.alloc(BLOCK_SIZE, value);
+}
+
+function readBlock(volume: Volume, index: number): Buffer {
+  const bytes = Buffer.alloc(BLOCK_SIZE, 0xee);
+  volume.read(bytes, 0, index * BLOCK_SIZE, BLOCK_SIZE);
+  return bytes;
+}
+
+/** Makes both header copies look as if they were written in another cache epoch: after a power cut. */
+function changeEpoch(tuples: string): void {
+  const file = readFileSync(tuples);
+  for (const offset of HEADER_OFFSETS) {
+    const header = decodeHeader(file.subarray(offset, offset + HEADER_SIZE), tuples);
+    if (header === undefined) continue;
+    encodeHeader({ ...header, cacheEpoch: 'f'.repeat(32) }).copy(file, offset);
+  }
+  writeFileSync(tuples, file);
+}
+
+t.test('a write that was acknowledged survives the process, flushed or not', async (t) => {
+  const { scratch, head } = await makeDisk(t);
+  (await open(scratch, head)).write(block(1), 0, 0, BLOCK_SIZE);
+  scratch.crash();
+  t.ok(readBlock(await open(scratch, head), 0).equals(block(1)));
+});
+
+t.test('after a power cut, what was flushed is there and the rest reads as before', async (t) => {
+  const { scratch, head, tuples } = await makeDisk(t);
+  const volume = await open(scratch, head);
+  volume.write(block(1), 0, 0, BLOCK_SIZE);
+  volume.flush();
+  volume.write(block(2), 0, BLOCK_SIZE, BLOCK_SIZE);
+  scratch.crash();
+  changeEpoch(tuples);
+  const again = await open(scratch, head);
+  t.ok(readBlock(again, 0).equals(block(1)), 'flushed');
+  t.ok(readBlock(again, 1).equals(block(0)), 'not flushed');
+  again.write(block(3), 0, BLOCK_SIZE, BLOCK_SIZE);
+  scratch.crash();
+  const last = await open(scratch, head);
+  t.ok(readBlock(last, 0).equals(block(1)));
+  t.ok(readBlock(last, 1).equals(block(3)), 'new records follow the ones that count');
+});
+
+t.test('a record that was cut short does not count', async (t) => {
+  const { scratch, head, tuples } = await makeDisk(t);
+  const volume = await open(scratch, head);
+  volume.write(block(1), 0, 0, BLOCK_SIZE);
+  volume.write(block(2), 0, BLOCK_SIZE, BLOCK_SIZE);
+  scratch.crash();
+  truncateSync(tuples, RECORDS_OFFSET + RECORD_SIZE + 7);
+  const again = await open(scratch, head);
+  t.ok(readBlock(again, 0).equals(block(1)));
+  t.ok(readBlock(again, 1).equals(block(0)));
+  t.equal(statSync(tuples).size, RECORDS_OFFSET + RECORD_SIZE, 'and is cut off');
+});
+
+t.test(
+  'a commit that a power cut tore was never acknowledged: its records are skipped',
+  async (t) => {
+    const { scratch, head, tuples } = await makeDisk(t);
+    const volume = await open(scratch, head);
+    volume.write(block(1), 0, 0, BLOCK_SIZE);
+    volume.flush();
+    volume.write(block(2), 0, BLOCK_SIZE, BLOCK_SIZE);
+    volume.write(block(3), 0, 2 * BLOCK_SIZE, BLOCK_SIZE);
+    volume.flush();
+    scratch.crash();
+    changeEpoch(tuples);
+    spoil(tuples, RECORDS_OFFSET + RECORD_SIZE);
+    const again = await open(scratch, head);
+    t.ok(readBlock(again, 0).equals(block(1)));
+    t.ok(readBlock(again, 1).equals(block(0)), 'torn: old');
+    t.ok(readBlock(again, 2).equals(block(3)), 'arrived: new');
+    again.write(block(4), 0, 3 * BLOCK_SIZE, BLOCK_SIZE);
+    again.flush();
+    again.write(block(5), 0, 4 * BLOCK_SIZE, BLOCK_SIZE);
+    again.flush();
+    scratch.crash();
+    changeEpoch(tuples);
+    t.ok(
+      readBlock(await open(scratch, head), 3).equals(block(4)),
+      'later commits are not in doubt',
+    );
+  },
+);
+
+t.test('a damaged record that was durable is damage, named', async (t) => {
+  const { scratch, head, tuples } = await makeDisk(t);
+  const volume = await open(scratch, head);
+  for (const index of [0, 1]) {
+    volume.write(block(index), 0, index * BLOCK_SIZE, BLOCK_SIZE);
+    volume.flush();
+  }
+  volume.write(block(9), 0, 5 * BLOCK_SIZE, BLOCK_SIZE);
+  volume.flush();
+  scratch.crash();
+  spoil(tuples, RECORDS_OFFSET);
+  await t.rejects(open(scratch, head), {
+    code: 'damaged',
+    errno: 'EIO',
+    message: /tuple 0 is damaged/,
+  });
+});
+
+t.test('one spoilt header copy does no harm; two are damage', async (t) => {
+  const { scratch, head, tuples } = await makeDisk(t);
+  const volume = await open(scratch, head);
+  volume.write(block(1), 0, 0, BLOCK_SIZE);
+  volume.flush();
+  scratch.crash();
+  spoil(tuples, HEADER_OFFSETS[0] + 100);
+  t.ok(readBlock(await open(scratch, head), 0).equals(block(1)));
+  scratch.crash();
+  spoil(tuples, HEADER_OFFSETS[1] + 100);
+  spoil(tuples, HEADER_OFFSETS[0] + 101);
+  await t.rejects(open(scratch, head), { code: 'damaged', message: new RegExp(head) });
+});
+
+t.test('a header of a newer version is refused by name', async (t) => {
+  const { scratch, head, tuples } = await makeDisk(t);
+  const { crc32 } = await import('node:zlib');
+  const file = readFileSync(tuples);
+  for (const offset of HEADER_OFFSETS) {
+    const header = file.subarray(offset, offset + HEADER_SIZE);
+    if (header[0] === 0) continue;
+    header.writeUInt32LE(2, 8);
+    header.writeUInt32LE(crc32(header.subarray(0, HEADER_SIZE - 4)), HEADER_SIZE - 4);
+  }
+  writeFileSync(tuples, file);
+  await t.rejects(open(scratch, head), { code: 'not-supported', message: /version 2/ });
+});
+
+t.test('disks of all sizes', async (t) => {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  for (const virtualSize of [512, 4096, 4608, 3 * MiB + 512, 64 * TiB]) {
+    const spec = { below: { kind: 'none' }, virtualSize, allocation: 'dynamic' } as const;
+    const volume = await open(scratch, await scratch.engine.deltas.create(spec));
+    const last = Buffer.from('the last sector'.padEnd(512, '.'));
+    volume.write(last, 0, virtualSize - 512, 512);
+    const found = Buffer.alloc(512);
+    volume.read(found, 0, virtualSize - 512, 512);
+    t.ok(found.equals(last), `last sector of ${virtualSize} bytes`);
+    t.equal(volume.nextData(0), Math.floor((virtualSize - 512) / BLOCK_SIZE) * BLOCK_SIZE);
+    volume.discard(0, virtualSize);
+    t.equal(volume.nextData(0), -1, 'discarded whole');
+    t.equal(volume.allocatedSize, 0);
+  }
+});
+
+t.test('a static disk has all its space from the start and keeps it', async (t) => {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  const spec = { below: { kind: 'none' }, virtualSize: 8 * MiB, allocation: 'static' } as const;
+  const head = await scratch.engine.deltas.create(spec);
+  const data = join(scratch.folder, 'deltas', `${head}.1.data`);
+  const taken = () => statSync(data).blocks * 512;
+  t.ok(taken() >= 8 * MiB);
+  const volume = await open(scratch, head);
+  volume.write(block(7), 0, 64 * KiB, BLOCK_SIZE);
+  volume.discard(0, 8 * MiB);
+  t.ok(readBlock(volume, 16).equals(block(0)));
+  t.ok(taken() >= 8 * MiB, 'a discard gives nothing back');
+});
+
+t.test('reclaim punches what the only child overrides, and nothing else', async (t) => {
+  const { scratch, head } = await makeDisk(t);
+  const { deltas, volumes } = scratch.engine;
+  const below = await open(scratch, head);
+  for (let index = 0; index < 64; index += 1)
+    below.write(block(1), 0, index * BLOCK_SIZE, BLOCK_SIZE);
+  const next = {
+    below: { kind: 'delta', id: head },
+    virtualSize: SIZE,
+    allocation: 'dynamic',
+  } as const;
+  const child = await deltas.create(next);
+  await volumes.switchHeads([{ from: head, to: child }], () => {});
+  const above = await open(scratch, child);
+  for (let index = 0; index < 48; index += 1)
+    above.write(block(2), 0, index * BLOCK_SIZE, BLOCK_SIZE);
+  const reached = new Set([head, child]);
+  const data = join(scratch.folder, 'deltas', `${head}.1.data`);
+  const taken = () => statSync(data).blocks * 512;
+  t.equal(await scratch.engine.reclaim({ reached, labelled: reached }), 0, 'a label keeps all');
+  const labelled = new Set([child]);
+  t.equal(await scratch.engine.reclaim({ reached, labelled }), 0, 'nothing durable above yet');
+  above.flush();
+  t.equal(await scratch.engine.reclaim({ reached, labelled }), 48 * BLOCK_SIZE);
+  t.ok(taken() <= 16 * BLOCK_SIZE);
+  for (let index = 0; index < 64; index += 1) {
+    if (!readBlock(above, index).equals(block(index < 48 ? 2 : 1))) t.fail(`block ${index}`);
+  }
+});
+
+/** Turns one byte over. */
+function spoil(path: string, offset: number): void {
+  const byte = readFileSync(path)[offset]! ^ 0xff;
+  const fd = openSync(path, 'r+');
+  try {
+    writeSync(fd, Buffer.from([byte]), 0, 1, offset);
+  } finally {
+    closeSync(fd);
+  }
+}
