@@ -1,0 +1,92 @@
+/** The methods of the control protocol that are about the daemon itself. */
+import { statfsSync } from 'node:fs';
+import { packageVersion } from '../../common/version.js';
+import type { DaemonStatus, Handlers, IoStats, StatsView } from '../../control/protocol.js';
+import type { LocalEngine } from '../../engine/local-engine.js';
+import { STAT } from '../../engine/shared-memory.js';
+import type { Transport } from '../../transport/transport.js';
+import type { VmService } from '../../vm/vm-service.js';
+
+export type DaemonMethod = 'daemon.status' | 'daemon.stop' | 'stats';
+
+export interface DaemonParts {
+  readonly service: VmService;
+  readonly engine: LocalEngine;
+  readonly transport: Transport;
+  readonly store: string;
+  readonly threads: number;
+  readonly allowOther: boolean;
+  readonly startedAt: Date;
+  /** Begins the end; resolves when nothing is mounted any more. @throws DiskError `busy` naming the holders. */
+  readonly stop: () => Promise<void>;
+}
+
+export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod> {
+  return {
+    async 'daemon.status'() {
+      return statusOf(parts);
+    },
+    async 'daemon.stop'() {
+      await parts.stop();
+      return {};
+    },
+    async stats({ vm }) {
+      return statsOf(parts, vm);
+    },
+  };
+}
+
+function statusOf(parts: DaemonParts): DaemonStatus {
+  const { service, engine, transport } = parts;
+  return {
+    version: packageVersion(),
+    pid: process.pid,
+    store: parts.store,
+    mountpoint: transport.mountpoint,
+    transport: transport.kind,
+    threads: parts.threads,
+    startedAt: parts.startedAt.toISOString(),
+    vms: service.list().length,
+    openDisks: engine.volumes.openCount,
+    allowOther: parts.allowOther,
+  };
+}
+
+function statsOf({ service, engine, store, startedAt }: DaemonParts, vm?: string): StatsView {
+  const { bsize, blocks, bfree, bavail } = statfsSync(store);
+  return {
+    uptimeSeconds: (Date.now() - startedAt.getTime()) / 1000,
+    rssBytes: process.memoryUsage.rss(),
+    indexBytes: engine.indexBytes,
+    openDisks: engine.volumes.openCount,
+    storeBytes: (blocks - bfree) * bsize,
+    storeFreeBytes: bavail * bsize,
+    io: ioStats(engine.totalStats()),
+    ...(vm === undefined ? {} : { vms: vmStats(service, engine, vm) }),
+  };
+}
+
+/** A disk that nobody has open shows zeroes: its counters are those of its open volume. */
+function vmStats(
+  service: VmService,
+  engine: LocalEngine,
+  vm: string,
+): NonNullable<StatsView['vms']> {
+  return service.read(vm).disks.map(({ name, head }) => {
+    const open = engine.volumes.describe(head);
+    const counted = open === undefined ? [] : engine.statsOf(open.handle);
+    return { name: vm, disk: name, io: ioStats(counted) };
+  });
+}
+
+function ioStats(counted: readonly number[]): IoStats {
+  const at = (field: number): number => counted[field] ?? 0;
+  return {
+    reads: at(STAT.reads),
+    readBytes: at(STAT.readBytes),
+    writes: at(STAT.writes),
+    writtenBytes: at(STAT.writtenBytes),
+    flushes: at(STAT.flushes),
+    discards: at(STAT.discards),
+  };
+}
