@@ -8,10 +8,22 @@ import { labelledDeltas } from './manifest.js';
 
 /** Manifests read between two turns of the event loop. */
 const BATCH = 64;
-/** Changes come in rows: one collection after the last of them. */
-const REST_MS = 2000;
-/** How long the background collection leaves things in the trash. */
-const TRASH_AGE_MS = 10 * 60 * 1000;
+
+/** When the background collection runs; milliseconds. */
+export interface GarbagePace {
+  /** Changes come in rows: how long after the first of them. */
+  readonly restMs: number;
+  /** How long after a collection that had to leave something, because it was open. */
+  readonly retryMs: number;
+  /** How long things stay in the trash. */
+  readonly trashAgeMs: number;
+}
+
+export const USUAL_PACE: GarbagePace = {
+  restMs: 2000,
+  retryMs: 30_000,
+  trashAgeMs: 10 * 60 * 1000,
+};
 
 export interface Collected {
   /** Names of what is or would be removed, relative to the store. */
@@ -26,22 +38,28 @@ export interface Collected {
 export class GarbageCollector {
   readonly #context: VmContext;
   readonly #onProblem: (error: unknown) => void;
+  readonly #pace: GarbagePace;
   readonly #mutex = new Mutex();
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
-  constructor(context: VmContext, onProblem: (error: unknown) => void) {
+  constructor(context: VmContext, onProblem: (error: unknown) => void, pace: GarbagePace) {
     this.#context = context;
     this.#onProblem = onProblem;
+    this.#pace = pace;
   }
 
   /** Collects in the background, soon. */
   schedule(): void {
+    this.#scheduleIn(this.#pace.restMs);
+  }
+
+  #scheduleIn(delayMs: number): void {
     if (this.#stopped || this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.#collect(false, Date.now() - TRASH_AGE_MS).catch(this.#onProblem);
-    }, REST_MS);
+      this.#collect(false, Date.now() - this.#pace.trashAgeMs).catch(this.#onProblem);
+    }, delayMs);
     this.#timer.unref();
   }
 
@@ -94,6 +112,8 @@ export class GarbageCollector {
         }
       }
       const { files, bytes } = await engine.deltas.collect(deltas, dryRun);
+      const left = dryRun ? [] : (await engine.deltas.list()).filter((id) => !deltas.has(id));
+      if (left.length > 0) this.#scheduleIn(this.#pace.retryMs);
       const unused = bases.list().filter((id) => !baseIds.has(id) && !pinnedBases.has(id));
       for (const id of unused) if (!dryRun) bases.remove(id);
       if (unused.length > 0 && !dryRun) {

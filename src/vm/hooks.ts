@@ -17,12 +17,20 @@ export interface Holder {
   readonly byPath: boolean;
 }
 
+/** Disks with nothing above them that is not in them. */
+export interface Flushed {
+  /** `consistent`, or `crash-consistent: <why>`. */
+  readonly consistency: string;
+  /** Lets go on what stands still above them. Must be called, and soon. */
+  release(): Promise<void>;
+}
+
 export interface VmHooks {
   /**
-   * Brings what the host has cached above a VM's disks down to them, before a snapshot.
-   * @returns `consistent`, or `crash-consistent: <why>`.
+   * Brings what the host has cached above a VM's disks down to them, before a snapshot, and stops mounted file
+   * systems until `release`.
    */
-  flushExposed(vm: string): Promise<string>;
+  flushExposed(vm: string): Promise<Flushed>;
   /** The contents of these nodes changed below the kernel's caches. Resolves when none is stale any more. */
   contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void>;
   holders(exposed: Exposed): Promise<readonly Holder[]>;

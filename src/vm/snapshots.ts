@@ -66,15 +66,7 @@ export async function takeLocked(
 ): Promise<SnapshotRecord> {
   const before = context.store.loadEntry(entry);
   checkSnapshotNameFree(entry.name, before, request.name);
-  checkRoomOnHeads(context, entry.name, before);
-  const consistency = await context.hooks.flushExposed(entry.name);
-  return Preparation.run(context, async (preparation) => {
-    const moved = await prepareHeads(preparation, before.disks);
-    const { manifest, record } = label(before, request, consistency);
-    const after = { ...manifest, disks: moved.disks };
-    await preparation.commitHeads(moved.switches, await context.store.prepareChange(entry, after));
-    return record;
-  });
+  return sealAs(context, entry, (manifest, consistency) => label(manifest, request, consistency));
 }
 
 /**
@@ -83,13 +75,30 @@ export async function takeLocked(
  */
 export async function sealLocked(context: VmContext, entry: VmEntry): Promise<Manifest> {
   const before = context.store.loadEntry(entry);
+  await sealAs(context, entry, (manifest) => ({ manifest, record: undefined }));
+  return before;
+}
+
+/** Puts new empty heads on today's at one instant, in a manifest that says what the sealed ones are. */
+async function sealAs<T>(
+  context: VmContext,
+  entry: VmEntry,
+  describe: (before: Manifest, consistency: string) => { manifest: Manifest; record: T },
+): Promise<T> {
+  const { store, hooks } = context;
+  const before = store.loadEntry(entry);
   checkRoomOnHeads(context, entry.name, before);
-  await context.hooks.flushExposed(entry.name);
   return Preparation.run(context, async (preparation) => {
-    const moved = await prepareHeads(preparation, before.disks);
-    const pending = await context.store.prepareChange(entry, { ...before, disks: moved.disks });
-    await preparation.commitHeads(moved.switches, pending);
-    return before;
+    const { disks, switches } = await prepareHeads(preparation, before.disks);
+    const flushed = await hooks.flushExposed(entry.name);
+    try {
+      const { manifest, record } = describe(before, flushed.consistency);
+      const pending = await store.prepareChange(entry, { ...manifest, disks });
+      await preparation.commitHeads(switches, pending);
+      return record;
+    } finally {
+      await flushed.release();
+    }
   });
 }
 

@@ -8,7 +8,7 @@ import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from 
 import { createVm, type DiskRequest } from './create.js';
 import { DeltaPins } from './delta-pins.js';
 import { Exposure } from './exposure.js';
-import { type Collected, GarbageCollector } from './garbage.js';
+import { type Collected, GarbageCollector, type GarbagePace, USUAL_PACE } from './garbage.js';
 import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
 import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
@@ -35,6 +35,7 @@ export interface VmServiceOptions {
   readonly ownFolders: readonly string[];
   /** Told of what fails in the background. */
   readonly onProblem: (error: unknown) => void;
+  readonly garbagePace?: GarbagePace;
 }
 
 /**
@@ -47,7 +48,8 @@ export class VmService {
   readonly #garbage: GarbageCollector;
   readonly #ownFolders: readonly string[];
 
-  constructor({ store, bases, engine, hooks, ownFolders, onProblem }: VmServiceOptions) {
+  constructor(options: VmServiceOptions) {
+    const { store, bases, engine, hooks, ownFolders, garbagePace = USUAL_PACE } = options;
     this.#context = {
       store,
       bases,
@@ -59,7 +61,7 @@ export class VmService {
       onGarbage: () => this.#garbage.schedule(),
     };
     this.exposure = new Exposure(store);
-    this.#garbage = new GarbageCollector(this.#context, onProblem);
+    this.#garbage = new GarbageCollector(this.#context, options.onProblem, garbagePace);
     this.#ownFolders = ownFolders;
   }
 

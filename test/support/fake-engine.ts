@@ -151,7 +151,8 @@ export class FakeEngine implements TestEngine {
       },
       collect: async (referenced, dryRun) => {
         this.faults.reach('delta.collect');
-        const gone = this.ids().filter((id) => !referenced.has(id));
+        const unused = this.ids().filter((id) => !referenced.has(id));
+        const gone = unused.filter((id) => !this.#open.has(id));
         for (const id of referenced) invariant(this.#all.has(id), 'a delta in use is gone');
         const bytes = gone.reduce((sum, id) => sum + this.deltas.describe(id).storedSize, 0);
         await nextTurn();

@@ -10,7 +10,8 @@ import type { Engine } from '../../src/engine/engine.js';
 import { describeBase } from '../../src/formats/base.js';
 import { type BaseFingerprint, findChange } from '../../src/formats/fingerprint.js';
 import { BaseRecords, type BaseSources } from '../../src/vm/base-records.js';
-import type { Exposed, Holder, VmHooks } from '../../src/vm/hooks.js';
+import type { GarbagePace } from '../../src/vm/garbage.js';
+import type { Exposed, Flushed, Holder, VmHooks } from '../../src/vm/hooks.js';
 import type { Manifest } from '../../src/vm/manifest.js';
 import { VmService } from '../../src/vm/vm-service.js';
 import { VmStore } from '../../src/vm/vm-store.js';
@@ -59,9 +60,16 @@ export class FakeHooks implements VmHooks {
   readonly changed: { vmNumber: number; nodes: readonly number[] }[] = [];
   readonly renamed: string[] = [];
 
-  async flushExposed(vm: string): Promise<string> {
+  /** VMs above which something stands still now. */
+  readonly frozen = new Set<string>();
+
+  async flushExposed(vm: string): Promise<Flushed> {
     this.flushed.push(vm);
-    return this.consistency;
+    this.frozen.add(vm);
+    const release = async () => {
+      this.frozen.delete(vm);
+    };
+    return { consistency: this.consistency, release };
   }
 
   async contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void> {
@@ -102,6 +110,8 @@ export class VmWorld {
   readonly faults = new Faults();
   readonly hooks = new FakeHooks();
   readonly problems: unknown[] = [];
+  /** For the next start; the usual one is too slow for a test to wait for. */
+  garbagePace: GarbagePace = { restMs: 3_600_000, retryMs: 3_600_000, trashAgeMs: 3_600_000 };
   store!: VmStore;
   service!: VmService;
   bases!: BaseRecords;
@@ -161,6 +171,7 @@ export class VmWorld {
       hooks: this.hooks,
       ownFolders: [store.layout.root, this.mountpoint],
       onProblem: (problem) => this.problems.push(problem),
+      garbagePace: this.garbagePace,
     });
   }
 

@@ -101,6 +101,7 @@ async function failAt(
     );
     const what = `${world.faults.steps[position]} (${position})${onwards ? ' and on' : ''}`;
     if (failure !== undefined && !/injected at/.test(String(errorChain(failure)))) throw failure;
+    t.equal(world.hooks.frozen.size, 0, `${what}: nothing stands still`);
     const state = await stateOf(world);
     t.ok(allowed.includes(state), `${what}: before or after`);
     await world.restart();

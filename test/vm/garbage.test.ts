@@ -66,11 +66,22 @@ t.test('in the background, after changes and at start', async (t) => {
   const world = await open(t);
   await world.create('gone');
   await world.delete('gone');
+  world.garbagePace = { restMs: 10, retryMs: 10, trashAgeMs: 3_600_000 };
   await world.restart();
   world.service.start();
   await until(() => world.fake.ids().length === 2);
   t.equal(readdirSync(world.store.layout.trash).length, 1, 'the trash is kept for a while');
   t.same(world.problems, []);
+
+  t.comment('what is still open goes when it is closed');
+  await world.create('open');
+  const head = world.manifest('open').disks[0]?.head ?? '';
+  const volume = await world.engine.volumes.acquire(head, { writable: true });
+  await world.delete('open');
+  await delay(100);
+  t.ok(world.fake.ids().includes(head));
+  world.engine.volumes.release(volume);
+  await until(() => !world.fake.ids().includes(head));
 
   t.comment('a failure is told');
   writeFileSync(join(world.store.layout.vms, 'bad.json'), '');

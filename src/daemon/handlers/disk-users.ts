@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { DiskError, errnoName } from '../../common/errors.js';
 import { type MountEntry, readMounts } from '../../transport/mountinfo.js';
 import type { Holder as FileHolder } from '../../transport/transport.js';
-import type { Exposed, Holder } from '../../vm/hooks.js';
+import type { Exposed, Flushed, Holder } from '../../vm/hooks.js';
+import { type FrozenMount, freezeMount } from './frozen-mount.js';
 import { runCommand } from './host-command.js';
 import { flushLoopDevice, isMountedFrom, type LoopDevice, loopsOn } from './loop-devices.js';
 
@@ -64,20 +65,44 @@ export class DiskUsers {
 
   /**
    * For `VmHooks.flushExposed`: brings what the host has cached above a VM's disks down to them, from the top:
-   * mounted file systems, loop devices, the page cache of the raw files.
+   * mounted file systems, which stand still until `release`, loop devices, the page cache of the raw files.
    * @param openDisks names of files of the VM that somebody has open.
    */
-  async flush(vm: string, openDisks: readonly string[]): Promise<string> {
-    if (openDisks.length === 0) return 'consistent';
+  async flush(vm: string, openDisks: readonly string[]): Promise<Flushed> {
+    const frozen: FrozenMount[] = [];
+    const release = async () => {
+      for (const mount of frozen.splice(0).reverse()) await mount.thaw();
+    };
+    if (openDisks.length === 0) return { consistency: 'consistent', release };
+    try {
+      const problems = await this.#flushLoops(vm, frozen);
+      for (const file of openDisks) {
+        problems.push(...(await problemOf(syncFile(join(this.#mountpoint, vm, file)))));
+      }
+      const consistency =
+        problems.length === 0 ? 'consistent' : `crash-consistent: ${problems.join('; ')}`;
+      return { consistency, release };
+    } catch (error) {
+      await release();
+      throw error;
+    }
+  }
+
+  async #flushLoops(vm: string, frozen: FrozenMount[]): Promise<string[]> {
     const problems: string[] = [];
+    const seen = new Set<string>();
     for (const { loop, mounts } of this.loopUses({ vm, part: 'heads' }).reverse()) {
-      for (const { mountpoint } of mounts) problems.push(...(await syncFileSystem(mountpoint)));
+      for (const { mountpoint, device } of mounts) {
+        // The same file system, mounted at a second place.
+        if (seen.has(device)) continue;
+        seen.add(device);
+        const mount = await freezeMount(mountpoint);
+        if (mount === undefined) problems.push(...(await syncFileSystem(mountpoint)));
+        else frozen.push(mount);
+      }
       problems.push(...(await problemOf(flushLoopDevice(loop))));
     }
-    for (const file of openDisks) {
-      problems.push(...(await problemOf(syncFile(join(this.#mountpoint, vm, file)))));
-    }
-    return problems.length === 0 ? 'consistent' : `crash-consistent: ${problems.join('; ')}`;
+    return problems;
   }
 
   #isIn(exposed: Exposed): (path: string) => boolean {

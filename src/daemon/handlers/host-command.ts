@@ -11,6 +11,8 @@ export interface CommandResult {
 
 /** Where the programs are; a daemon's own PATH may lack the system ones. */
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+/** Messages in one language, for those that are looked into. */
+export const COMMAND_ENVIRONMENT = { PATH, LC_ALL: 'C' };
 const MAX_OUTPUT_BYTES = 1024 * 1024;
 
 /**
@@ -25,7 +27,7 @@ export function runCommand(
 ): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const options = {
-      env: { PATH, LC_ALL: 'C' },
+      env: COMMAND_ENVIRONMENT,
       maxBuffer: MAX_OUTPUT_BYTES,
       timeout: timeoutMs,
     };

@@ -35,9 +35,12 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
         ? { offset: 0, size: 0 }
         : await findPartition(target.path, partition);
     const { source, loopOptions } = mountSource(target, place, readOnly);
-    const options = ['nosuid', 'nodev', readOnly ? 'ro' : 'rw', ...loopOptions];
+    const type = await probeFileSystem(target.path, place);
+    // XFS refuses a second one of the same UUID, which every snapshot and clone of a mounted disk is.
+    const extra = type === 'xfs' ? ['nouuid', ...loopOptions] : loopOptions;
+    const options = ['nosuid', 'nodev', readOnly ? 'ro' : 'rw', ...extra];
     const result = await runCommand('mount', ['-o', options.join(','), '--', source, directory]);
-    if (result.code !== 0) throw await mountFailure(target, result, partition);
+    if (result.code !== 0) throw await mountFailure(target, result, { partition, type });
     return viewMount(directory);
   });
 }
@@ -48,7 +51,7 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
  */
 function mountSource(
   target: ResolvedTarget,
-  place: { readonly offset: number; readonly size: number },
+  place: Place,
   readOnly: boolean,
 ): { source: string; loopOptions: string[] } {
   const whole = wholeDevice(target.path);
@@ -68,19 +71,39 @@ function mountSource(
   return { source: file, loopOptions };
 }
 
+/** What is asked for: the whole disk (size 0), or a partition. Bytes. */
+interface Place {
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** The type of the file system there as blkid knows it; empty where it finds none. */
+async function probeFileSystem(path: string, { offset }: Place): Promise<string> {
+  const tag = ['--output', 'value', '--match-tag', 'TYPE'];
+  const args = ['--probe', '--usages', 'filesystem', '--offset', `${offset}`, ...tag, path];
+  return (await runCommand('blkid', args)).stdout.trim();
+}
+
 async function mountFailure(
-  { path, vm }: ResolvedTarget,
+  { path, vm, snapshot }: ResolvedTarget,
   result: CommandResult,
-  partition: number | undefined,
+  asked: { readonly partition: number | undefined; readonly type: string },
 ): Promise<DiskError> {
-  const error = commandError(`cannot mount ${path}`, 'mount', result);
-  const partitions = partition === undefined ? await listPartitions(path) : [];
+  const { message, code } = commandError(`cannot mount ${path}`, 'mount', result);
+  if (asked.type !== '' && snapshot !== undefined) {
+    return new DiskError(code, message, {
+      hint:
+        `if its ${asked.type} must be repaired by writing, which a snapshot does not allow: ` +
+        `layerdisk clone ${vm}@${snapshot} NEW --linked; layerdisk mount NEW DIR`,
+    });
+  }
+  const partitions = asked.partition === undefined ? await listPartitions(path) : [];
   const numbers = partitions.map((each) => each.number).join(', ');
   const hint =
     numbers === ''
       ? `is there a file system on it? To repair or make one: layerdisk attach ${vm}`
       : `it has partitions ${numbers}: layerdisk mount ${vm} DIR --partition N`;
-  return new DiskError(error.code, error.message, { hint });
+  return new DiskError(code, message, { hint });
 }
 
 function viewMount(directory: string): MountView {

@@ -183,20 +183,72 @@ t.test('partitions', { skip }, async (t) => {
   await handlers.detach({ device });
 });
 
-t.test('the flush before a snapshot reaches the file', { skip }, async (t) => {
+t.test('the flush before a snapshot', { skip }, async (t) => {
   const world = await open(t);
   const path = await world.expose('web', undefined, 8 * MiB);
   run('mkfs.ext4', '-q', '-F', path);
   const directory = await world.directory('a');
   await world.handlers.mount({ vm: 'web', directory });
   writeFileSync(join(directory, 'file'), 'still in the page cache only');
-  t.equal(await world.users.flush('web', ['disk0.raw']), 'consistent');
-  t.ok(readFileSync(path).includes('still in the page cache only'));
+  const flushed = await world.users.flush('web', ['disk0.raw']);
+  t.equal(flushed.consistency, 'consistent');
+  t.ok(readFileSync(path).includes('still in the page cache only'), 'everything is in the file');
+
+  t.comment('the file system stands still until the release');
+  await world.vms.take('web', 'first');
+  const frozen = await world.expose('web', 'first', 8 * MiB);
+  writeFileSync(frozen, readFileSync(path));
+  const writer = spawn('sh', ['-c', `echo later > ${join(directory, 'late')}; echo done`]);
+  t.teardown(() => writer.kill('SIGKILL'));
+  const done = once(writer.stdout, 'data');
+  await flushed.release();
+  await done;
+
+  t.comment('so what was copied meanwhile mounts read-only, without any repair');
+  const second = await world.directory('b');
+  await world.handlers.mount({ vm: 'web', snapshot: 'first', directory: second });
+  t.equal(readFileSync(join(second, 'file'), 'utf8'), 'still in the page cache only');
+  t.throws(() => readFileSync(join(second, 'late')), { code: 'ENOENT' });
+  await world.handlers.unmount({ directory: second });
+
+  t.comment('one that was in use can only be repaired elsewhere');
+  writeFileSync(frozen, readFileSync(path));
   t.match(
-    await world.users.flush('web', ['gone.raw']),
-    /^crash-consistent: cannot flush .*gone.raw/,
+    await errorOf(world.handlers.mount({ vm: 'web', snapshot: 'first', directory: second })),
+    /^failed: .*read-only.*layerdisk clone web@first NEW --linked/s,
   );
-  t.equal(await world.users.flush('web', []), 'consistent', 'nothing is open: nothing to do');
+  const failed = await world.users.flush('web', ['gone.raw']);
+  t.match(failed.consistency, /^crash-consistent: cannot flush .*gone.raw/);
+  await failed.release();
+  writeFileSync(join(directory, 'again'), 'thawed');
+  t.equal((await world.users.flush('web', [])).consistency, 'consistent', 'nothing is open');
+  await world.handlers.unmount({ directory });
+});
+
+t.test('a file system thaws when nobody releases it', { skip }, async (t) => {
+  const world = await open(t);
+  const path = await world.expose('web', undefined, 8 * MiB);
+  run('mkfs.ext4', '-q', '-F', path);
+  const directory = await world.directory('a');
+  await world.handlers.mount({ vm: 'web', directory });
+
+  t.comment('the process that froze it dies');
+  const module = new URL('../../../src/daemon/handlers/frozen-mount.ts', import.meta.url).href;
+  const code = `const { freezeMount } = await import('${module}');
+    await freezeMount('${directory}'); process.kill(process.pid, 'SIGKILL');`;
+  const dying = spawn(process.execPath, [...process.execArgv, '--input-type=module', '-e', code]);
+  await once(dying, 'exit');
+  t.equal(dying.signalCode, 'SIGKILL');
+  writeFileSync(join(directory, 'file'), 'can be written');
+
+  t.comment('one that this process writes to is not frozen at all');
+  const { openSync, closeSync } = await import('node:fs');
+  const fd = openSync(join(directory, 'file'), 'r');
+  const flushed = await world.users.flush('web', ['disk0.raw']);
+  writeFileSync(join(directory, 'other'), 'not held up');
+  closeSync(fd);
+  t.equal(flushed.consistency, 'consistent');
+  await flushed.release();
   await world.handlers.unmount({ directory });
 });
 
