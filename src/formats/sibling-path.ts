@@ -1,7 +1,7 @@
 /** The one place that turns a file name written inside an image into a path that may be opened. */
-import { realpathSync, type Stats, statSync } from 'node:fs';
 import { dirname, resolve, sep } from 'node:path';
-import { DiskError, errnoName } from '../common/errors.js';
+import { DiskError } from '../common/errors.js';
+import { fileState, realPath } from '../storage/host-path.js';
 
 /** Longest name that is looked at; Linux's PATH_MAX. */
 const MAX_NAME_LENGTH = 4096;
@@ -9,18 +9,21 @@ const MAX_NAME_LENGTH = 4096;
 const MAX_SHOWN_LENGTH = 120;
 
 /**
- * Resolves the name of another file of the same image (qcow2 data file, VMDK extent) as found in `imagePath`.
- * Names are untrusted: whoever made the image chose them, and whoever opens it must not be made to read
- * another file of the host (CVE-2022-47951, CVE-2024-32498). So the answer is always a regular file that,
- * with every link resolved, lies in the image's own folder or below it, or in a folder that the user allowed.
+ * Resolves the name of another file of the same image (qcow2 data file, VMDK extent) as found in
+ * `imagePath`. Names are untrusted: whoever made the image chose them, and whoever opens it must
+ * not be made to read another file of the host (CVE-2022-47951, CVE-2024-32498). So the answer is
+ * always a regular file that, with every link resolved, lies in the image's own folder or below it,
+ * or in a folder that the user allowed.
  *
- * Relative names count from the folder of the image itself (links to the image resolved), never from the
- * current directory. Absolute names are judged by the same rule. The separators are POSIX ones.
- * Nothing is opened here; open the answer with `HostFile.open`, which does not block on what it finds.
+ * Relative names count from the folder of the image itself (links to the image resolved), never
+ * from the current directory. Absolute names are judged by the same rule. The separators are POSIX
+ * ones. Nothing is opened here; open the answer with `HostFile.open`, which does not block on what
+ * it finds.
  *
  * @param allowFolders further absolute folders in which (or below which) the file may lie.
  * @returns the absolute path, free of links.
- * @throws DiskError `not-permitted` (protocol, outside the folder), `not-found`, `damaged` (no possible
+ * @throws DiskError `not-permitted` (protocol, outside the folder), `not-found`, `damaged` (no
+ * possible
  *   name), `failed` (not a regular file); each names the image and the name.
  */
 export function resolveSibling(
@@ -39,9 +42,9 @@ export function resolveSibling(
       { hint: 'only plain file names in the folder of the image are followed' },
     );
   }
-  const folder = dirname(realPath(imagePath, imagePath));
-  const target = realPath(resolve(folder, name), `${imagePath}: the file ${shown} it refers to`);
-  const allowed = () => allowFolders.map((path) => realPath(path, path));
+  const folder = dirname(realPath(imagePath));
+  const target = targetOf(imagePath, folder, name);
+  const allowed = () => allowFolders.map(realPath);
   if (!isInside(target, folder) && !allowed().some((path) => isInside(target, path))) {
     throw new DiskError(
       'not-permitted',
@@ -49,18 +52,23 @@ export function resolveSibling(
       { hint: 'copy the image and all its files into one folder' },
     );
   }
-  if (!statOf(target).isFile()) {
+  if (!fileState(target).isFile) {
     throw new DiskError('failed', `${imagePath}: refers to ${shown}, which is not a regular file`);
   }
   return target;
 }
 
-/** Whether `name` starts like `json:` or `nbd://`: a colon before the first slash (QEMU's own rule). */
+/**
+ * Whether `name` starts like `json:` or `nbd://`: a colon before the first slash (QEMU's own rule).
+ */
 export function hasProtocol(name: string): boolean {
   return /^[^/]*:/.test(name);
 }
 
-/** A name from inside an image as an error message may show it: quoted, on one line, of bounded length. */
+/**
+ * A name from inside an image as an error message may show it: quoted, on one line, of bounded
+ * length.
+ */
 export function quoteName(name: string): string {
   const cut = name.length > MAX_SHOWN_LENGTH ? `${name.slice(0, MAX_SHOWN_LENGTH)}\u2026` : name;
   const escapeControl = (char: string) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
@@ -71,30 +79,16 @@ function isInside(path: string, folder: string): boolean {
   return path.startsWith(folder.endsWith(sep) ? folder : folder + sep);
 }
 
-function realPath(path: string, what: string): string {
+/** The real path of what `name` leads to; whether it may be used has not been judged yet. */
+function targetOf(imagePath: string, folder: string, name: string): string {
   try {
-    return realpathSync.native(path);
+    return realPath(resolve(folder, name));
   } catch (error) {
-    throw describePathError(what, error);
+    if (!(error instanceof DiskError)) throw error;
+    const why = error.code === 'not-found' ? 'does not exist' : `cannot be used (${error.errno})`;
+    throw new DiskError(error.code, `${imagePath}: refers to ${quoteName(name)}, which ${why}`, {
+      ...(error.errno === undefined ? {} : { errno: error.errno }),
+      cause: error,
+    });
   }
-}
-
-function statOf(path: string): Stats {
-  try {
-    return statSync(path);
-  } catch (error) {
-    throw describePathError(path, error);
-  }
-}
-
-function describePathError(what: string, error: unknown): DiskError {
-  const errno = errnoName(error);
-  const options = errno === undefined ? { cause: error } : { errno, cause: error };
-  if (errno === 'ENOENT' || errno === 'ENOTDIR') {
-    return new DiskError('not-found', `${what}: no such file`, options);
-  }
-  if (errno === 'EACCES' || errno === 'EPERM') {
-    return new DiskError('not-permitted', `${what}: no permission to look it up`, options);
-  }
-  return new DiskError('failed', `${what}: cannot look it up (${errno ?? String(error)})`, options);
 }

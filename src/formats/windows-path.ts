@@ -1,4 +1,7 @@
-/** Turns the Windows paths by which Microsoft's formats name parents into names that can be tried here. */
+/**
+ * Turns the Windows paths by which Microsoft's formats name parents into names that can be tried
+ * here.
+ */
 
 /**
  * `\\?\C:\x\y`, `..\x\y` with POSIX separators, without the prefix for long paths and without `.\`.
@@ -17,8 +20,9 @@ export function baseName(path: string): string {
 }
 
 /**
- * The names to try for a parent, each once: the relative paths, then the bare names of all paths (for a parent that was
- * moved together with its child), then the absolute paths as they are, which are told where all else fails.
+ * The names to try for a parent, each once: the relative paths, then the bare names of all paths
+ * (for a parent that was moved together with its child), then the absolute paths as they are, which
+ * are told where all else fails.
  */
 export function parentNames(relative: readonly string[], absolute: readonly string[]): string[] {
   const bare = [...relative, ...absolute].map(baseName);

@@ -93,7 +93,6 @@ t.test('64 TiB in blocks of 1 MiB', async (t) => {
     t.ok(runs < 1000, `${runs} runs`);
     const grown = process.memoryUsage().arrayBuffers - before;
     t.ok(grown < 32 * MiB, `${grown} bytes for a table of 512 MiB`);
-    t.equal(image.info().notes.length, 1, 'info says that it did not count all');
     image.close();
   }
 });

@@ -189,21 +189,24 @@ t.test('info and probe', async (t) => {
   const model = stampedModel({ size: 3 * MiB, unitSize: MiB, pattern: 'duz', salt: 1 });
   writeVhdx(path, { model, blockSize: MiB, extraItems: [{ id: GUIDS[2]!, flags: 0 }] });
   const image = openVhdx(path);
-  t.strictSame(image.info(), {
-    format: 'vhdx',
-    subformat: 'dynamic',
-    virtualSize: 3 * MiB,
-    allocatedSize: MiB,
-    unitSize: MiB,
-    logicalSectorSize: 512,
-    identity: {
-      'data-write-guid': '99999999-0000-0000-0000-000000000001',
-      'file-write-guid': '99999999-0000-0000-0000-000000000002',
-      'virtual-disk-id': '99999999-0000-0000-0000-000000000003',
+  t.strictSame(
+    { ...image.info() },
+    {
+      format: 'vhdx',
+      subformat: 'dynamic',
+      virtualSize: 3 * MiB,
+      allocatedSize: MiB,
+      unitSize: MiB,
+      logicalSectorSize: 512,
+      identity: {
+        'data-write-guid': '99999999-0000-0000-0000-000000000001',
+        'file-write-guid': '99999999-0000-0000-0000-000000000002',
+        'virtual-disk-id': '99999999-0000-0000-0000-000000000003',
+      },
+      creator: 'layerdisk test',
+      notes: [`unknown metadata item ${GUIDS[2]} is ignored`],
     },
-    creator: 'layerdisk test',
-    notes: [`unknown metadata item ${GUIDS[2]} is ignored`],
-  });
+  );
   image.close();
   t.equal(probeVhdx(readFileSync(path).subarray(0, 512)), true);
   t.equal(probeVhdx(Buffer.from('vhdxfil')), false);

@@ -137,7 +137,7 @@ function tryMutant(
 function use(image: DiskImage, random: Random): number {
   const extent: Extent = { state: 'data', length: 0 };
   const target = Buffer.alloc(MAX_READ);
-  let failed = attempt(() => image.info());
+  let failed = attempt(() => image.info().identity);
   let at = 0;
   for (let run = 0; run < RUNS_WALKED && at < image.virtualSize; run += 1) {
     const length = image.virtualSize - at;

@@ -2,7 +2,6 @@
  * Reads qcow2 images, versions 2 and 3: backing files, zero and compressed clusters, subclusters,
  * data files, snapshots.
  */
-import { fstatSync } from 'node:fs';
 import { invariant } from '../../common/assert.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import type {
@@ -14,6 +13,8 @@ import type {
   ParentReference,
 } from '../../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
+import { fileState } from '../../storage/host-path.js';
+import { infoOf } from '../count-data.js';
 import { damaged } from '../image-error.js';
 import type { ImageOptions } from '../image-options.js';
 import { quoteName, resolveSibling } from '../sibling-path.js';
@@ -35,12 +36,8 @@ import {
   readSnapshotTable,
 } from './snapshot-table.js';
 
-/**
- * Units that one `extentAt` looks at most: a run may be told in several parts, a call stays short.
- */
-const MAX_RUN_UNITS = 65_536;
-/** Units that `info` looks at most: 4 TiB of allocated disk at the usual cluster size. */
-const MAX_COUNTED_UNITS = 67_108_864;
+/** Units that one `extentAt` looks at most: a run may be told in parts, a call stays short. */
+const MAX_RUN_UNITS = 8_192;
 /** Snapshots that `info` lists at most. */
 const MAX_LISTED_SNAPSHOTS = 1_000;
 /** QEMU's driver names that are called otherwise here. */
@@ -98,7 +95,6 @@ export class Qcow2Image implements DiskImage {
   readonly #compressed: CompressedClusters;
   readonly #unitSize: number;
   readonly #place: CompressedPlace = { offset: 0, length: 0 };
-  #counted: { readonly bytes: number; readonly exact: boolean } | undefined;
 
   /** @param snapshot name or id of an internal snapshot; undefined = the current state. */
   constructor(
@@ -141,24 +137,19 @@ export class Qcow2Image implements DiskImage {
       ...(header.extendedL2 ? ['extended L2'] : []),
       ...(header.externalData ? ['external data file'] : []),
     ];
-    const { bytes, exact } = this.#countData();
-    return {
+    return infoOf(this, {
       format: 'qcow2',
       subformat: traits.join(', '),
       virtualSize: this.virtualSize,
-      allocatedSize: bytes,
       unitSize: header.clusterSize,
       logicalSectorSize: SECTOR_SIZE,
       identity: {},
       notes: [
         ...header.notes,
-        ...(exact
-          ? []
-          : ['the allocated size counts the first part only: there are too many tables']),
         ...(this.#shown === undefined ? [] : [`shows ${describeSnapshot(this.#shown)}`]),
         ...this.#listSnapshots(),
       ],
-    };
+    });
   }
 
   /** Damaged ranges are `data`: reading them is what fails. */
@@ -249,30 +240,6 @@ export class Qcow2Image implements DiskImage {
     target.set(unpacked.subarray(inCluster, inCluster + count), start);
   }
 
-  /**
-   * Bytes of disk that have data; inexact where there are more tables than can be looked at in a
-   * moment.
-   */
-  #countData(): { readonly bytes: number; readonly exact: boolean } {
-    if (this.#counted !== undefined) return this.#counted;
-    const { tableSpan } = this.#map;
-    const extent: Extent = { state: 'data', length: 0 };
-    let tables = Math.max(1, Math.floor((MAX_COUNTED_UNITS * this.#unitSize) / tableSpan));
-    let bytes = 0;
-    let start = 0;
-    for (; start < this.virtualSize && tables > 0; start += tableSpan) {
-      if (this.#map.tableIsAbsent(start)) continue;
-      tables -= 1;
-      const end = Math.min(start + tableSpan, this.virtualSize);
-      for (let at = start; at < end; at += extent.length) {
-        this.extentAt(at, end - at, extent);
-        if (extent.state === 'data') bytes += extent.length;
-      }
-    }
-    this.#counted = { bytes, exact: start >= this.virtualSize };
-    return this.#counted;
-  }
-
   #listSnapshots(): string[] {
     const listed = this.#snapshots.slice(0, MAX_LISTED_SNAPSHOTS).map(describeSnapshot);
     const left = this.#snapshots.length - listed.length;
@@ -287,9 +254,9 @@ function openInto(opened: HostFile[], path: string): HostFile {
 }
 
 function checkDistinct(image: HostFile, data: HostFile): void {
-  const one = fstatSync(image.fd, { bigint: true });
-  const other = fstatSync(data.fd, { bigint: true });
-  if (one.dev === other.dev && one.ino === other.ino) {
+  const one = fileState(image.path);
+  const other = fileState(data.path);
+  if (one.device === other.device && one.inode === other.inode) {
     throw damaged(image.path, `names itself as its external data file (${quoteName(data.path)})`);
   }
 }

@@ -165,13 +165,16 @@ export class BlockTable {
     return isAllowed && this.#isPlaceSound(offset, this.#blockSize);
   }
 
-  /** A block that the end of the file cuts is used as far as it goes. */
   #isPlaceSound(offset: number, length: number): boolean {
-    return (
-      offset < this.#file.size &&
-      !this.#own.overlap(offset, length) &&
-      !includesSorted(this.#shared, offset)
-    );
+    return this.#isPlace(offset, length) && !includesSorted(this.#shared, offset);
+  }
+
+  /**
+   * Whether a block may lie there, other blocks left aside; one that the end of the file cuts is
+   * used as far as it goes.
+   */
+  #isPlace(offset: number, length: number): boolean {
+    return offset < this.#file.size && !this.#own.overlap(offset, length);
   }
 
   /** Offsets of present blocks that overlap one another, ascending. */
@@ -185,9 +188,12 @@ export class BlockTable {
       for (let entry = 0; entry < ENTRIES_PER_SLICE; entry += 1) {
         const low = words[entry * 2]!;
         if ((low & STATE_MASK) < PAYLOAD_FULLY_PRESENT) continue;
+        const offset = offsetOf(low, words[entry * 2 + 1]!);
         const isBitmap = this.#isBitmapEntry(index * ENTRIES_PER_SLICE + entry);
+        // An entry that is wrong by itself takes no other block down with it.
+        if (!this.#isPlace(offset, isBitmap ? BITMAP_BLOCK_SIZE : this.#blockSize)) continue;
         // Offsets are whole MiB: the lowest bit is free to tell the kind, and with it the length.
-        places[count] = offsetOf(low, words[entry * 2 + 1]!) + (isBitmap ? 1 : 0);
+        places[count] = offset + (isBitmap ? 1 : 0);
         count += 1;
       }
     }

@@ -12,6 +12,7 @@ import type {
   ParentReference,
 } from '../../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
+import { infoOf } from '../count-data.js';
 import { FileRanges } from '../file-ranges.js';
 import { damaged } from '../image-error.js';
 import { BlockTable, STATE_DAMAGED } from './block-table.js';
@@ -29,10 +30,7 @@ import {
 } from './vhdx-layout.js';
 
 /** Blocks or stretches of a bitmap that one `extentAt` looks at most: a call stays short. */
-const MAX_RUN_STEPS = 65_536;
-/** Blocks and runs that `info` looks at most: 16 TiB of the smallest blocks. */
-const MAX_COUNTED_BLOCKS = 16_777_216;
-const MAX_COUNTED_RUNS = 4_194_304;
+const MAX_RUN_STEPS = 4_096;
 
 /** Whether the file that begins with `header` says that it is a VHDX. */
 export function probeVhdx(header: Buffer): boolean {
@@ -73,7 +71,6 @@ export class VhdxImage implements DiskImage {
   readonly #sectorSize: number;
   readonly #blocks: BlockTable;
   readonly #bitmap: SectorBitmap;
-  #counted: { readonly bytes: number; readonly exact: boolean } | undefined;
 
   constructor(original: ReadableFile) {
     const header = readVhdxHeader(original);
@@ -107,17 +104,14 @@ export class VhdxImage implements DiskImage {
   info(): ImageInfo {
     const { blockSize, logicalSectorSize, leaveBlockAllocated, parentLocator } = this.#metadata;
     const plain = leaveBlockAllocated ? 'fixed' : 'dynamic';
-    this.#counted ??= this.#countData();
-    const { bytes, exact } = this.#counted;
     const linkages = LINKAGE_KEYS.flatMap((key) => {
       const value = parentLocator?.get(key);
       return value === undefined ? [] : [[key.replace('_', '-'), value] as const];
     });
-    return {
+    return infoOf(this, {
       format: 'vhdx',
       subformat: parentLocator === undefined ? plain : 'differencing',
       virtualSize: this.virtualSize,
-      allocatedSize: bytes,
       unitSize: blockSize,
       logicalSectorSize,
       identity: {
@@ -127,13 +121,8 @@ export class VhdxImage implements DiskImage {
         ...Object.fromEntries(linkages),
       },
       creator: this.#header.creator,
-      notes: [
-        ...this.#notes,
-        ...(exact
-          ? []
-          : ['the allocated size counts the first part only: there are too many blocks']),
-      ],
-    };
+      notes: this.#notes,
+    });
   }
 
   /** Damaged ranges are `data`: reading them is what fails. */
@@ -225,20 +214,6 @@ export class VhdxImage implements DiskImage {
     }
     invariant(this.#bitmap.has(sector), `read of absent VHDX sector ${sector}`);
     return this.#alikeBytes(at, count);
-  }
-
-  #countData(): { readonly bytes: number; readonly exact: boolean } {
-    const counted = Math.min(this.#blocks.blockCount, MAX_COUNTED_BLOCKS);
-    const end = Math.min(counted * this.#blockSize, this.virtualSize);
-    const extent: Extent = { state: 'data', length: 0 };
-    let bytes = 0;
-    let at = 0;
-    for (let runs = 0; at < end && runs < MAX_COUNTED_RUNS; runs += 1) {
-      this.extentAt(at, end - at, extent);
-      if (extent.state === 'data') bytes += extent.length;
-      at += extent.length;
-    }
-    return { bytes, exact: at === this.virtualSize };
   }
 }
 

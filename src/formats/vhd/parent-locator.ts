@@ -1,0 +1,103 @@
+/** How a differencing VHD names its parent and knows it again. */
+import type { DiskImage, ParentReference } from '../../engine/disk-image.js';
+import type { ReadableFile } from '../../storage/host-file.js';
+import { fileState } from '../../storage/host-path.js';
+import { parentNames } from '../windows-path.js';
+import type { DynamicHeader } from './dynamic-header.js';
+import { isoTime } from './vhd-footer.js';
+import {
+  EPOCH_SECONDS,
+  LOCATOR_ABSOLUTE,
+  LOCATOR_MACX,
+  LOCATOR_RELATIVE,
+  MAX_LOCATOR_LENGTH,
+  type PARENT_LOCATOR,
+} from './vhd-layout.js';
+
+type Locator = ReturnType<typeof PARENT_LOCATOR.decode>;
+
+/** Time stamps of file systems are no more exact than that, in seconds. */
+const TIME_TOLERANCE = 2;
+
+/**
+ * The reference that open-chain follows. The UUID is the parent's identity; the time stamp is worth
+ * a warning only, for copying a file changes it. Relative paths come first, then bare names, then
+ * absolute paths.
+ */
+export function parentReference(file: ReadableFile, header: DynamicHeader): ParentReference {
+  const { parentUuid, parentTimeStamp } = header.fields;
+  return {
+    names: namesIn(file, header),
+    format: 'vhd',
+    mismatch: (parent) => mismatchOf(parent, parentUuid),
+    warning: (parent) => warningOf(parent, parentTimeStamp),
+  };
+}
+
+function namesIn(file: ReadableFile, header: DynamicHeader): string[] {
+  const { parentLocators, parentName } = header.fields;
+  const textOf = (code: number) =>
+    parentLocators
+      .filter(({ platformCode }) => platformCode === code)
+      .map((locator) => readLocator(file, locator));
+  const relative = textOf(LOCATOR_RELATIVE).map(decodeUtf16);
+  const absolute = textOf(LOCATOR_ABSOLUTE).map(decodeUtf16);
+  const urls = textOf(LOCATOR_MACX).map((data) => pathOfUrl(data.toString('utf8')));
+  const name = decodeUtf16(Buffer.from(parentName));
+  const isAbsolute = (path: string) => /^([A-Za-z]:|[\\/])/.test(path);
+  const others = [...urls, name].filter((path) => path !== '');
+  return parentNames(
+    [...relative, ...others.filter((path) => !isAbsolute(path))],
+    [...absolute, ...others.filter(isAbsolute)],
+  );
+}
+
+/** The locator's bytes; none when they do not lie in the file: the other locators may still do. */
+function readLocator(file: ReadableFile, locator: Locator): Buffer {
+  const { dataLength, dataOffset } = locator;
+  const end = dataOffset + BigInt(dataLength);
+  if (dataLength > MAX_LOCATOR_LENGTH || end > BigInt(file.size)) return Buffer.alloc(0);
+  const data = Buffer.alloc(dataLength);
+  file.readExact(data, 0, dataLength, Number(dataOffset));
+  return data;
+}
+
+/**
+ * UTF-16 up to its end mark. Locators are little endian and the name in the header big endian, but
+ * not with every writer: the zero half of the first character tells.
+ */
+function decodeUtf16(data: Buffer): string {
+  const even = data.subarray(0, data.length - (data.length % 2));
+  const isBigEndian = even.length >= 2 && even[0] === 0 && even[1] !== 0;
+  const text = (isBigEndian ? Buffer.from(even).swap16() : even).toString('utf16le');
+  return text.split('\0', 1)[0]!;
+}
+
+/** `file://localhost/x/y%20z` as a path; what is no such URL as it is. */
+function pathOfUrl(text: string): string {
+  const path = text.split('\0', 1)[0]!.replace(/^file:\/\/(localhost(?=\/))?/, '');
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    // A stray per cent sign: the writer did not encode, so there is nothing to decode.
+    return path;
+  }
+}
+
+function mismatchOf(parent: DiskImage, parentUuid: string): string | undefined {
+  const expected = `the parent must be the VHD with UUID ${parentUuid}`;
+  if (parent.format !== 'vhd') return `${expected}, ${parent.path} is ${parent.format}`;
+  const found = parent.info().identity.uuid;
+  return found === parentUuid ? undefined : `${expected}, ${parent.path} has ${found}`;
+}
+
+function warningOf(parent: DiskImage, parentTimeStamp: number): string | undefined {
+  const expected = isoTime(parentTimeStamp);
+  if (parent.info().identity['time-stamp'] === expected) return undefined;
+  const modified = Number(fileState(parent.path).mtimeNs / 1_000_000_000n) - EPOCH_SECONDS;
+  if (Math.abs(modified - parentTimeStamp) <= TIME_TOLERANCE) return undefined;
+  return (
+    `${parent.path} was changed at ${isoTime(modified)}, its child was made from it as it was at ` +
+    `${expected}: harmless if it was only copied`
+  );
+}
