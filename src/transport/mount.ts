@@ -13,6 +13,7 @@ import {
   realpathSync,
   type Stats,
   statSync,
+  writeFileSync,
 } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -242,19 +243,34 @@ export function mountState(mounted: Mount): 'there' | 'covered' | 'gone' {
 export async function unmountKernelChannel(mounted: Mount, force: boolean): Promise<boolean> {
   const { mountpoint, unprivileged } = mounted;
   const state = mountState(mounted);
-  if (state === 'gone') return true;
   if (state === 'covered') {
     throw new DiskError('busy', `${mountpoint}: something else has been mounted over it`, {
       hint: `umount ${mountpoint}, then try again`,
     });
   }
   try {
-    await takeAway(mountpoint, unprivileged, force ? MNT_FORCE | MNT_DETACH : 0);
-    return true;
+    if (state === 'there') {
+      await takeAway(mountpoint, unprivileged, force ? MNT_FORCE | MNT_DETACH : 0);
+    }
   } catch (error) {
     const errno = errnoName(error);
     if (errno === 'EBUSY') return false;
-    if (errno === 'EINVAL' && mountState(mounted) === 'gone') return true; // Somebody was faster.
-    throw new DiskError('failed', `${mountpoint}: cannot unmount (${errno})`, { cause: error });
+    // EINVAL: no mount is there. Somebody was faster.
+    if (errno !== 'EINVAL' || mountState(mounted) !== 'gone') {
+      throw new DiskError('failed', `${mountpoint}: cannot unmount (${errno})`, { cause: error });
+    }
+  }
+  // As root, MNT_FORCE has ended the connection; its number may belong to another mount by now.
+  if (force && (unprivileged || state === 'gone')) abortConnection(mounted);
+  return true;
+}
+
+/** Ends a connection that lives on without its mount, because files are open: they get errors. */
+function abortConnection({ device }: Mount): void {
+  const number = device.split(':')[1] ?? '';
+  try {
+    writeFileSync(`/sys/fs/fuse/connections/${number}/abort`, '1');
+  } catch {
+    // It ended already, or fusectl is not mounted here: then it lives until the last file is closed.
   }
 }

@@ -54,7 +54,9 @@ export interface Transport {
   invalidateEntry(parent: NodeId, name: string): Promise<void>;
   /**
    * Unmounts, which writes back what the kernel still holds, and waits for the last request.
-   * @throws DiskError `busy` naming the holders (the mount then stays as it was).
+   * @throws DiskError `busy` naming the holders (the mount then stays as it was), or when the
+   *   mount is gone but files on it are still open: a process whose I/O threads wait for their
+   *   requests cannot exit by `process.exit`, only by a signal.
    */
   stop(options?: StopOptions): Promise<void>;
   /** Who uses the mount now. */

@@ -139,6 +139,18 @@ for (const kind of CHANNELS) {
   });
 }
 
+t.test('unmounted lazily while a file is open', { skip }, async (t) => {
+  const { config } = prepare(t, 'kernel');
+  const server = await start(t, config);
+  const fd = openSync(diskOf(config), 'r');
+  run('umount', '-l', config.mountpoint);
+  const target = Buffer.alloc(10);
+  t.equal(readSync(fd, target, 0, 10, 0), 10, 'whoever has it open can go on');
+  t.match((await server.ask('stop')).error, { code: 'busy', message: /still open/ });
+  closeSync(fd);
+  t.equal((await server.ended)?.ended, 'stopped', 'the last one ends the server');
+});
+
 t.test('I/O goes on while the main thread is busy', { skip }, async (t) => {
   const { server, disk, directory } = await openFixture(t, 'kernel');
   const fd = openSync(disk, 'r+');

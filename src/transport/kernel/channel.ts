@@ -5,6 +5,7 @@
  */
 import { closeSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
 import { findHolders, inUse } from '../holders.js';
 import { type Mount, mountKernelChannel, unmountKernelChannel } from '../mount.js';
@@ -57,6 +58,8 @@ export interface AdoptedMount {
 }
 
 const DEFAULT_MAX_BACKGROUND = 512;
+/** After a lazy unmount (by somebody else, or by force without privileges) files may stay open. */
+const STOP_LIMIT_MS = 5000;
 /** One request of the largest size. */
 const READ_AHEAD_KIB = MAX_REQUEST_BYTES / 1024;
 /** So many threads that died in so short a time are replaced; one more: the mount is given up. */
@@ -149,7 +152,12 @@ class KernelTransport implements Transport {
       this.#stopping = unmounted;
     }
     if (!unmounted) throw inUse(mount.mountpoint, await this.holders());
-    await this.ended;
+    const late = delay(STOP_LIMIT_MS, 'late' as const, { ref: false });
+    if ((await Promise.race([this.ended, late])) === 'late') {
+      throw new DiskError('busy', `${mount.mountpoint}: unmounted, but files are still open`, {
+        hint: 'end the programs that have them open',
+      });
+    }
   }
 
   #startThread(threadIndex: number): void {
