@@ -25,6 +25,8 @@ const ENGINE_CONTRACTS = [
 ];
 /** The two ways into the formats; what lies behind them is nobody else's business. */
 const FORMAT_DOORS = ['formats/registry.ts', 'formats/open-chain.ts'];
+/** What the daemon needs besides: bases as the engine takes them, and whether they changed. */
+const BASE_DOORS = ['formats/base.ts', 'formats/fingerprint.ts'];
 
 /** room -> what it may import besides itself: folders (ending in `/`) or files, below src/. */
 const ROOMS = {
@@ -35,7 +37,7 @@ const ROOMS = {
   vm: [...FORMAT_DOORS, 'engine/', 'storage/', 'common/'],
   transport: ['engine/block-device.ts', 'storage/libc.ts', 'common/'],
   control: ['common/'],
-  daemon: ['common/', 'storage/', 'engine/', ...FORMAT_DOORS, 'vm/', 'transport/', 'control/'],
+  daemon: ['common/', 'storage/', 'engine/', ...FORMAT_DOORS, ...BASE_DOORS, 'vm/', 'transport/', 'control/'],
   cli: ['control/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
 };
 
@@ -43,15 +45,14 @@ const ROOMS = {
 const PACKAGE_DOORS = {
   koffi: { places: /^storage\//, why: 'foreign calls live in storage' },
   'fuse-native': {
-    places: /^transport\/(.+\/)?native-channel\.ts$/,
+    places: /^transport\/native-(channel|operations)\.ts$/,
     why: 'its quirks end in native-channel.ts',
   },
   winston: { places: /^daemon\/logger\.ts$/, why: 'the daemon has one logger' },
   yargs: { places: /^cli\//, why: 'only the command line parses arguments' },
-  'vscode-jsonrpc': { places: /^control\//, why: 'both ends of the socket live in control' },
   'node:fs': {
-    // The control server makes its socket's folder and removes a stale socket.
-    places: /^(storage|engine|transport|daemon|cli)\/|^control\/server\.ts$/,
+    // Manifests are vm's own files; the control ends look at their socket before they use it.
+    places: /^(storage|engine|transport|daemon|cli|vm)\/|^control\/(server|client)\.ts$/,
     except: new RegExp(`^(${ENGINE_CONTRACTS.join('|')})$`),
     why: 'bytes of the host come in through storage',
   },

@@ -3,7 +3,7 @@ import type { LocalEngine } from '../engine/local-engine.js';
 import { ROOT_NODE } from '../transport/namespace.js';
 import type { Transport } from '../transport/transport.js';
 import type { Exposure } from '../vm/exposure.js';
-import type { Exposed, Holder, VmHooks } from '../vm/hooks.js';
+import type { Exposed, Flushed, Holder, VmHooks } from '../vm/hooks.js';
 import type { DiskUsers } from './handlers/disk-users.js';
 import type { Logger } from './logger.js';
 
@@ -23,12 +23,13 @@ export class DaemonHooks implements VmHooks {
     this.#parts = parts;
   }
 
-  async flushExposed(vm: string): Promise<string> {
+  async flushExposed(vm: string): Promise<Flushed> {
     const { engine, exposure, users } = this.#parts;
     const disks = exposure().find(vm)?.disks ?? [];
     const open = disks.filter((disk) => engine.volumes.isOpen(disk.top));
     const names = open.map((disk) => disk.fileName);
-    return (await users()?.flush(vm, names)) ?? 'consistent';
+    const flushed = await users()?.flush(vm, names);
+    return flushed ?? { consistency: 'consistent', release: async () => {} };
   }
 
   async contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void> {

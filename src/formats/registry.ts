@@ -6,7 +6,6 @@ import { DiskError } from '../common/errors.js';
 import { formatSize, MAX_DISK_SIZE } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../storage/host-file.js';
-import { isPresent } from '../storage/host-path.js';
 import { refuseForeign } from './foreign-magic.js';
 import {
   FORMAT_NAMES,
@@ -16,26 +15,25 @@ import {
   PROBE_HEADER_SIZE,
 } from './image-format.js';
 import type { ImageOptions } from './image-options.js';
+import { openQcow2, probeQcow2 } from './qcow2/qcow2-image.js';
+import { openRaw } from './raw/raw-image.js';
+import { openVdi, probeVdi } from './vdi/vdi-image.js';
+import { openVhd, probeVhd } from './vhd/vhd-image.js';
+import { openVhdx, probeVhdx } from './vhdx/vhdx-image.js';
+import { openVmdk, probeVmdk } from './vmdk/vmdk-image.js';
 
 export { FORMAT_NAMES, type FormatName, isFormatName } from './image-format.js';
 export type { ImageOptions } from './image-options.js';
 
-/** Module and exported names of each format that has a magic; raw is what remains. */
-const MODULES = [
-  { name: 'qcow2', path: './qcow2/qcow2-image.js', suffix: 'Qcow2' },
-  { name: 'vhdx', path: './vhdx/vhdx-image.js', suffix: 'Vhdx' },
-  { name: 'vdi', path: './vdi/vdi-image.js', suffix: 'Vdi' },
-  { name: 'vmdk', path: './vmdk/vmdk-image.js', suffix: 'Vmdk' },
+const FORMATS: readonly ImageFormat[] = [
+  { name: 'qcow2', probe: probeQcow2, open: openQcow2 },
+  { name: 'vhdx', probe: probeVhdx, open: openVhdx },
+  { name: 'vdi', probe: probeVdi, open: openVdi },
+  { name: 'vmdk', probe: probeVmdk, open: openVmdk },
   // Last of those probed: a VHD may be told by its footer alone.
-  { name: 'vhd', path: './vhd/vhd-image.js', suffix: 'Vhd' },
-  { name: 'raw', path: './raw/raw-image.js', suffix: 'Raw' },
-] as const satisfies readonly { name: FormatName; path: string; suffix: string }[];
-
-/**
- * Loaded once, when this file is first imported (which a CLI does inside its handlers): afterwards
- * everything is synchronous, as I/O threads need it.
- */
-const FORMATS: readonly ImageFormat[] = await loadFormats();
+  { name: 'vhd', probe: probeVhd, open: openVhd },
+  { name: 'raw', probe: () => false, open: openRaw },
+];
 
 /**
  * Opens an image; under `auto` the magic decides, and a file with none that is known is raw.
@@ -85,25 +83,4 @@ function readPart(file: ReadableFile, offset: number, length: number): Buffer {
   const bytes = Buffer.alloc(Math.min(length, file.size));
   file.readExact(bytes, 0, bytes.length, offset);
   return bytes;
-}
-
-async function loadFormats(): Promise<ImageFormat[]> {
-  const formats: ImageFormat[] = [];
-  for (const { name, path, suffix } of MODULES) {
-    const module = await importIfPresent(path);
-    if (module === undefined) continue;
-    formats.push({
-      name,
-      probe: (module[`probe${suffix}`] ?? (() => false)) as ImageFormat['probe'],
-      open: module[`open${suffix}`] as ImageFormat['open'],
-    });
-  }
-  return formats;
-}
-
-/** A format whose module is not part of this build is not supported: `formatOf` says so by name. */
-async function importIfPresent(path: string): Promise<Record<string, unknown> | undefined> {
-  const source = path.replace(/js$/, 'ts');
-  const present = [path, source].some((name) => isPresent(new URL(name, import.meta.url)));
-  return present ? ((await import(path)) as Record<string, unknown>) : undefined;
 }

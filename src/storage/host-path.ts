@@ -1,5 +1,5 @@
 /** Questions about files by their path, before or without opening them. */
-import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs';
+import { readdirSync, realpathSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 
@@ -13,6 +13,8 @@ export interface FileState {
   /** Nanoseconds since 1970. */
   readonly mtimeNs: bigint;
   readonly ctimeNs: bigint;
+  /** A regular file. */
+  readonly isFile: boolean;
 }
 
 /**
@@ -20,8 +22,10 @@ export interface FileState {
  */
 export function fileState(path: string): FileState {
   return orDiskError(path, () => {
-    const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
-    return { device: dev, inode: ino, size: Number(size), mtimeNs, ctimeNs };
+    const stat = statSync(path, { bigint: true });
+    const { dev, ino, size, mtimeNs, ctimeNs } = stat;
+    const isFile = stat.isFile();
+    return { device: dev, inode: ino, size: Number(size), mtimeNs, ctimeNs, isFile };
   });
 }
 
@@ -47,11 +51,6 @@ export function pathsIn(folder: string, extension: string, limit: number): strin
     .sort()
     .slice(0, limit)
     .map((name) => join(folder, name));
-}
-
-/** Whether something is there that can be looked up. */
-export function isPresent(path: string | URL): boolean {
-  return existsSync(path);
 }
 
 function orDiskError<T>(path: string, work: () => T): T {
