@@ -271,6 +271,6 @@ function abortConnection({ device }: Mount): void {
   try {
     writeFileSync(`/sys/fs/fuse/connections/${number}/abort`, '1');
   } catch {
-    // It ended already, or fusectl is not mounted here: then it lives until the last file is closed.
+    // It has ended, or fusectl is not mounted here: it then lives until the last file is closed.
   }
 }

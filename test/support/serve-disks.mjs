@@ -1,10 +1,11 @@
 /**
  * A daemon in small for tests: serves disks through one transport until told to stop.
  *
- * Usage: node serve-disks.mjs CONFIG, where CONFIG is JSON: {kind, mountpoint, disks, threads?,
- * writeback?, allowOther?}. Then one JSON object a line: on stdin {"do": "stop" | "force" |
- * "holders" | "counters" | "events" | "block" | "invalidate" | "invalidateEntry"}, on stdout one answer each; the
- * first line is {"ready": true} or {"error": ...}, and {"ended": WHY} comes when it is over.
+ * Usage: node serve-disks.mjs CONFIG, where CONFIG is JSON:
+ * {kind, mountpoint, disks, threads?, writeback?, allowOther?, adopt?}.
+ * Then one JSON object a line: on stdin {"do": ACTION, ...} with an ACTION of `actions` below, on
+ * stdout one answer each; the first line is {"ready": true} or {"error": ...}, and
+ * {"ended": WHY} comes when it is over. It ends when stdin does.
  */
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -75,7 +76,7 @@ const actions = {
     releases: namespace.releases,
   }),
   events: () => events,
-  /** Keeps the main thread from doing anything until a file is there (or a test must have failed). */
+  /** Keeps the main thread from doing anything until a file is there, or the test has failed. */
   block: ({ until }) => {
     const nothing = new Int32Array(new SharedArrayBuffer(4));
     for (let round = 0; round < 2000 && !existsSync(until); round += 1) {
