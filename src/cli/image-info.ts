@@ -3,7 +3,7 @@
  * written.
  */
 import { resolve } from 'node:path';
-import type { DiskImage, ImageInfo } from '../engine/disk-image.js';
+import type { ImageInfo } from '../engine/disk-image.js';
 
 /** `info FILE`: sizes in bytes. */
 export interface ImageView extends ImageInfo {
@@ -14,19 +14,13 @@ export interface ImageView extends ImageInfo {
   readonly parent?: { readonly names: readonly string[]; readonly format?: string };
 }
 
-interface Registry {
-  openImage(path: string, format?: string): DiskImage;
-}
-
-/** Loaded when an image is asked for: all other commands start without the formats. */
-const REGISTRY = new URL('../formats/registry.js', import.meta.url);
-
 /**
  * Reads one image; its parents are named but not opened.
  * @throws DiskError naming the file: `not-found`, `not-permitted`, `not-supported`, `damaged`.
  */
 export async function imageInfo(path: string, format = 'auto'): Promise<ImageView> {
-  const { openImage } = (await import(REGISTRY.href)) as Registry;
+  // Here and not above: all other commands start without the formats.
+  const { openImage } = await import('../formats/registry.js');
   const image = openImage(resolve(path), format);
   try {
     const { files, parent } = image;

@@ -98,6 +98,7 @@ export class Daemon {
       throw error;
     }
     daemon.#service.start();
+    daemon.#engine.volumes.startFlushing();
     for (const { name, problem } of daemon.#service.damaged()) {
       log.error(`VM ${name} cannot be used`, { error: problem.message });
     }

@@ -1,4 +1,5 @@
 /** What VM operations need of the mount: flushing what is cached above it, dropping caches, who uses what. */
+import { Mutex } from '../common/mutex.js';
 import type { LocalEngine } from '../engine/local-engine.js';
 import { ROOT_NODE } from '../transport/namespace.js';
 import type { Transport } from '../transport/transport.js';
@@ -18,6 +19,11 @@ export interface HookParts {
 
 export class DaemonHooks implements VmHooks {
   readonly #parts: HookParts;
+  /**
+   * One flush at a time: each waits on a pool thread for requests to our own mount, and the answer
+   * to those may need a pool thread, too.
+   */
+  readonly #flushing = new Mutex();
 
   constructor(parts: HookParts) {
     this.#parts = parts;
@@ -28,7 +34,7 @@ export class DaemonHooks implements VmHooks {
     const disks = exposure().find(vm)?.disks ?? [];
     const open = disks.filter((disk) => engine.volumes.isOpen(disk.top));
     const names = open.map((disk) => disk.fileName);
-    const flushed = await users()?.flush(vm, names);
+    const flushed = await this.#flushing.run(async () => users()?.flush(vm, names));
     return flushed ?? { consistency: 'consistent', release: async () => {} };
   }
 

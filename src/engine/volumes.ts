@@ -21,6 +21,8 @@ import { VolumeRow } from './volume-row.js';
 
 /** How long a chain stays open after its last user left, milliseconds. */
 const REST_MS = 5000;
+/** How long written data may wait for a power cut, milliseconds: as long as ext4's. */
+const FLUSH_MS = 5000;
 /** How long a head's former name still leads to the disk that moved on, milliseconds. */
 const FORWARD_MS = 60_000;
 
@@ -56,8 +58,37 @@ export class OpenVolumes implements Volumes {
   readonly #bases = new Map<string, { index: number; users: number; spec: BaseSpec }>();
   #nextBase = 1;
 
+  #flusher: NodeJS.Timeout | undefined;
+  #flushing: Promise<void> = Promise.resolve();
+
   constructor(options: VolumesOptions) {
     this.#options = options;
+  }
+
+  /** Flushes what was written every few seconds, as file systems do: `sync` never reaches a daemon. */
+  startFlushing(): void {
+    this.#flusher = setTimeout(() => {
+      this.#flushing = this.#flushAll().finally(() => {
+        if (this.#flusher !== undefined) this.startFlushing();
+      });
+    }, FLUSH_MS);
+    this.#flusher.unref();
+  }
+
+  async #flushAll(): Promise<void> {
+    const { views } = this.#options.tools;
+    for (const entry of [...this.#byHandle.values()]) {
+      const row = new VolumeRow(views, entry.index);
+      if (this.#byHandle.get(entry.index) !== entry || row.readOnly || row.failed) continue;
+      entry.users += 1;
+      try {
+        await flushVolumeAsync(views, row);
+      } catch (error) {
+        this.#options.onError('cannot make a disk durable: it is suspect now', error);
+      } finally {
+        this.release({ handle: entry.index });
+      }
+    }
   }
 
   async acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume> {
@@ -352,6 +383,9 @@ export class OpenVolumes implements Volumes {
 
   /** Flushes and closes everything: the daemon ends. No request may be under way. */
   async closeAll(): Promise<void> {
+    clearTimeout(this.#flusher);
+    this.#flusher = undefined;
+    await this.#flushing;
     for (const entry of [...this.#byHandle.values()]) {
       clearTimeout(entry.rest);
       entry.users = 0;

@@ -12,7 +12,10 @@ import { checkRefusal, EXIT, stateOf } from '../support/refusal.js';
 import { tool } from '../support/run-program.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
 
-/** The command, its possible exit codes, and what its error line must name. FOLDER is the test's folder. */
+/**
+ * The command, its possible exit codes, and what its error line must name. FOLDER is the test's
+ * folder.
+ */
 type Row = readonly [command: string, codes: readonly number[], about?: RegExp];
 
 const LONG_NAME = 'x'.repeat(65);

@@ -60,6 +60,50 @@ async function checkRubbish(
   t.same(await stateOf(daemon), before, 'nothing changed');
 }
 
+async function checkPieces(t: Test, daemon: TestDaemon) {
+  const client = await ControlSocket.connect(daemon.socket);
+  for (const byte of request('list', {})) {
+    client.send(byte);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  t.match(await client.next(), { id: 1, result: [] }, 'a request in many pieces');
+  client.send([1, 2, 3, 4, 5].map((id) => request('list', {}, id)).join(''));
+  const answers = [];
+  for (let count = 0; count < 5; count += 1) answers.push(Number((await client.next())?.id));
+  const inOrder = answers.sort((a, b) => a - b);
+  t.same(inOrder, [1, 2, 3, 4, 5], 'many requests in one piece');
+  client.destroy();
+}
+
+async function checkVanishing(t: Test, daemon: TestDaemon, neighbour: ControlSocket) {
+  for (let count = 0; count < 50; count += 1) {
+    const client = await ControlSocket.connect(daemon.socket);
+    if (count % 2 === 0) client.send('{"jsonrpc":"2.0","id":1,"method":"li');
+    client.destroy();
+  }
+  await checkAlive(t, daemon, neighbour);
+
+  const client = await ControlSocket.connect(daemon.socket);
+  client.send(request('create', { vm: 'orphan', disks: [{ size: 1024 * 1024 }] }));
+  client.destroy();
+  // Made or not made, but not half.
+  try {
+    await neighbour.call('delete', { vm: 'orphan' });
+  } catch (error) {
+    t.ok(error instanceof RpcFailure && error.code === 'not-found', String(error));
+  }
+  await checkAlive(t, daemon, neighbour);
+}
+
+async function checkCrowd(t: Test, daemon: TestDaemon, neighbour: ControlSocket) {
+  const clients = [];
+  for (let count = 0; count < 200; count += 1) {
+    clients.push(await ControlSocket.connect(daemon.socket));
+  }
+  await checkAlive(t, daemon, neighbour);
+  for (const client of clients) client.destroy();
+}
+
 t.test('misbehaving clients', { skip: cannotServe() }, async (t) => {
   const daemon = await startDaemon(t);
   const neighbour = await ControlSocket.connect(daemon.socket);
@@ -68,56 +112,7 @@ t.test('misbehaving clients', { skip: cannotServe() }, async (t) => {
     await t.test(name, (t) => checkRubbish(t, daemon, neighbour, row));
   }
 
-  await t.test('a request in many pieces', async (t) => {
-    const client = await ControlSocket.connect(daemon.socket);
-    for (const byte of request('list', {})) {
-      client.send(byte);
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    t.match(await client.next(), { id: 1, result: [] });
-    client.destroy();
-  });
-
-  await t.test('many requests in one piece', async (t) => {
-    const client = await ControlSocket.connect(daemon.socket);
-    client.send([1, 2, 3, 4, 5].map((id) => request('list', {}, id)).join(''));
-    const answers = [];
-    for (let count = 0; count < 5; count += 1) answers.push((await client.next())?.id);
-    t.same(
-      answers.sort((a, b) => Number(a) - Number(b)),
-      [1, 2, 3, 4, 5],
-    );
-    client.destroy();
-  });
-
-  await t.test('half a line, and gone', async (t) => {
-    for (let count = 0; count < 50; count += 1) {
-      const client = await ControlSocket.connect(daemon.socket);
-      if (count % 2 === 0) client.send('{"jsonrpc":"2.0","id":1,"method":"li');
-      client.destroy();
-    }
-    await checkAlive(t, daemon, neighbour);
-  });
-
-  await t.test('a request, and gone before the answer', async (t) => {
-    const client = await ControlSocket.connect(daemon.socket);
-    client.send(request('create', { vm: 'orphan', disks: [{ size: 1024 * 1024 }] }));
-    client.destroy();
-    // Made or not made, but not half.
-    const names = async () => (await neighbour.call<{ name: string }[]>('list', {})).length;
-    if ((await names()) > 0) await neighbour.call('delete', { vm: 'orphan' });
-    await neighbour.call('delete', { vm: 'orphan' }).catch((error: unknown) => {
-      t.ok(error instanceof RpcFailure && error.code === 'not-found', String(error));
-    });
-    await checkAlive(t, daemon, neighbour);
-  });
-
-  await t.test('many silent clients', async (t) => {
-    const clients = [];
-    for (let count = 0; count < 200; count += 1) {
-      clients.push(await ControlSocket.connect(daemon.socket));
-    }
-    await checkAlive(t, daemon, neighbour);
-    for (const client of clients) client.destroy();
-  });
+  await t.test('requests in pieces and in heaps', (t) => checkPieces(t, daemon));
+  await t.test('clients that vanish', (t) => checkVanishing(t, daemon, neighbour));
+  await t.test('many silent clients', (t) => checkCrowd(t, daemon, neighbour));
 });

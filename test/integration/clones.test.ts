@@ -1,4 +1,7 @@
-/** A thousand linked clones of one snapshot: each its own disk, all sharing what they did not change. */
+/**
+ * A thousand linked clones of one snapshot: each its own disk, all sharing what they did not
+ * change.
+ */
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -17,7 +20,9 @@ const COUNT: Readonly<Record<TransportName, number>> = {
 };
 const SIZE = 1 * MiB;
 
-/** Where clone `index` writes its own stamp: not aligned, in a block that others write to as well. */
+/**
+ * Where clone `index` writes its own stamp: not aligned, in a block that others write to as well.
+ */
 function ownPlace(index: number): { offset: number; data: Buffer } {
   const offset = 512 * (1 + (index % 200));
   return { offset, data: stampedPattern(1000 + index, offset, 1024) };
@@ -70,7 +75,9 @@ async function checkClones(t: Test, daemon: TestDaemon) {
   await checkAll(t, daemon, origin, count / 2, count);
 }
 
-/** VM `golden` with a snapshot `base`, on an image file, with changes of its own above and below it. */
+/**
+ * VM `golden` with a snapshot `base`, on an image file, with changes of its own above and below it.
+ */
 async function makeOrigin(daemon: TestDaemon): Promise<ReferenceDisk> {
   const model = new ReferenceDisk(SIZE);
   model.write(0, stampedPattern(1, 0, SIZE));

@@ -1,6 +1,7 @@
 /**
- * Foreign images through the whole program: the exposed file has the content that the image's manifest
- * states, before and after snapshots, clones and restores, and the image's files are never changed.
+ * Foreign images through the whole program: the exposed file has the content that the image's
+ * manifest states, before and after snapshots, clones and restores, and the image's files are never
+ * changed.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';

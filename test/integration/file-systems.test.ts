@@ -1,4 +1,6 @@
-/** File systems on attached disks: made, filled with a real tree, checked, and found again later. */
+/**
+ * File systems on attached disks: made, filled with a real tree, checked, and found again later.
+ */
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { startDaemon, type TestDaemon, TRANSPORTS } from '../support/daemon.js';

@@ -1,4 +1,7 @@
-/** A store on a full file system: said by name, nothing acknowledged is lost, and it goes on afterwards. */
+/**
+ * A store on a full file system: said by name, nothing acknowledged is lost, and it goes on
+ * afterwards.
+ */
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';

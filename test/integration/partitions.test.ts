@@ -1,4 +1,6 @@
-/** Partitioned disks: tables written by sfdisk, each partition made, mounted and checked by number. */
+/**
+ * Partitioned disks: tables written by sfdisk, each partition made, mounted and checked by number.
+ */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';

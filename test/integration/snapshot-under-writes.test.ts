@@ -1,17 +1,17 @@
 /**
- * Snapshots taken while somebody writes hold the state of one instant: a writer puts down 1, 2, 3, ...
- * in order, over two disks, and every snapshot must hold exactly the numbers up to some number.
+ * Snapshots taken while somebody writes hold the state of one instant: a writer puts down 1, 2, 3,
+ * ... in order, over two disks, and every snapshot must hold exactly the numbers up to some number.
  */
 import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { startDaemon, type TestDaemon, TRANSPORTS } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { sectorOf } from '../support/numbered-sectors.mjs';
 import { checkRefusal, EXIT } from '../support/refusal.js';
-import { cleanEnvironment, PROJECT, runProgram, tool } from '../support/run-program.js';
+import { cleanEnvironment, runProgram, tool } from '../support/run-program.js';
 
 const LONG = process.env.LAYERDISK_LONG === '1';
 const SNAPSHOTS = LONG ? 200 : 20;
@@ -21,7 +21,7 @@ const DISKS = ['a', 'b'];
 
 /** Starts the writer and waits until it writes; `stop` answers the last number it wrote. */
 async function startWriter(t: Test, mode: 'direct' | 'buffered', files: readonly string[]) {
-  const script = join(PROJECT, 'test/support/numbering-writer.mjs');
+  const script = fileURLToPath(new URL('../support/numbering-writer.mjs', import.meta.url));
   const args = ['-u', 'NODE_OPTIONS', 'node', script, String(SECTORS), mode, ...files];
   const child = spawn('env', args, { env: cleanEnvironment(), stdio: 'pipe' });
   let said = '';

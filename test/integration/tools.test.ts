@@ -1,4 +1,7 @@
-/** The exposed raw file as ordinary tools see it: dd, cp, cmp, qemu-img, qemu-io, truncate, fallocate. */
+/**
+ * The exposed raw file as ordinary tools see it: dd, cp, cmp, qemu-img, qemu-io, truncate,
+ * fallocate.
+ */
 import { open, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';

@@ -1,4 +1,6 @@
-/** scripts/quickstart from beginning to end, with its own image, without a file system, and failing. */
+/**
+ * scripts/quickstart from beginning to end, with its own image, without a file system, and failing.
+ */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises';

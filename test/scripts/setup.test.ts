@@ -17,7 +17,9 @@ esac`,
   node: 'case "$1" in --version) echo v18.1.0 ;; *) [ -z "$OLD" ] ;; esac',
 };
 
-/** A checkout with nothing installed, on a machine that has every program but those in `without`. */
+/**
+ * A checkout with nothing installed, on a machine that has every program but those in `without`.
+ */
 async function machine(t: Test, without: readonly string[]) {
   const root = await tempTree(t, {
     'package.json': '{}',

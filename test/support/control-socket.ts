@@ -1,4 +1,6 @@
-/** A client of the control socket that can also misbehave: it sends whatever bytes it is told to. */
+/**
+ * A client of the control socket that can also misbehave: it sends whatever bytes it is told to.
+ */
 import { createConnection, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -82,7 +84,9 @@ export class ControlSocket {
     this.#socket.destroy();
   }
 
-  /** The next line that answers no `call`; undefined when the daemon closed the connection first. */
+  /**
+   * The next line that answers no `call`; undefined when the daemon closed the connection first.
+   */
   async next(): Promise<RpcAnswer | undefined> {
     const end = Date.now() + ANSWER_TIMEOUT_MS;
     while (this.#others.length === 0) {

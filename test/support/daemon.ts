@@ -1,4 +1,7 @@
-/** A daemon of its own for a test: started from the compiled program, asked through the command line. */
+/**
+ * A daemon of its own for a test: started from the compiled program, asked through the command
+ * line.
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -177,7 +180,10 @@ export class TestDaemon {
     return runCli(args, { ...options, env: { ...places, ...options.env } });
   }
 
-  /** Runs `layerdisk ARGS`, which must succeed, and answers its standard output without the last newline. */
+  /**
+   * Runs `layerdisk ARGS`, which must succeed, and answers its standard output without the last
+   * newline.
+   */
   async ok(...args: string[]): Promise<string> {
     const result = await this.cli(args);
     if (result.code !== 0) {

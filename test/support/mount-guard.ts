@@ -69,7 +69,9 @@ export async function loopDevice(
   return device;
 }
 
-/** Mounts `source` on the folder `on` (made if need be), unmounted when `t` ends unless done before. */
+/**
+ * Mounts `source` on the folder `on` (made if need be), unmounted when `t` ends unless done before.
+ */
 export async function mountOn(
   t: Test,
   source: string,

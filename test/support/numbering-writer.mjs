@@ -1,7 +1,8 @@
 /**
  * Writes 1, 2, 3, ... one after the other, each into the sector that `sectorOf` gives it, until its
- * standard input ends. Number n goes to file n modulo the number of files. Each write is acknowledged
- * before the next begins, so any instant's state of the files is a prefix of the sequence.
+ * standard input ends. Number n goes to file n modulo the number of files. Each write is
+ * acknowledged before the next begins, so any instant's state of the files is a prefix of the
+ * sequence.
  *
  * node numbering-writer.mjs SECTORS direct|buffered FILE...
  * Prints the last number written when it ends; fails when a write fails.

@@ -20,8 +20,8 @@ export const EXIT = {
 } as const;
 
 /**
- * Checks that a command was refused as the manual says. `about` must be found in the error line: the
- * thing that it is about.
+ * Checks that a command was refused as the manual says. `about` must be found in the error line:
+ * the thing that it is about.
  */
 export function checkRefusal(
   t: Test,

@@ -27,8 +27,8 @@ export interface ProgramOptions {
 const TOOL_PATH = `${process.env.PATH}:/usr/local/sbin:/usr/sbin:/sbin`;
 
 /**
- * The environment for children. What the test runner puts in there would make every child slower, and
- * make a runner started by a test believe that it is a child itself.
+ * The environment for children. What the test runner puts in there would make every child slower,
+ * and make a runner started by a test believe that it is a child itself.
  */
 export function cleanEnvironment(
   extra: Readonly<Record<string, string | undefined>> = {},
@@ -41,7 +41,9 @@ export function cleanEnvironment(
   return env;
 }
 
-/** Never throws for a program that fails: look at `code`. Throws when it cannot be started at all. */
+/**
+ * Never throws for a program that fails: look at `code`. Throws when it cannot be started at all.
+ */
 export function runProgram(
   command: string,
   args: readonly string[],

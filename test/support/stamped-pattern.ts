@@ -3,9 +3,9 @@
 export const STAMP_BYTES = 512;
 
 /**
- * `length` bytes for the disk's bytes at `offset`: each 512-byte sector of the disk holds its own number
- * and the generation, repeated, so that a wrong place, a wrong generation and a torn sector all show.
- * Depends on nothing but the arguments; any range may be asked for.
+ * `length` bytes for the disk's bytes at `offset`: each 512-byte sector of the disk holds its own
+ * number and the generation, repeated, so that a wrong place, a wrong generation and a torn sector
+ * all show. Depends on nothing but the arguments; any range may be asked for.
  */
 export function stampedPattern(generation: number, offset: number, length: number): Buffer {
   const first = Math.floor(offset / STAMP_BYTES);
