@@ -1,6 +1,8 @@
 /** The one error type of layerdisk: a code a script can act on, a message a person can act on. */
 
-/** The words that the control socket and `--json` errors carry; exit codes are numbered from them. */
+/**
+ * The words that the control socket and `--json` errors carry; exit codes are numbered from them.
+ */
 export const ERROR_CODES = [
   'failed',
   'usage',
@@ -28,14 +30,17 @@ export interface DiskErrorJson {
 export interface DiskErrorOptions {
   /** What the user can do about it: one line, usually a command. */
   readonly hint?: string;
-  /** The POSIX name a transport answers with (`ENOSPC`, `EIO`, ...), where one fits better than the code's own. */
+  /**
+   * The POSIX name a transport answers with (`ENOSPC`, `EIO`, ...), where one fits better than the
+   * code's own.
+   */
   readonly errno?: string;
   readonly cause?: unknown;
 }
 
 /**
- * An operating error: bad input, a missing file, a full disk, a damaged image. Programming errors are
- * plain `Error`s from `assert.ts` and are never turned into one of these.
+ * An operating error: bad input, a missing file, a full disk, a damaged image. Programming errors
+ * are plain `Error`s from `assert.ts` and are never turned into one of these.
  *
  * `message` says what went wrong with which thing, in one line, without a trailing full stop.
  */

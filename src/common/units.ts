@@ -1,4 +1,6 @@
-/** Sizes and the arithmetic on them. All lengths and offsets are bytes unless a name says otherwise. */
+/**
+ * Sizes and the arithmetic on them. All lengths and offsets are bytes unless a name says otherwise.
+ */
 import { DiskError } from './errors.js';
 
 export const KiB = 1024;
@@ -60,7 +62,8 @@ const SUFFIXES: Readonly<Record<string, number>> = {
 };
 
 /**
- * Reads `10G`, `512`, `1.5TiB`, `20GB`: a bare letter and `..iB` are powers of 1024, `..B` powers of 1000.
+ * Reads `10G`, `512`, `1.5TiB`, `20GB`: a bare letter and `..iB` are powers of 1024, `..B` powers
+ * of 1000.
  * @returns bytes, undefined when the text is no size (the caller knows what it was for).
  */
 export function parseSize(text: string): number | undefined {

@@ -1,12 +1,15 @@
 /**
- * What goes over the control socket: methods with their parameters and results. Shared by both ends.
- * JSON-RPC 2.0, one object a line; methods are named as the commands. Sizes are integers in bytes, times ISO 8601.
+ * What goes over the control socket: methods with their parameters and results. Shared by both
+ * ends. JSON-RPC 2.0, one object a line; methods are named as the commands. Sizes are integers in
+ * bytes, times ISO 8601.
  */
 
 export const PROTOCOL_VERSION = 1;
 /** Longest request that the daemon accepts, bytes with its newline left out. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
-/** Longest answer that a client accepts: a store of 10,000 VMs does not fit into a request's limit. */
+/**
+ * Longest answer that a client accepts: a store of 10,000 VMs does not fit into a request's limit.
+ */
 export const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 /** What VMs, snapshots and disks may be called. */
@@ -117,7 +120,10 @@ export interface VmView {
   readonly origin?: string;
 }
 
-/** One VM of `tree`: snapshots as nodes, the current state among them, clones under the snapshot they stand on. */
+/**
+ * One VM of `tree`: snapshots as nodes, the current state among them, clones under the snapshot
+ * they stand on.
+ */
 export interface TreeNode {
   readonly kind: 'vm' | 'snapshot' | 'current';
   readonly name: string;
@@ -131,7 +137,10 @@ export interface TreeNode {
 export interface DaemonStatus {
   readonly version: string;
   readonly pid: number;
-  /** The process that starts the daemon anew if it dies; it ends after the daemon when that is stopped. */
+  /**
+   * The process that starts the daemon anew if it dies; it ends after the daemon when that is
+   * stopped.
+   */
   readonly supervisorPid?: number;
   readonly store: string;
   readonly mountpoint: string;
@@ -245,7 +254,10 @@ export interface Methods {
     params: {
       vm: string;
       snapshot: string;
-      /** Take a snapshot of the current state first; a text names it. Exactly one of the two must be given. */
+      /**
+       * Take a snapshot of the current state first; a text names it. Exactly one of the two must be
+       * given.
+       */
       saveCurrent?: boolean | string;
       discard?: boolean;
     };

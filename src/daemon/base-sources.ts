@@ -1,4 +1,7 @@
-/** What the VM side needs of the formats: describing a base at import, telling whether it changed since. */
+/**
+ * What the VM side needs of the formats: describing a base at import, telling whether it changed
+ * since.
+ */
 import { describeBase } from '../formats/base.js';
 import { type BaseFingerprint, findChange } from '../formats/fingerprint.js';
 import type { BaseSources } from '../vm/base-records.js';

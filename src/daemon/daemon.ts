@@ -1,8 +1,9 @@
 /**
- * The daemon put together: store, engine, VM operations, mount, control socket; and their orderly end.
+ * The daemon put together: store, engine, VM operations, mount, control socket; and their orderly
+ * end.
  *
- * Start: lock the store, open it, mount, listen. End: stop listening, unmount (the kernel writes back what it
- * holds), finish background work, flush and close every disk, unlock the store.
+ * Start: lock the store, open it, mount, listen. End: stop listening, unmount (the kernel writes
+ * back what it holds), finish background work, flush and close every disk, unlock the store.
  */
 import { DiskError } from '../common/errors.js';
 import { type ControlServer, serveControl } from '../control/server.js';

@@ -1,4 +1,7 @@
-/** What VM operations need of the mount: flushing what is cached above it, dropping caches, who uses what. */
+/**
+ * What VM operations need of the mount: flushing what is cached above it, dropping caches, who uses
+ * what.
+ */
 import { Mutex } from '../common/mutex.js';
 import type { LocalEngine } from '../engine/local-engine.js';
 import { ROOT_NODE } from '../transport/namespace.js';
@@ -49,8 +52,8 @@ export class DaemonHooks implements VmHooks {
 
   namesChanged(vm: string): void {
     const { exposure, transport, log } = this.#parts;
-    // Names that came are never cached as missing; names below a folder are asked for again each second. Only
-    // a VM that went must not be found by its old name for that long.
+    // Names that came are never cached as missing; names below a folder are asked for again each
+    // second. Only a VM that went must not be found by its old name for that long.
     if (exposure().find(vm) !== undefined) return;
     transport()
       ?.invalidateEntry(ROOT_NODE, vm)

@@ -1,4 +1,7 @@
-/** Entry of an I/O thread: serves requests of the kernel channel on the volumes of the shared engine. */
+/**
+ * Entry of an I/O thread: serves requests of the kernel channel on the volumes of the shared
+ * engine.
+ */
 import {
   type MessagePort,
   parentPort,
@@ -21,7 +24,10 @@ export interface IoThreadData {
   readonly memory: SharedMemory;
   /** Index among all threads that touch volumes. */
   readonly thread: number;
-  /** Base notices arrive here; the thread blocks in the kernel, so it looks only when it meets a new base. */
+  /**
+   * Base notices arrive here; the thread blocks in the kernel, so it looks only when it meets a new
+   * base.
+   */
   readonly notices: MessagePort;
 }
 

@@ -48,7 +48,9 @@ function refuse(error: unknown, readyFd: number | undefined, log: Logger): numbe
   return 1;
 }
 
-/** A first signal ends the daemon in order; a second one does not wait for whoever uses the mount. */
+/**
+ * A first signal ends the daemon in order; a second one does not wait for whoever uses the mount.
+ */
 function handleSignals(daemon: Daemon, log: Logger): void {
   let signals = 0;
   const onSignal = (signal: NodeJS.Signals): void => {

@@ -1,4 +1,6 @@
-/** What the mount shows: the store's VMs, their disks and snapshots, as the transport asks for them. */
+/**
+ * What the mount shows: the store's VMs, their disks and snapshots, as the transport asks for them.
+ */
 import { statfsSync, statSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import type { LocalEngine } from '../engine/local-engine.js';

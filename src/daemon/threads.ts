@@ -1,4 +1,7 @@
-/** The daemon's threads as the main thread sees them: I/O threads for the kernel channel, one for long jobs. */
+/**
+ * The daemon's threads as the main thread sees them: I/O threads for the kernel channel, one for
+ * long jobs.
+ */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { DiskError } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';

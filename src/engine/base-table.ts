@@ -32,7 +32,10 @@ export class BaseTable {
     this.#open.delete(notice.index);
   }
 
-  /** The base of a volume row; opened on this thread at first use. @throws DiskError when it can't be opened. */
+  /**
+   * The base of a volume row; opened on this thread at first use. @throws DiskError when it can't
+   * be opened.
+   */
   get(index: number): Base {
     const known = this.#open.get(index);
     if (known !== undefined) return known;

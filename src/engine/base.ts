@@ -2,14 +2,17 @@
 import type { Extent } from './disk-image.js';
 
 /**
- * How a base is opened, as stored by the VM side in the store and handed to every I/O thread. Chains of foreign
- * images are resolved once, at import: `files` lists them top first.
+ * How a base is opened, as stored by the VM side in the store and handed to every I/O thread.
+ * Chains of foreign images are resolved once, at import: `files` lists them top first.
  */
 export interface BaseSpec {
   readonly id: string;
   /** Absolute path and format of each image of the foreign chain, top first. */
   readonly images: readonly { readonly path: string; readonly format: string }[];
-  /** Absolute folders besides each image's own in which its further files (VMDK extents) may lie; default none. */
+  /**
+   * Absolute folders besides each image's own in which its further files (VMDK extents) may lie;
+   * default none.
+   */
   readonly allowFolders?: readonly string[];
   /** Bytes. */
   readonly virtualSize: number;
@@ -20,7 +23,10 @@ export interface BaseSpec {
 /** An opened base: the merged view of a foreign chain. Synchronous; one instance a thread. */
 export interface Base {
   readonly virtualSize: number;
-  /** Like `DiskImage.extentAt`, with the whole foreign chain walked: `unallocated` = nobody holds it, reads as zero. */
+  /**
+   * Like `DiskImage.extentAt`, with the whole foreign chain walked: `unallocated` = nobody holds
+   * it, reads as zero.
+   */
   extentAt(offset: number, length: number, out: Extent): void;
   /** Reads any range inside the virtual size; zero and unallocated parts are filled with zeroes. */
   readAt(target: Buffer, targetOffset: number, offset: number, length: number): void;

@@ -1,4 +1,7 @@
-/** Opening a chain: every delta from the bottom up is read into the map of a volume row. Main thread only. */
+/**
+ * Opening a chain: every delta from the bottom up is read into the map of a volume row. Main thread
+ * only.
+ */
 
 import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE, divCeil } from '../common/units.js';
@@ -62,7 +65,9 @@ export function walkChain(files: DeltaFiles, top: DeltaId): DeltaHeader[] {
   return headers;
 }
 
-/** Fills the (cleared) row `index` with the chain under `headers[0]`; on failure nothing stays open. */
+/**
+ * Fills the (cleared) row `index` with the chain under `headers[0]`; on failure nothing stays open.
+ */
 export function loadChain(
   tools: ChainTools,
   index: number,
@@ -160,8 +165,8 @@ export function clearRow(views: SharedViews, index: number): void {
 }
 
 /**
- * Closes what `loadChain` opened, without a flush. The row's gate is closed and drained, or nobody knows the
- * row.
+ * Closes what `loadChain` opened, without a flush. The row's gate is closed and drained, or nobody
+ * knows the row.
  */
 export function unloadChain(tools: ChainTools, index: number, chain: LoadedChain): void {
   releaseMaps(tools, index);

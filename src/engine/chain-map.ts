@@ -1,14 +1,16 @@
 /**
- * The chain map: for each block of an open volume, what answers for it, whatever the depth of the chain.
+ * The chain map: for each block of an open volume, what answers for it, whatever the depth of the
+ * chain.
  *
- * A radix tree of 4 KiB pages in shared memory. A leaf page holds 1,024 words, one a block (4 MiB of disk):
- * 0 = nothing in the deltas (the base answers), 1 = reads as zero, else an address (see slot-space.ts). An
- * interior page holds 512 entries of two words: kind (or page * 4 + 3) and, for a run, the first address. A
- * run stands for 1,024 consecutive addresses without a leaf; `empty` and `zero` stand for a whole subtree.
+ * A radix tree of 4 KiB pages in shared memory. A leaf page holds 1,024 words, one a block (4 MiB
+ * of disk): 0 = nothing in the deltas (the base answers), 1 = reads as zero, else an address (see
+ * slot-space.ts). An interior page holds 512 entries of two words: kind (or page * 4 + 3) and, for
+ * a run, the first address. A run stands for 1,024 consecutive addresses without a leaf; `empty`
+ * and `zero` stand for a whole subtree.
  *
- * INVARIANT: readers take no lock. A page is filled before the word that points to it is stored, pages of an
- * open map are never released, and each word is one 32-bit store: a reader sees a block as old or as new.
- * INVARIANT: writers of one map hold its volume's log lock.
+ * INVARIANT: readers take no lock. A page is filled before the word that points to it is stored,
+ * pages of an open map are never released, and each word is one 32-bit store: a reader sees a block
+ * as old or as new. INVARIANT: writers of one map hold its volume's log lock.
  */
 import { invariant } from '../common/assert.js';
 import type { PagePool } from './page-pool.js';
@@ -56,7 +58,10 @@ export class ChainMap {
     this.levels = place.levels;
   }
 
-  /** Finds the longest run of one kind (for DATA: of consecutive addresses) from `block` on, at most `limit`. */
+  /**
+   * Finds the longest run of one kind (for DATA: of consecutive addresses) from `block` on, at most
+   * `limit`.
+   */
   find(block: number, limit: number): void {
     let count = this.#piece(block, limit);
     if (count < limit) {
@@ -110,7 +115,8 @@ export class ChainMap {
   }
 
   /**
-   * Maps `count` blocks from `block` on to consecutive addresses (DATA) or to one of the other kinds.
+   * Maps `count` blocks from `block` on to consecutive addresses (DATA) or to one of the other
+   * kinds.
    * @returns by how much the number of DATA blocks grew (negative: shrank).
    */
   set(block: number, count: number, kind: MapKind, address = 0): number {
@@ -165,7 +171,10 @@ export class ChainMap {
     return (kind === DATA ? count : 0) - before;
   }
 
-  /** The page below the entry at `at`; an entry that stands for a whole range is spelled out into one. */
+  /**
+   * The page below the entry at `at`; an entry that stands for a whole range is spelled out into
+   * one.
+   */
   #child(at: number, level: number): number {
     const words = this.#words;
     const word = words[at]!;

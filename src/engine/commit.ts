@@ -1,8 +1,10 @@
 /**
- * Making a head durable: data first, then the count of records that rest on it, then the tuple file.
+ * Making a head durable: data first, then the count of records that rest on it, then the tuple
+ * file.
  *
- * INVARIANT: the commit lock of the volume is held from before the data sync until after the tuple sync; a head
- * switch holds it too, so a flush never reports success while an older head or the manifest is not durable.
+ * INVARIANT: the commit lock of the volume is held from before the data sync until after the tuple
+ * sync; a head switch holds it too, so a flush never reports success while an older head or the
+ * manifest is not durable.
  */
 import { fdatasyncSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
@@ -19,7 +21,10 @@ export function suspectError(): DiskError {
   });
 }
 
-/** Flushes on an I/O thread. @throws DiskError EIO once any flush failed: success is never reported after that. */
+/**
+ * Flushes on an I/O thread. @throws DiskError EIO once any flush failed: success is never reported
+ * after that.
+ */
 export function flushVolume(views: SharedViews, row: VolumeRow): void {
   lockMutex(views.volumeWords, row.word(VOLUME.commitLock));
   try {

@@ -1,4 +1,7 @@
-/** Copying everything that one volume shows into another: the full clone's work, on a background thread. */
+/**
+ * Copying everything that one volume shows into another: the full clone's work, on a background
+ * thread.
+ */
 
 import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE, MiB } from '../common/units.js';
@@ -17,8 +20,8 @@ export interface CopyHooks {
 }
 
 /**
- * Copies the allocated ranges of `source` (sealed: it cannot change meanwhile) into the empty head `target`.
- * Shares the host's blocks instead where it can.
+ * Copies the allocated ranges of `source` (sealed: it cannot change meanwhile) into the empty head
+ * `target`. Shares the host's blocks instead where it can.
  * @throws DiskError `interrupted` when cancelled; ENOSPC and others from the host.
  */
 export function copyVolume(

@@ -1,4 +1,7 @@
-/** The delta files of a store: names, creation, headers. The only file of the engine that knows their paths. */
+/**
+ * The delta files of a store: names, creation, headers. The only file of the engine that knows
+ * their paths.
+ */
 import {
   closeSync,
   fsyncSync,
@@ -38,7 +41,9 @@ const DATA = '.data';
 /** Both headers as found, newest first. */
 export interface HeaderCopies {
   readonly current: DeltaHeader;
-  /** `committedRecords` of the other copy when it is intact: what was durable one commit earlier. */
+  /**
+   * `committedRecords` of the other copy when it is intact: what was durable one commit earlier.
+   */
   readonly previousCommitted: number;
 }
 
@@ -197,8 +202,8 @@ export class DeltaFiles {
   }
 
   /**
-   * Moves every file of deltas that are not in `keep` into `trash`, and data files whose delta names another
-   * generation. Foreign files are left alone.
+   * Moves every file of deltas that are not in `keep` into `trash`, and data files whose delta
+   * names another generation. Foreign files are left alone.
    */
   async collect(
     keep: ReadonlyMap<DeltaId, number>,
@@ -226,7 +231,10 @@ export class DeltaFiles {
   }
 }
 
-/** Both copies of an open tuple file (of the delta `id`, if given). @throws DiskError `damaged` when neither is intact. */
+/**
+ * Both copies of an open tuple file (of the delta `id`, if given). @throws DiskError `damaged` when
+ * neither is intact.
+ */
 export function readHeaderFrom(fd: number, path: string, id: DeltaId | undefined): HeaderCopies {
   const copies: DeltaHeader[] = [];
   for (const offset of HEADER_OFFSETS) {
@@ -247,7 +255,8 @@ export function readHeaderFrom(fd: number, path: string, id: DeltaId | undefined
 }
 
 /**
- * Publishes a header: the copy that is not in force is overwritten. Not durable until the file is synced.
+ * Publishes a header: the copy that is not in force is overwritten. Not durable until the file is
+ * synced.
  * @returns the header as written, with its new generation.
  */
 export function writeHeader(fd: number, header: DeltaHeader): DeltaHeader {

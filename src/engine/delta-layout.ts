@@ -1,4 +1,7 @@
-/** The tuple file's header and records, byte for byte; DELTA-FORMAT.md is the prose of it. All fields little endian. */
+/**
+ * The tuple file's header and records, byte for byte; DELTA-FORMAT.md is the prose of it. All
+ * fields little endian.
+ */
 import { crc32 } from 'node:zlib';
 import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
@@ -53,15 +56,23 @@ export interface DeltaHeader {
   readonly allocation: Allocation;
   /** Read-only for ever, data and committed records durable. */
   readonly sealed: boolean;
-  /** Names the data file (`ID.GENERATION.data`): a rewrite of the delta replaces both files by one rename. */
+  /**
+   * Names the data file (`ID.GENERATION.data`): a rewrite of the delta replaces both files by one
+   * rename.
+   */
   readonly dataGeneration: number;
   /** The copy with the highest one is in force. */
   readonly generation: number;
   /** Records whose data is durable. */
   readonly committedRecords: number;
-  /** 4 KiB blocks that the chain up to here maps to delta data, as of the last commit. A hint for `st_blocks`. */
+  /**
+   * 4 KiB blocks that the chain up to here maps to delta data, as of the last commit. A hint for
+   * `st_blocks`.
+   */
   readonly mappedBlocks: number;
-  /** Which page cache the uncommitted records live in: 32 hex digits (see storage/cache-epoch.ts). */
+  /**
+   * Which page cache the uncommitted records live in: 32 hex digits (see storage/cache-epoch.ts).
+   */
   readonly cacheEpoch: string;
 }
 
@@ -146,7 +157,10 @@ const RECORD = {
 } as const;
 invariant(RECORD.crc + 4 === RECORD_SIZE, 'record size');
 
-/** One tuple: `count` blocks from `block` on, in consecutive slots from `slot` on, or reading as zero. */
+/**
+ * One tuple: `count` blocks from `block` on, in consecutive slots from `slot` on, or reading as
+ * zero.
+ */
 export interface TupleRecord {
   kind: RecordKind;
   block: number;
@@ -155,7 +169,9 @@ export interface TupleRecord {
   slot: number;
 }
 
-/** The checksum seed of a delta's records: a record copied in from another delta does not verify. */
+/**
+ * The checksum seed of a delta's records: a record copied in from another delta does not verify.
+ */
 export function recordSeed(id: DeltaId): number {
   return crc32(Buffer.from(id, 'hex'));
 }
@@ -180,7 +196,8 @@ export function encodeRecord(
 
 /**
  * Decodes the record at `at` into `out`.
- * @returns false when its checksum or sequence is wrong, or its values are impossible: torn or never written.
+ * @returns false when its checksum or sequence is wrong, or its values are impossible: torn or
+ * never written.
  */
 export function decodeRecord(
   bytes: Buffer,

@@ -1,4 +1,7 @@
-/** Deltas that are open: descriptors, shared by all volumes whose chains contain them. Main thread only. */
+/**
+ * Deltas that are open: descriptors, shared by all volumes whose chains contain them. Main thread
+ * only.
+ */
 import { closeSync, fdatasyncSync, openSync } from 'node:fs';
 import { invariant } from '../common/assert.js';
 import { DiskError, errnoName } from '../common/errors.js';
@@ -31,7 +34,10 @@ export class DeltaTable {
     this.#views = views;
   }
 
-  /** Opens a delta's data file, or counts one more user. @throws DiskError `damaged` or the host's error. */
+  /**
+   * Opens a delta's data file, or counts one more user. @throws DiskError `damaged` or the host's
+   * error.
+   */
   use(header: DeltaHeader): OpenDelta {
     const known = this.#open.get(header.id);
     if (known !== undefined) {
@@ -49,8 +55,9 @@ export class DeltaTable {
   }
 
   /**
-   * Hands the records of an open delta to `apply`. For its first user, what an earlier process left is put in
-   * order: below a head, it is made durable and marked sealed; as a head, it is made ready to be appended to.
+   * Hands the records of an open delta to `apply`. For its first user, what an earlier process left
+   * is put in order: below a head, it is made durable and marked sealed; as a head, it is made
+   * ready to be appended to.
    */
   load(delta: OpenDelta, role: 'head' | 'below', apply: (record: TupleRecord) => void): ScanResult {
     const path = this.#files.tuplesPath(delta.id);
@@ -87,7 +94,10 @@ export class DeltaTable {
     fdatasyncSync(tuples);
   }
 
-  /** Cuts off what does not count and takes the file over into this epoch, before anything is appended. */
+  /**
+   * Cuts off what does not count and takes the file over into this epoch, before anything is
+   * appended.
+   */
   #prepareHead(tuples: number, scan: ScanResult, header: DeltaHeader): void {
     if (header.sealed) {
       throw new DiskError('damaged', `delta ${header.id} is sealed and cannot be written to`, {
@@ -120,7 +130,9 @@ export class DeltaTable {
     if (fd !== CLOSED) closeSync(fd);
   }
 
-  /** One user less; the last one closes the files. No thread may be inside a volume that uses them. */
+  /**
+   * One user less; the last one closes the files. No thread may be inside a volume that uses them.
+   */
   release(id: DeltaId): void {
     const delta = this.#open.get(id);
     invariant(delta !== undefined && delta.users > 0, `delta ${id} is not open`);

@@ -1,4 +1,7 @@
-/** The contract of a disk image format: it answers for its own bytes only and never opens its parent. */
+/**
+ * The contract of a disk image format: it answers for its own bytes only and never opens its
+ * parent.
+ */
 
 /**
  * What an image says about a range of its virtual disk:
@@ -8,7 +11,10 @@
  */
 export type ExtentState = 'data' | 'zero' | 'unallocated';
 
-/** A run of bytes with one state, starting at the offset that was asked for. Reused by callers: no allocation. */
+/**
+ * A run of bytes with one state, starting at the offset that was asked for. Reused by callers: no
+ * allocation.
+ */
 export interface Extent {
   state: ExtentState;
   /** Bytes, at least 1. */
@@ -22,20 +28,26 @@ export interface ParentReference {
   /** The parent's format when the child states it (qcow2), else undefined: probe. */
   readonly format?: string;
   /**
-   * Whether the opened parent is the one this child was made from: undefined when it is, else one line
-   * that says what was expected and what was found.
+   * Whether the opened parent is the one this child was made from: undefined when it is, else one
+   * line that says what was expected and what was found.
    */
   mismatch(parent: DiskImage): string | undefined;
   /** A difference worth a warning only (VHD time stamps). */
   warning?(parent: DiskImage): string | undefined;
-  /** Given where the image knows its parent by an id alone (VDI): how to recognise it among the files of a folder. */
+  /**
+   * Given where the image knows its parent by an id alone (VDI): how to recognise it among the
+   * files of a folder.
+   */
   readonly search?: ParentSearch;
 }
 
 export interface ParentSearch {
   /** Only files whose name ends so are looked at, with the dot, any case. */
   readonly extension: string;
-  /** Whether the file that begins with these bytes (its first 512, or all of a shorter file) is the parent. */
+  /**
+   * Whether the file that begins with these bytes (its first 512, or all of a shorter file) is the
+   * parent.
+   */
   matches(header: Buffer): boolean;
 }
 
@@ -52,19 +64,25 @@ export interface ImageInfo {
   /** UUIDs, CIDs: whatever the format identifies itself by, by name. */
   readonly identity: Readonly<Record<string, string>>;
   readonly creator?: string;
-  /** Non-fatal findings, one line each (replayed log, bad backup header, unknown optional feature). */
+  /**
+   * Non-fatal findings, one line each (replayed log, bad backup header, unknown optional feature).
+   */
   readonly notes: readonly string[];
 }
 
-/** Where a data extent lies on the host, for `map`. `offset` undefined: compressed or otherwise not plain. */
+/**
+ * Where a data extent lies on the host, for `map`. `offset` undefined: compressed or otherwise not
+ * plain.
+ */
 export interface ExtentLocation {
   readonly file: string;
   readonly offset?: number;
 }
 
 /**
- * One opened image, read-only. All calls are synchronous: they run on I/O threads that do nothing else.
- * Errors are `DiskError`s: `damaged` (with errno EIO) for bytes that the image should have and has not.
+ * One opened image, read-only. All calls are synchronous: they run on I/O threads that do nothing
+ * else. Errors are `DiskError`s: `damaged` (with errno EIO) for bytes that the image should have
+ * and has not.
  *
  * INVARIANT: nothing here writes to, truncates, locks or touches the times of an image's files.
  * INVARIANT: memory is bounded by the image's real file sizes, never by a number found in a header.
@@ -87,8 +105,8 @@ export interface DiskImage {
    */
   extentAt(offset: number, length: number, out: Extent): void;
   /**
-   * Reads `length` bytes at `offset` into `target` from `targetOffset` on. The range must lie in one or more
-   * `data` or `zero` extents (zero ranges are filled with zeroes).
+   * Reads `length` bytes at `offset` into `target` from `targetOffset` on. The range must lie in
+   * one or more `data` or `zero` extents (zero ranges are filled with zeroes).
    */
   readAt(target: Buffer, targetOffset: number, offset: number, length: number): void;
   locate?(offset: number): ExtentLocation | undefined;

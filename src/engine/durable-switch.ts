@@ -1,4 +1,7 @@
-/** The durable side of heads, on the main thread: commits that do not block it, sealing after a switch. */
+/**
+ * The durable side of heads, on the main thread: commits that do not block it, sealing after a
+ * switch.
+ */
 import { closeSync, fdatasync, fdatasyncSync, fstatSync, openSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { DiskError } from '../common/errors.js';
@@ -40,7 +43,9 @@ export async function flushLocked(views: SharedViews, row: VolumeRow): Promise<v
   }
 }
 
-/** A head that was just switched away from: its descriptors and counts as they were inside the gate. */
+/**
+ * A head that was just switched away from: its descriptors and counts as they were inside the gate.
+ */
 export interface RetiredHead {
   readonly dataFd: number;
   readonly tuplesFd: number;
@@ -62,8 +67,8 @@ export async function sealRetired(head: RetiredHead): Promise<void> {
 }
 
 /**
- * Makes a delta that nobody has open durable, without reading its records unless an earlier process left some
- * uncommitted.
+ * Makes a delta that nobody has open durable, without reading its records unless an earlier process
+ * left some uncommitted.
  */
 export function settleClosed(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
   const path = files.tuplesPath(id);

@@ -1,4 +1,7 @@
-/** The contract between the engine and the VM side: deltas as files, chains as open volumes. Main thread only. */
+/**
+ * The contract between the engine and the VM side: deltas as files, chains as open volumes. Main
+ * thread only.
+ */
 import type { DeltaId } from './delta-id.js';
 
 /** What lies directly below a delta. */
@@ -25,20 +28,23 @@ export interface DeltaInfo extends DeltaSpec {
 
 /** The delta files of a store. */
 export interface Deltas {
-  /** Makes an empty delta; durable when it resolves. Reachable from no manifest yet: garbage until then. */
+  /**
+   * Makes an empty delta; durable when it resolves. Reachable from no manifest yet: garbage until
+   * then.
+   */
   create(spec: DeltaSpec): Promise<DeltaId>;
   /** @throws DiskError `not-found` or `damaged`, naming the delta. */
   describe(id: DeltaId): DeltaInfo;
   /**
-   * Deletes deltas that the caller made and that no manifest ever named: work that failed or was cancelled.
-   * Ids that are gone already are skipped.
+   * Deletes deltas that the caller made and that no manifest ever named: work that failed or was
+   * cancelled. Ids that are gone already are skipped.
    */
   discard(ids: readonly DeltaId[]): Promise<void>;
   /** Every delta in the store, referenced or not. */
   list(): Promise<DeltaId[]>;
   /**
-   * Deltas that neither `referenced` nor anything above it stands on, and leftovers of interrupted work, go to
-   * the trash. Deltas that are open or were made a moment ago stay.
+   * Deltas that neither `referenced` nor anything above it stands on, and leftovers of interrupted
+   * work, go to the trash. Deltas that are open or were made a moment ago stay.
    * @throws DiskError when a referenced chain cannot be read: nothing is removed then.
    */
   collect(
@@ -55,7 +61,10 @@ export interface OpenVolume {
   readonly allocatedSize: number;
 }
 
-/** One head that moves: for a snapshot `to` lies directly on `from`; for a restore it lies elsewhere. */
+/**
+ * One head that moves: for a snapshot `to` lies directly on `from`; for a restore it lies
+ * elsewhere.
+ */
 export interface HeadSwitch {
   readonly from: DeltaId;
   readonly to: DeltaId;
@@ -76,18 +85,21 @@ export interface ReclaimRequest {
 
 /** Chains that are open. A chain is named by its top delta. */
 export interface Volumes {
-  /** Opens the chain under `top`, or counts one more user of it. A head is opened writable, a sealed delta read-only. */
+  /**
+   * Opens the chain under `top`, or counts one more user of it. A head is opened writable, a sealed
+   * delta read-only.
+   */
   acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume>;
   /** One user less; with none the volume is flushed and closed (after a short rest). */
   release(volume: Pick<OpenVolume, 'handle'>): void;
   isOpen(top: DeltaId): boolean;
   /**
-   * Moves heads at one instant: flushes, closes the gates of all disks named, calls `commit` (which must be
-   * short and synchronous: one rename), switches, opens the gates, makes everything durable.
-   * If `commit` throws, nothing has changed. Works whether the volumes are open or not.
+   * Moves heads at one instant: flushes, closes the gates of all disks named, calls `commit` (which
+   * must be short and synchronous: one rename), switches, opens the gates, makes everything
+   * durable. If `commit` throws, nothing has changed. Works whether the volumes are open or not.
    *
-   * `settle` makes the commit durable (fsync of the folder); flushes of the disks are not acknowledged before
-   * it is done.
+   * `settle` makes the commit durable (fsync of the folder); flushes of the disks are not
+   * acknowledged before it is done.
    */
   switchHeads(
     switches: readonly HeadSwitch[],
@@ -97,8 +109,9 @@ export interface Volumes {
   /** Makes everything acknowledged so far in this chain's head durable. */
   flush(top: DeltaId): Promise<void>;
   /**
-   * Copies everything visible under `source` into the fresh delta `target` (below: none) on a background thread:
-   * reflinks where the host file system has them, only allocated ranges otherwise.
+   * Copies everything visible under `source` into the fresh delta `target` (below: none) on a
+   * background thread: reflinks where the host file system has them, only allocated ranges
+   * otherwise.
    */
   copy(
     source: DeltaId,

@@ -1,10 +1,10 @@
 /**
- * The gate of a volume: requests pass through it; a head switch closes it, waits until nobody is inside, and
- * opens it again.
+ * The gate of a volume: requests pass through it; a head switch closes it, waits until nobody is
+ * inside, and opens it again.
  *
- * Each thread announces in a word of its own which volume it is in, then looks at the gate; the closer closes
- * the gate, then looks at the words. Both orders are sequentially consistent (Atomics), so one of the two
- * always sees the other.
+ * Each thread announces in a word of its own which volume it is in, then looks at the gate; the
+ * closer closes the gate, then looks at the words. Both orders are sequentially consistent
+ * (Atomics), so one of the two always sees the other.
  */
 import { MAX_THREADS, THREAD, THREAD_WORDS, VOLUME, VOLUME_WORDS } from './shared-memory.js';
 
@@ -39,7 +39,10 @@ export function closeGates(volumeWords: Int32Array, volumes: readonly number[]):
   }
 }
 
-/** Blocks until no thread is inside any of the volumes. Requests are short; flushes wait outside the gate. */
+/**
+ * Blocks until no thread is inside any of the volumes. Requests are short; flushes wait outside the
+ * gate.
+ */
 export function drain(threads: Int32Array, volumes: readonly number[]): void {
   const inside = new Set(volumes.map((volume) => volume + 1));
   const pause = new Int32Array(new SharedArrayBuffer(4));

@@ -32,7 +32,10 @@ export class HeadLog {
     this.#space = space;
   }
 
-  /** Takes `count` fresh consecutive slots. @returns the first. @throws DiskError ENOSPC past 16 TiB. */
+  /**
+   * Takes `count` fresh consecutive slots. @returns the first. @throws DiskError ENOSPC past 16
+   * TiB.
+   */
   takeSlots(count: number): number {
     this.#lock();
     try {
@@ -50,7 +53,9 @@ export class HeadLog {
     }
   }
 
-  /** Gives slots back whose write failed, if nobody took further ones since; else they stay unused. */
+  /**
+   * Gives slots back whose write failed, if nobody took further ones since; else they stay unused.
+   */
   returnSlots(slot: number, count: number): void {
     this.#lock();
     this.#returnSlots(slot, count);

@@ -1,9 +1,10 @@
 /**
  * Writes and discards on a volume's head. The caller is inside the gate.
  *
- * A block that the head holds is overwritten in place, without a lock. Everything else takes new slots, under a
- * lock on its block range: data first, then the record, then the map. A partial block is read, merged and
- * written whole under the same lock, so two partial writes to one new block never lose each other.
+ * A block that the head holds is overwritten in place, without a lock. Everything else takes new
+ * slots, under a lock on its block range: data first, then the record, then the map. A partial
+ * block is read, merged and written whole under the same lock, so two partial writes to one new
+ * block never lose each other.
  */
 import { BLOCK_SIZE } from '../common/units.js';
 import { writeExact } from '../storage/exact-io.js';
@@ -46,7 +47,10 @@ export class HeadWriter {
     this.#volume.row.markDirty();
   }
 
-  /** Overwrites what the head holds from `offset` on. @returns how many bytes that were, 0 when it holds nothing there. */
+  /**
+   * Overwrites what the head holds from `offset` on. @returns how many bytes that were, 0 when it
+   * holds nothing there.
+   */
   #writeInPlace(source: Buffer, sourceOffset: number, offset: number, length: number): number {
     const { map, space, row } = this.#volume;
     const inner = offset % BLOCK_SIZE;
@@ -102,7 +106,9 @@ export class HeadWriter {
     return Math.max(1, count);
   }
 
-  /** Writes a range that the head holds nothing of into fresh slots, and records them as one extent. */
+  /**
+   * Writes a range that the head holds nothing of into fresh slots, and records them as one extent.
+   */
   #writeNew(source: Buffer, sourceOffset: number, offset: number, length: number): void {
     const block = Math.floor(offset / BLOCK_SIZE);
     const count = Math.ceil((offset + length) / BLOCK_SIZE) - block;
@@ -146,7 +152,10 @@ export class HeadWriter {
     }
   }
 
-  /** Takes slots for blocks and lets them share a range of another file. @returns false when the host cannot. */
+  /**
+   * Takes slots for blocks and lets them share a range of another file. @returns false when the
+   * host cannot.
+   */
   shareBlocks(block: number, count: number, place: { fd: number; offset: number }): boolean {
     const slot = this.#log.takeSlots(count);
     const shared = reflink({
@@ -181,7 +190,9 @@ export class HeadWriter {
     this.#volume.row.markDirty();
   }
 
-  /** Zeroes part of a block (or of two neighbours): stored only where something else could be read. */
+  /**
+   * Zeroes part of a block (or of two neighbours): stored only where something else could be read.
+   */
   #zeroPart(offset: number, length: number): void {
     let done = 0;
     while (done < length) {
@@ -230,7 +241,9 @@ export class HeadWriter {
     return count;
   }
 
-  /** Hides what the base holds in a range that no delta maps; stores nothing where it holds nothing. */
+  /**
+   * Hides what the base holds in a range that no delta maps; stores nothing where it holds nothing.
+   */
   #coverBase(block: number, count: number): void {
     const end = block + count;
     const start = this.#baseData(block, end);

@@ -1,4 +1,7 @@
-/** The engine of one store, put together: shared memory, delta files, open volumes. Main thread only. */
+/**
+ * The engine of one store, put together: shared memory, delta files, open volumes. Main thread
+ * only.
+ */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { alignUp, BLOCK_SIZE } from '../common/units.js';
@@ -101,7 +104,8 @@ export class LocalEngine implements Engine {
   }
 
   /**
-   * What the chain under `top` takes, whether it is open or not; and the data file of its top delta.
+   * What the chain under `top` takes, whether it is open or not; and the data file of its top
+   * delta.
    * @throws DiskError `not-found` or `damaged`.
    */
   chainFacts(top: DeltaId): { readonly allocatedSize: number; readonly dataPath: string } {

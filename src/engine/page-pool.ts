@@ -1,8 +1,9 @@
 /**
  * The pool of 4 KiB index pages that all volumes draw from.
  *
- * Page 0 is the pool's own: a lock, the number of pages ever handed out, the first free page, the number in
- * use. Free pages form a list through their first word. A page is handed out filled with zeroes.
+ * Page 0 is the pool's own: a lock, the number of pages ever handed out, the first free page, the
+ * number in use. Free pages form a list through their first word. A page is handed out filled with
+ * zeroes.
  */
 import { DiskError } from '../common/errors.js';
 import { PAGE_WORDS, type SharedViews } from './shared-memory.js';

@@ -1,9 +1,9 @@
 /**
  * Locks on block ranges of a volume, one range a thread at a time.
  *
- * Each thread writes the range it holds into words of its own; taking one means looking at the other threads'
- * words under the volume's range mutex. There are few threads, so that is cheaper than any tree, and exact:
- * only requests that really overlap wait for each other.
+ * Each thread writes the range it holds into words of its own; taking one means looking at the
+ * other threads' words under the volume's range mutex. There are few threads, so that is cheaper
+ * than any tree, and exact: only requests that really overlap wait for each other.
  */
 import { type SharedViews, THREAD, THREAD_WORDS, VOLUME, VOLUME_WORDS } from './shared-memory.js';
 import { lockMutex, unlockMutex } from './shared-mutex.js';

@@ -1,8 +1,9 @@
 /**
- * The memory that all threads of the daemon share: index pages, open volumes, open deltas, per-thread words.
+ * The memory that all threads of the daemon share: index pages, open volumes, open deltas,
+ * per-thread words.
  *
- * Every table is a plain SharedArrayBuffer of a fixed size that the kernel commits page by page on first
- * touch, so generous limits cost nothing until they are used (native-notes/shared-memory.md).
+ * Every table is a plain SharedArrayBuffer of a fixed size that the kernel commits page by page on
+ * first touch, so generous limits cost nothing until they are used (native-notes/shared-memory.md).
  */
 import { totalmem } from 'node:os';
 import { DiskError } from '../common/errors.js';
@@ -14,7 +15,10 @@ export const MAX_DELTAS = 1 << 20;
 export const MAX_THREADS = 64;
 
 export const VOLUME_WORDS = 32;
-/** Words of one open volume. Counts and numbers are unsigned 32-bit; *_LOCK words belong to `shared-mutex.ts`. */
+/**
+ * Words of one open volume. Counts and numbers are unsigned 32-bit; *_LOCK words belong to
+ * `shared-mutex.ts`.
+ */
 export const VOLUME = {
   /** Grows each time the row is given to another volume: threads drop what they remember of it. */
   incarnation: 0,
@@ -103,7 +107,8 @@ const LARGEST_POOL = 16 * GiB - MiB;
 const SMALLEST_POOL = 64 * MiB;
 
 /**
- * @param threadCount all threads that may touch volumes: the main thread, I/O threads, background threads.
+ * @param threadCount all threads that may touch volumes: the main thread, I/O threads, background
+ * threads.
  * @throws DiskError `failed` when not even a small index fits into memory.
  */
 export function createSharedMemory(threadCount: number): SharedMemory {

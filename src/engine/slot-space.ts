@@ -1,10 +1,10 @@
 /**
  * Addresses: 32-bit numbers that name one slot of one delta of a volume's chain.
  *
- * An address is a segment number (upper 19 bits) and a slot within it (lower 13). A segment stands for 8,192
- * consecutive slots (32 MiB) of one delta. So a map entry needs four bytes at any depth, and a volume can
- * address 16 TiB of delta data. Segments are numbered from 1; addresses 0 and 1 stay free for the map's own
- * use because segment 0 is never given out.
+ * An address is a segment number (upper 19 bits) and a slot within it (lower 13). A segment stands
+ * for 8,192 consecutive slots (32 MiB) of one delta. So a map entry needs four bytes at any depth,
+ * and a volume can address 16 TiB of delta data. Segments are numbered from 1; addresses 0 and 1
+ * stay free for the map's own use because segment 0 is never given out.
  *
  * Two small tables of index pages a volume: segment -> (delta, first slot), and for the head only,
  * slot -> segment.
@@ -78,7 +78,10 @@ export class SlotSpace {
     return segment * SEGMENT_SLOTS;
   }
 
-  /** The address of a slot of the head, making its segment when it has none yet. Caller holds the log lock. */
+  /**
+   * The address of a slot of the head, making its segment when it has none yet. Caller holds the
+   * log lock.
+   */
   headAddress(head: number, slot: number): number {
     const index = Math.floor(slot / SEGMENT_SLOTS);
     const root = this.#volumes[this.#row + VOLUME.slotRoot]! * PAGE_WORDS;
@@ -91,7 +94,10 @@ export class SlotSpace {
     return this.#pages[entry]! * SEGMENT_SLOTS + (slot & SLOT_MASK);
   }
 
-  /** Forgets slot -> segment of the head: a new head starts with none, on an empty page. Caller has closed the gate. */
+  /**
+   * Forgets slot -> segment of the head: a new head starts with none, on an empty page. Caller has
+   * closed the gate.
+   */
   resetHead(page: number): void {
     this.#releaseTable(VOLUME.slotRoot);
     this.#volumes[this.#row + VOLUME.slotRoot] = page;

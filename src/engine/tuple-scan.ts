@@ -31,9 +31,10 @@ export interface ScanResult {
 /**
  * Hands every record that counts to `apply`, oldest first.
  *
- * Within one cache epoch every record that verifies counts: the process died, the page cache did not. In
- * another epoch only committed ones do. Among the records of the very last commit (newer than the other
- * header copy) one may be torn: that commit was never acknowledged, so it is skipped.
+ * Within one cache epoch every record that verifies counts: the process died, the page cache did
+ * not. In another epoch only committed ones do. Among the records of the very last commit (newer
+ * than the other header copy) one may be torn: that commit was never acknowledged, so it is
+ * skipped.
  *
  * @throws DiskError `damaged` (EIO) naming the first damaged record that was durable.
  */
@@ -83,8 +84,8 @@ function damagedRecord(path: string, sequence: number): DiskError {
 }
 
 /**
- * Makes the file say plainly what the scan found: torn records become void ones, records that do not count are
- * cut off. Durable when it returns.
+ * Makes the file say plainly what the scan found: torn records become void ones, records that do
+ * not count are cut off. Durable when it returns.
  */
 export function repairTuples(fd: number, id: string, found: ScanResult): void {
   const seed = recordSeed(id);

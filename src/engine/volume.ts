@@ -1,8 +1,9 @@
 /**
  * An open volume as one thread sees it: the block device that a transport serves.
  *
- * Every call passes the gate (see gate.ts), so nothing here runs while heads are switched. Byte requests are cut
- * into runs of one kind by the chain map; partial blocks are `head-writer.ts`'s business.
+ * Every call passes the gate (see gate.ts), so nothing here runs while heads are switched. Byte
+ * requests are cut into runs of one kind by the chain map; partial blocks are `head-writer.ts`'s
+ * business.
  */
 
 import { DiskError } from '../common/errors.js';
@@ -89,7 +90,10 @@ export class Volume implements BlockDevice {
     return Math.min(bytes, Math.ceil(this.#size / BLOCK_SIZE) * BLOCK_SIZE);
   }
 
-  /** Takes over what changed since: another volume in this row, a restored chain. Cheap when nothing did. */
+  /**
+   * Takes over what changed since: another volume in this row, a restored chain. Cheap when nothing
+   * did.
+   */
   refresh(): void {
     const row = this.row;
     const incarnation = row.get(VOLUME.incarnation);
@@ -134,7 +138,10 @@ export class Volume implements BlockDevice {
     this.#count(STAT.reads, STAT.readBytes, length);
   }
 
-  /** `read` for callers that are inside the gate already. May reach past the end of the disk: zeroes. */
+  /**
+   * `read` for callers that are inside the gate already. May reach past the end of the disk:
+   * zeroes.
+   */
   readInside(target: Buffer, targetOffset: number, offset: number, length: number): void {
     const map = this.map;
     let done = 0;
@@ -266,7 +273,9 @@ export class Volume implements BlockDevice {
     }
   }
 
-  /** The run from `offset` on, for copies and maps: `data`, or `unallocated` for what reads as zero. */
+  /**
+   * The run from `offset` on, for copies and maps: `data`, or `unallocated` for what reads as zero.
+   */
   extentAt(offset: number, length: number, out: Extent): void {
     this.#enter();
     try {

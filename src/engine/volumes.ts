@@ -1,4 +1,7 @@
-/** Chains that are open, by their top delta: who uses them, and the moving of heads. Main thread only. */
+/**
+ * Chains that are open, by their top delta: who uses them, and the moving of heads. Main thread
+ * only.
+ */
 import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE } from '../common/units.js';
@@ -16,6 +19,7 @@ import { flushVolumeAsync, settleClosed } from './durable-switch.js';
 import type { CopyProgress, HeadSwitch, OpenVolume, Volumes } from './engine.js';
 import { closeGates, drain, openGates } from './gate.js';
 import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
+import { OpenBases } from './open-bases.js';
 import { MAX_VOLUMES, VOLUME } from './shared-memory.js';
 import { VolumeRow } from './volume-row.js';
 
@@ -55,17 +59,19 @@ export class OpenVolumes implements Volumes {
   readonly #forward = new Map<DeltaId, DeltaId>();
   readonly #freeRows: number[] = [];
   #nextRow = 0;
-  readonly #bases = new Map<string, { index: number; users: number; spec: BaseSpec }>();
-  #nextBase = 1;
+  readonly #bases: OpenBases;
 
   #flusher: NodeJS.Timeout | undefined;
   #flushing: Promise<void> = Promise.resolve();
 
   constructor(options: VolumesOptions) {
     this.#options = options;
+    this.#bases = new OpenBases(options.resolveBase, options.publishBase);
   }
 
-  /** Flushes what was written every few seconds, as file systems do: `sync` never reaches a daemon. */
+  /**
+   * Flushes what was written every few seconds, as file systems do: `sync` never reaches a daemon.
+   */
   startFlushing(): void {
     this.#flusher = setTimeout(() => {
       this.#flushing = this.#flushAll().finally(() => {
@@ -128,7 +134,7 @@ export class OpenVolumes implements Volumes {
     const { tools } = this.#options;
     const headers = walkChain(tools.files, top);
     const bottom = headers.at(-1)!.below;
-    const base = bottom.kind === 'base' ? await this.#useBase(bottom.id) : undefined;
+    const base = bottom.kind === 'base' ? await this.#bases.use(bottom.id) : undefined;
     const index = this.#takeRow();
     let chain: LoadedChain;
     try {
@@ -139,7 +145,7 @@ export class OpenVolumes implements Volumes {
       });
     } catch (error) {
       this.#freeRows.push(index);
-      if (base !== undefined) this.#releaseBase(base.spec.id);
+      if (base !== undefined) this.#bases.release(base.spec.id);
       throw error;
     }
     const entry: OpenEntry = { index, chain, users: 0, rest: undefined };
@@ -148,30 +154,6 @@ export class OpenVolumes implements Volumes {
     this.#options.onOpen(index);
     this.#startRest(entry);
     return entry;
-  }
-
-  async #useBase(id: string): Promise<{ index: number; spec: BaseSpec }> {
-    let base = this.#bases.get(id);
-    if (base === undefined) {
-      const spec = await this.#options.resolveBase(id);
-      base = this.#bases.get(id);
-      if (base === undefined) {
-        base = { index: this.#nextBase++, users: 0, spec };
-        this.#bases.set(id, base);
-        this.#options.publishBase({ type: 'base', index: base.index, spec });
-      }
-    }
-    base.users += 1;
-    return base;
-  }
-
-  #releaseBase(id: string): void {
-    const base = this.#bases.get(id);
-    invariant(base !== undefined, `base ${id} is not open`);
-    base.users -= 1;
-    if (base.users > 0) return;
-    this.#bases.delete(id);
-    this.#options.publishBase({ type: 'base', index: base.index });
   }
 
   #takeRow(): number {
@@ -223,7 +205,7 @@ export class OpenVolumes implements Volumes {
       unloadChain(tools, entry.index, entry.chain);
     } finally {
       this.#freeRows.push(entry.index);
-      if (entry.chain.base !== undefined) this.#releaseBase(entry.chain.base.id);
+      if (entry.chain.base !== undefined) this.#bases.release(entry.chain.base.id);
     }
   }
 
@@ -315,13 +297,16 @@ export class OpenVolumes implements Volumes {
     } finally {
       for (const { entry, snapshot, base } of open) {
         const dropped = moved ? bases.get(entry) : base?.spec.id;
-        if (!snapshot && dropped !== undefined) this.#releaseBase(dropped);
+        if (!snapshot && dropped !== undefined) this.#bases.release(dropped);
         this.release({ handle: entry.index });
       }
     }
   }
 
-  /** The switches whose volume is open, which is kept from closing; restores hold the base they move to. */
+  /**
+   * The switches whose volume is open, which is kept from closing; restores hold the base they move
+   * to.
+   */
   async #openSwitches(
     switches: readonly HeadSwitch[],
     isSnapshot: (change: HeadSwitch) => boolean,
@@ -334,7 +319,8 @@ export class OpenVolumes implements Volumes {
       clearTimeout(entry.rest);
       const snapshot = isSnapshot(change);
       const bottom = walkChain(this.#options.tools.files, change.to).at(-1)!.below;
-      const base = !snapshot && bottom.kind === 'base' ? await this.#useBase(bottom.id) : undefined;
+      const base =
+        !snapshot && bottom.kind === 'base' ? await this.#bases.use(bottom.id) : undefined;
       open.push({ ...change, entry, snapshot, base });
     }
     return open;

@@ -1,9 +1,11 @@
 /**
- * Names the page cache that un-synced writes of a folder live in: it changes when they may have been lost.
+ * Names the page cache that un-synced writes of a folder live in: it changes when they may have
+ * been lost.
  *
- * That is at a reboot (boot id), and when the file system was unmounted and mounted again (the inode number of
- * its sysfs folder, which the kernel makes anew for every mount of ext4, xfs and btrfs). It stays the same
- * over the death of a process, and in another mount namespace. See native-notes/durability.md.
+ * That is at a reboot (boot id), and when the file system was unmounted and mounted again (the
+ * inode number of its sysfs folder, which the kernel makes anew for every mount of ext4, xfs and
+ * btrfs). It stays the same over the death of a process, and in another mount namespace. See
+ * native-notes/durability.md.
  */
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
@@ -15,7 +17,10 @@ export function cacheEpoch(folder: string): string {
   return createHash('sha256').update(parts.join('\n')).digest('hex').slice(0, 32);
 }
 
-/** Something that differs between two mounts of one file system; empty where the kernel shows nothing. */
+/**
+ * Something that differs between two mounts of one file system; empty where the kernel shows
+ * nothing.
+ */
 function superblockInstance(folder: string): string {
   const device = statSync(folder).dev;
   const type = fileSystemType(device);

@@ -16,8 +16,8 @@ export function hostError(what: string, error: unknown): DiskError {
 }
 
 /**
- * Reads exactly `length` bytes; what lies past the end of the file reads as zero (a slot at the end of a
- * data file may never have been written in full).
+ * Reads exactly `length` bytes; what lies past the end of the file reads as zero (a slot at the end
+ * of a data file may never have been written in full).
  */
 export function readPadded(
   fd: number,

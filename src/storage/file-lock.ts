@@ -20,8 +20,8 @@ export class FileLock {
 
   /**
    * @param what names the locked thing in the error.
-   * @throws DiskError `busy` naming the process that holds it; `failed` or `not-permitted` when the file
-   * can't be made.
+   * @throws DiskError `busy` naming the process that holds it; `failed` or `not-permitted` when the
+   * file can't be made.
    */
   static acquire(path: string, what: string): FileLock {
     let fd: number;

@@ -9,7 +9,8 @@ export interface ReadableFile {
   readonly size: number;
   /**
    * Reads exactly `length` bytes.
-   * @throws DiskError `damaged` (EIO) when the file ends before that; `failed` when the host reports an error.
+   * @throws DiskError `damaged` (EIO) when the file ends before that; `failed` when the host
+   * reports an error.
    */
   readExact(target: Buffer, targetOffset: number, length: number, offset: number): void;
   /** The descriptor for holes and reflinks; -1 where there is none (memory). */
@@ -30,7 +31,8 @@ export class HostFile implements ReadableFile {
   }
 
   /**
-   * Opens a regular file read-only, without changing it in any way. Never blocks on a FIFO or a device.
+   * Opens a regular file read-only, without changing it in any way. Never blocks on a FIFO or a
+   * device.
    * @throws DiskError `not-found`, `not-permitted`, or `failed` for what is no regular file.
    */
   static open(path: string): HostFile {
@@ -71,7 +73,7 @@ export class HostFile implements ReadableFile {
       if (count === 0) {
         throw new DiskError(
           'damaged',
-          `${this.path}: file ends at ${offset + done}, but ${length} bytes at ${offset} are needed`,
+          `${this.path}: file ends at ${offset + done}, needed are ${length} bytes at ${offset}`,
           { errno: 'EIO' },
         );
       }

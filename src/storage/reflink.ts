@@ -1,4 +1,6 @@
-/** Sharing ranges between files of one file system without copying (FICLONERANGE: btrfs, xfs, ...). */
+/**
+ * Sharing ranges between files of one file system without copying (FICLONERANGE: btrfs, xfs, ...).
+ */
 import koffi from 'koffi';
 
 const FICLONERANGE = 0x4020940d;
@@ -21,7 +23,8 @@ export interface ReflinkRange {
 
 /**
  * Makes a range of the target share the source's blocks.
- * @returns false where the host cannot (other file system, no support, unaligned): the caller copies.
+ * @returns false where the host cannot (other file system, no support, unaligned): the caller
+ * copies.
  */
 export function reflink(range: ReflinkRange): boolean {
   if (ioctl === undefined) return false;

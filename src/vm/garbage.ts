@@ -40,8 +40,8 @@ interface Reach {
 }
 
 /**
- * INVARIANT: nothing is removed while a manifest can't be read or a delta in use can't be described: what
- * they refer to is unknown then.
+ * INVARIANT: nothing is removed while a manifest can't be read or a delta in use can't be
+ * described: what they refer to is unknown then.
  */
 export class GarbageCollector {
   readonly #context: VmContext;

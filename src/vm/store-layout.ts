@@ -106,7 +106,7 @@ function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
   if (claim.success) {
     throw new DiskError(
       'not-supported',
-      `the store ${layout.root} has version ${claim.data.version}, this layerdisk knows ${STORE_VERSION}`,
+      `the store ${layout.root} has version ${claim.data.version}, not ${STORE_VERSION}`,
       { hint: 'use the newer layerdisk that made it' },
     );
   }

@@ -1,4 +1,6 @@
-/** The store's trash folder: what was removed goes here by a rename, and is deleted some time later. */
+/**
+ * The store's trash folder: what was removed goes here by a rename, and is deleted some time later.
+ */
 import { randomBytes } from 'node:crypto';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -41,7 +43,10 @@ export class Trash {
     return found;
   }
 
-  /** Deletes for good what came here before `before` (milliseconds since the epoch); answers what went. */
+  /**
+   * Deletes for good what came here before `before` (milliseconds since the epoch); answers what
+   * went.
+   */
   async empty(before: number): Promise<TrashedFile[]> {
     const old = (await this.list()).filter((each) => each.since < before);
     for (const each of old) {

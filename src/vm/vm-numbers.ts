@@ -1,4 +1,7 @@
-/** Numbers of VMs: the upper half of inode numbers, which the kernel may remember longer than the daemon lives. */
+/**
+ * Numbers of VMs: the upper half of inode numbers, which the kernel may remember longer than the
+ * daemon lives.
+ */
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
@@ -16,8 +19,8 @@ const schema = z.strictObject({
 });
 
 /**
- * INVARIANT: no number is given out twice in the life of a store, not even that of a deleted VM: the kernel may
- * still hold pages of its files.
+ * INVARIANT: no number is given out twice in the life of a store, not even that of a deleted VM:
+ * the kernel may still hold pages of its files.
  */
 export class VmNumbers {
   readonly #path: string;

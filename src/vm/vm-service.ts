@@ -1,4 +1,7 @@
-/** Everything that can be done with VMs: one method per operation, each either done or without effect. */
+/**
+ * Everything that can be done with VMs: one method per operation, each either done or without
+ * effect.
+ */
 import type { DeltaId } from '../engine/delta-id.js';
 import type { Engine } from '../engine/engine.js';
 import type { BaseRecord, BaseRecords, BaseRequest } from './base-records.js';
@@ -146,7 +149,10 @@ export class VmService {
     context.hooks.namesChanged(name);
   }
 
-  /** @returns how many of the deltas that it alone had a name for stay because linked clones stand on them. */
+  /**
+   * @returns how many of the deltas that it alone had a name for stay because linked clones stand
+   * on them.
+   */
   async delete(vm: string): Promise<number> {
     const context = this.#context;
     const kept = await withVm(context, vm, async (entry) => {
@@ -219,7 +225,10 @@ export class VmService {
     return this.#garbage.collect(dryRun);
   }
 
-  /** Deltas that this VM reaches, and its linked clones, but none of the VMs it was cloned from (any more). */
+  /**
+   * Deltas that this VM reaches, and its linked clones, but none of the VMs it was cloned from (any
+   * more).
+   */
   #countKept(entry: VmEntry): number {
     const { store, chains } = this.#context;
     const clones = store.catalog.descendants(entry.id);

@@ -1,8 +1,8 @@
 /**
  * The VMs of a store as files: the only place that knows how manifests are read and replaced.
  *
- * INVARIANT: memory follows the disk: the catalog changes in the same tick as the rename that changes the file.
- * INVARIANT: a manifest that can't be read is never written, moved or removed.
+ * INVARIANT: memory follows the disk: the catalog changes in the same tick as the rename that
+ * changes the file. INVARIANT: a manifest that can't be read is never written, moved or removed.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
@@ -162,7 +162,9 @@ export class VmStore {
     await this.#settle([this.layout.vms], target);
   }
 
-  /** Under the entry's mutex. The manifest goes to the trash; its deltas are garbage from then on. */
+  /**
+   * Under the entry's mutex. The manifest goes to the trash; its deltas are garbage from then on.
+   */
   async remove(entry: VmEntry): Promise<void> {
     const path = manifestPath(this.layout, entry.name);
     try {
@@ -193,8 +195,9 @@ export class VmStore {
       .filter((file) => file.endsWith('.json') && !file.startsWith('.'))
       .map((file) => basename(file, '.json'))
       .sort();
-    // One after the other and synchronous: a tenth of the work of asynchronous reads, and nothing else runs yet.
-    // In the order of names, so that of two with one identity always the same one is refused.
+    // One after the other and synchronous: a tenth of the work of asynchronous reads, and nothing
+    // else runs yet. In the order of names, so that of two with one identity always the same one is
+    // refused.
     for (const name of names) this.#admit(name, this.#read(name));
   }
 

@@ -50,7 +50,9 @@ function readBlock(volume: Volume, index: number): Buffer {
   return bytes;
 }
 
-/** Makes both header copies look as if they were written in another cache epoch: after a power cut. */
+/**
+ * Makes both header copies look as if they were written in another cache epoch: after a power cut.
+ */
 function changeEpoch(tuples: string): void {
   const file = readFileSync(tuples);
   for (const offset of HEADER_OFFSETS) {

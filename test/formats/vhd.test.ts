@@ -135,7 +135,7 @@ t.test('a differencing chain of three, partially present blocks', async (t) => {
   }
 });
 
-t.test('parents: names in order, UUID, time stamp', async (t) => {
+t.test('parents: names in order', async (t) => {
   const folder = tempFolder(t);
   const model = stampedModel({ size: MiB, unitSize: MiB, pattern: 'd', salt: 1 });
   const empty = stampedModel({ size: MiB, unitSize: MiB, pattern: 'u', salt: 1 });
@@ -169,7 +169,17 @@ t.test('parents: names in order, UUID, time stamp', async (t) => {
   t.equal(namesOf({ uuid, locators: many }).length, 8, 'all eight locators');
   t.strictSame(namesOf({ uuid }), [], 'no name at all');
   t.throws(() => openChain(child), { code: 'not-found' });
+});
 
+t.test('parents: UUID and time stamp', async (t) => {
+  const folder = tempFolder(t);
+  const model = stampedModel({ size: MiB, unitSize: MiB, pattern: 'd', salt: 1 });
+  const empty = stampedModel({ size: MiB, unitSize: MiB, pattern: 'u', salt: 1 });
+  const base = join(folder, 'base.vhd');
+  const child = join(folder, 'child.vhd');
+  const uuid = UUIDS[0]!;
+  writeVhd(base, { model, uuid, timeStamp: 600_000_000 });
+  const absolute = { code: LOCATOR_ABSOLUTE, data: Buffer.from('C:\\vm\\base.vhd', 'utf16le') };
   const warnings: string[] = [];
   const open = (parent: VhdParent) => {
     writeVhd(child, { model: empty, type: 'differencing', parent });

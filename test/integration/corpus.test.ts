@@ -23,9 +23,14 @@ import { checkRefusal, EXIT } from '../support/refusal.js';
 import { runProgram, tool } from '../support/run-program.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
 
-/** Formats whose images go through snapshots, clones and restores; of the others the content is compared. */
+/**
+ * Formats whose images go through snapshots, clones and restores; of the others the content is
+ * compared.
+ */
 const WHOLE_LIFE = ['raw', 'vdi'];
-/** Over fuse-native, a few images show what there is to see: the formats do not know the channel. */
+/**
+ * Over fuse-native, a few images show what there is to see: the formats do not know the channel.
+ */
 const NATIVE_IMAGES = 3;
 /** Larger disks are read by their own room's tests, which know where their data is. */
 const MAX_READ = 512 * MiB;

@@ -17,7 +17,10 @@ export interface DaemonParts {
   readonly threads: number;
   readonly allowOther: boolean;
   readonly startedAt: Date;
-  /** Begins the end; resolves when nothing is mounted any more. @throws DiskError `busy` naming the holders. */
+  /**
+   * Begins the end; resolves when nothing is mounted any more. @throws DiskError `busy` naming the
+   * holders.
+   */
   readonly stop: () => Promise<void>;
 }
 

@@ -6,6 +6,7 @@ import type {
   Handlers,
   HardwareChange,
   Params,
+  Result,
   SnapshotView,
   TreeNode,
 } from '../../control/protocol.js';
@@ -43,7 +44,10 @@ export type VmMethod =
   | 'clone'
   | 'gc';
 
-/** The shapes of parameters are checked by the control server; what they mean is checked here and below. */
+/**
+ * The shapes of parameters are checked by the control server; what they mean is checked here and
+ * below.
+ */
 export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
   const { service } = sources;
   return {
@@ -83,25 +87,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
     async 'base.accept'({ vm }) {
       return { accepted: await service.acceptBases(vm) };
     },
-    async clone(params, context) {
-      const { vm, snapshot, disk, name, mode, mac, ...change } = params;
-      if (disk !== undefined) {
-        throw new DiskError('usage', `a clone has all disks of "${vm}", not "${disk}" alone`, {
-          hint: 'leave the disk out',
-        });
-      }
-      const request = {
-        vm,
-        name,
-        mode,
-        hardware: hardwareOf(change),
-        ...(snapshot === undefined ? {} : { snapshot }),
-        ...(mac === undefined ? {} : { mac }),
-      };
-      const { tookSnapshot } = await service.clone(request, workOf(`copying ${vm}`, context));
-      const view = viewVm(sources, name);
-      return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
-    },
+    clone: (params, context) => cloneVm(sources, params, context),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
@@ -142,6 +128,31 @@ function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> 
       };
     },
   };
+}
+
+async function cloneVm(
+  sources: ViewSources,
+  params: Params<'clone'>,
+  context: CallContext,
+): Promise<Result<'clone'>> {
+  const { service } = sources;
+  const { vm, snapshot, disk, name, mode, mac, ...change } = params;
+  if (disk !== undefined) {
+    throw new DiskError('usage', `a clone has all disks of "${vm}", not "${disk}" alone`, {
+      hint: 'leave the disk out',
+    });
+  }
+  const request = {
+    vm,
+    name,
+    mode,
+    hardware: hardwareOf(change),
+    ...(snapshot === undefined ? {} : { snapshot }),
+    ...(mac === undefined ? {} : { mac }),
+  };
+  const { tookSnapshot } = await service.clone(request, workOf(`copying ${vm}`, context));
+  const view = viewVm(sources, name);
+  return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
 }
 
 async function importFiles(
