@@ -1,4 +1,4 @@
-/** Bases that open volumes stand on: one index each, shared by all chains on it. Main thread only. */
+/** Bases that open volumes stand on: one index each, shared by all chains. Main thread only. */
 import { invariant } from '../common/assert.js';
 import type { BaseSpec } from './base.js';
 import type { BaseNotice } from './base-table.js';
