@@ -55,7 +55,10 @@ export const hostFiles: DurableFiles = {
 export interface PendingFile {
   /** The one instant of the change: a rename. If it throws, nothing has changed. */
   commit(): void;
-  /** Makes the commit survive a power cut. @throws DiskError `failed`; the change stands all the same. */
+  /**
+   * Makes the commit survive a power cut. @throws DiskError `failed`; the change stands all the
+   * same.
+   */
   settle(): Promise<void>;
   /** Instead of `commit`: removes the new content again. */
   abandon(): Promise<void>;

@@ -104,7 +104,9 @@ function cloneLinked(
   });
 }
 
-/** The source is locked only for the instant that is copied; its sealed deltas are pinned meanwhile. */
+/**
+ * The source is locked only for the instant that is copied; its sealed deltas are pinned meanwhile.
+ */
 async function cloneFull(
   context: VmContext,
   preparation: Preparation,

@@ -18,8 +18,8 @@ export class PinSet {
   }
 
   /**
-   * Runs `task` with a set of all that is pinned now or at any time until it ends: what an operation
-   * pinned and committed in the meantime stays in it.
+   * Runs `task` with a set of all that is pinned now or at any time until it ends: what an
+   * operation pinned and committed in the meantime stays in it.
    */
   async watch<T>(task: (seen: ReadonlySet<string>) => Promise<T>): Promise<T> {
     const seen = new Set(this.#counts.keys());
@@ -35,8 +35,8 @@ export class PinSet {
 /**
  * Stands between operations that make deltas and the garbage collection that removes them.
  *
- * INVARIANT: a delta or base is pinned before the call that made it gives up its share of `making`, so whoever
- * excludes `making` sees each either pinned or named by a manifest, or it is garbage.
+ * INVARIANT: a delta or base is pinned before the call that made it gives up its share of `making`,
+ * so whoever excludes `making` sees each either pinned or named by a manifest, or it is garbage.
  */
 export class DeltaPins {
   /** Shared while a delta or base record is being made; excluded while garbage is removed. */

@@ -26,8 +26,8 @@ export interface ExposedSnapshot {
 }
 
 /**
- * One VM's folder: the disks, `snapshots/`, `vm.json`. Nodes are unique within the VM and never used for
- * anything else; with the VM's number they make inode numbers that outlive the daemon.
+ * One VM's folder: the disks, `snapshots/`, `vm.json`. Nodes are unique within the VM and never
+ * used for anything else; with the VM's number they make inode numbers that outlive the daemon.
  */
 export interface ExposedVm {
   readonly name: string;

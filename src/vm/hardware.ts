@@ -31,7 +31,9 @@ export interface HardwareRequest {
   readonly nics?: readonly NicRequest[];
 }
 
-/** What a clone does with MAC addresses: new ones, the same, or the same for NICs behind NAT only. */
+/**
+ * What a clone does with MAC addresses: new ones, the same, or the same for NICs behind NAT only.
+ */
 export type MacPolicy = 'new' | 'keep' | 'keep-nat';
 
 /** The MAC addresses of a store: new ones are unique in it. */
@@ -44,7 +46,9 @@ export class MacPool {
     this.#catalog = catalog;
   }
 
-  /** Starts an operation's claims, to be released when it ends: a manifest has the addresses then. */
+  /**
+   * Starts an operation's claims, to be released when it ends: a manifest has the addresses then.
+   */
   claims(): MacClaims {
     return new MacClaims(this.#catalog, this.#claimed);
   }
@@ -73,7 +77,8 @@ export class MacClaims {
   /**
    * An address that a user chose for the VM with id `owner` (undefined: a VM to be made).
    * @returns it in lower case.
-   * @throws DiskError `usage` for what is no address of one machine, `exists` when another VM has it.
+   * @throws DiskError `usage` for what is no address of one machine, `exists` when another VM has
+   * it.
    */
   choose(text: string, owner: string | undefined): string {
     const mac = text.toLowerCase().replaceAll('-', ':');

@@ -1,4 +1,6 @@
-/** What the VM side needs of the parts above it, which it does not know: transport and loop devices. */
+/**
+ * What the VM side needs of the parts above it, which it does not know: transport and loop devices.
+ */
 
 /** Which exposed files an operation is about to change under their users. */
 export type Exposed =
@@ -27,11 +29,14 @@ export interface Flushed {
 
 export interface VmHooks {
   /**
-   * Brings what the host has cached above a VM's disks down to them, before a snapshot, and stops mounted file
-   * systems until `release`.
+   * Brings what the host has cached above a VM's disks down to them, before a snapshot, and stops
+   * mounted file systems until `release`.
    */
   flushExposed(vm: string): Promise<Flushed>;
-  /** The contents of these nodes changed below the kernel's caches. Resolves when none is stale any more. */
+  /**
+   * The contents of these nodes changed below the kernel's caches. Resolves when none is stale any
+   * more.
+   */
   contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void>;
   holders(exposed: Exposed): Promise<readonly Holder[]>;
   /** Names came or went: a VM was made, renamed, deleted, or its disks or snapshots changed. */

@@ -1,4 +1,7 @@
-/** The manifest: one JSON file that says all there is to know of one VM; its file name is the VM's name. */
+/**
+ * The manifest: one JSON file that says all there is to know of one VM; its file name is the VM's
+ * name.
+ */
 import { z } from 'zod';
 import { DiskError } from '../common/errors.js';
 import { MAX_DISK_SIZE, MIN_DISK_SIZE, SECTOR_SIZE } from '../common/units.js';
@@ -7,7 +10,10 @@ import { isName } from './names.js';
 
 export const MANIFEST_VERSION = 1;
 
-/** Nodes 0 to 15 of every VM are fixed (its folder and the like); those of disks and snapshots follow. */
+/**
+ * Nodes 0 to 15 of every VM are fixed (its folder and the like); those of disks and snapshots
+ * follow.
+ */
 export const NODE = { vm: 0, snapshots: 1, configuration: 2, first: 16 } as const;
 const MAX_U32 = 0xffff_ffff;
 
@@ -185,7 +191,9 @@ function findCycle(snapshots: readonly SnapshotRecord[]): string | undefined {
   return undefined;
 }
 
-/** Every delta that the manifest names: heads and snapshots. What lies below them is not in here. */
+/**
+ * Every delta that the manifest names: heads and snapshots. What lies below them is not in here.
+ */
 export function labelledDeltas(manifest: Manifest): DeltaId[] {
   return [
     ...manifest.disks.map((each) => each.head),

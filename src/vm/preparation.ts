@@ -1,4 +1,7 @@
-/** A change in the making: everything durable but unreachable first, then one commit, else nothing stays. */
+/**
+ * A change in the making: everything durable but unreachable first, then one commit, else nothing
+ * stays.
+ */
 import { invariant } from '../common/assert.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { DeltaSpec, HeadSwitch } from '../engine/engine.js';
@@ -16,7 +19,7 @@ export class Preparation {
   readonly #context: VmContext;
   readonly #pinnedDeltas: DeltaId[] = [];
   readonly #pinnedBases: string[] = [];
-  /** Made here and to be removed: all of it after a failure, what `discardLater` says in any case. */
+  /** Made here, and removed again when the commit is not reached. */
   #deltas: DeltaId[] = [];
   #bases: string[] = [];
   #pending: PendingFile | undefined;
@@ -28,7 +31,8 @@ export class Preparation {
   }
 
   /**
-   * Runs `work`, which is to end with `commit`. Whatever it made is removed when it throws before that.
+   * Runs `work`, which is to end with `commit`. Whatever it made is removed when it throws before
+   * that.
    */
   static async run<T>(
     context: VmContext,
@@ -91,7 +95,9 @@ export class Preparation {
     await pending.settle();
   }
 
-  /** The commit of a change that moves heads: the manifest and the open disks change at one instant. */
+  /**
+   * The commit of a change that moves heads: the manifest and the open disks change at one instant.
+   */
   async commitHeads(switches: readonly HeadSwitch[], pending: PendingFile): Promise<void> {
     this.#pending = pending;
     const commit = () => {

@@ -1,11 +1,13 @@
 /**
- * The tree of a VM's snapshots, and where the present state stands in it. Pure: takes and gives manifests.
+ * The tree of a VM's snapshots, and where the present state stands in it. Pure: takes and gives
+ * manifests.
  *
  *     first -- second -- third        current = third: the next snapshot hangs under third
  *          \
  *           +- other
  *
- * INVARIANT: every parent is a snapshot of the same VM or null; there is no cycle (checked by `parseManifest`).
+ * INVARIANT: every parent is a snapshot of the same VM or null; there is no cycle (checked by
+ * `parseManifest`).
  */
 import { DiskError } from '../common/errors.js';
 import type { Manifest, SnapshotRecord } from './manifest.js';
@@ -60,7 +62,9 @@ export function withRenamedSnapshot<T extends Tree>(tree: T, id: string, name: s
   return { ...tree, snapshots };
 }
 
-/** The first of `PREFIX`, `PREFIX-2`, `PREFIX-3`, ... that no snapshot has; at most 64 characters. */
+/**
+ * The first of `PREFIX`, `PREFIX-2`, `PREFIX-3`, ... that no snapshot has; at most 64 characters.
+ */
 export function freeSnapshotName(tree: Tree, prefix: string): string {
   const taken = new Set(tree.snapshots.map((each) => each.name));
   for (let count = 1; ; count += 1) {

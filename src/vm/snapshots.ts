@@ -44,8 +44,8 @@ interface Taken {
 }
 
 /**
- * Takes a snapshot of all disks and the hardware at one instant: today's heads are sealed under its name,
- * and an empty delta on each of them is the new head.
+ * Takes a snapshot of all disks and the hardware at one instant: today's heads are sealed under its
+ * name, and an empty delta on each of them is the new head.
  */
 export async function takeSnapshot(
   context: VmContext,
@@ -79,7 +79,9 @@ export async function sealLocked(context: VmContext, entry: VmEntry): Promise<Ma
   return before;
 }
 
-/** Puts new empty heads on today's at one instant, in a manifest that says what the sealed ones are. */
+/**
+ * Puts new empty heads on today's at one instant, in a manifest that says what the sealed ones are.
+ */
 async function sealAs<T>(
   context: VmContext,
   entry: VmEntry,
@@ -105,7 +107,8 @@ async function sealAs<T>(
 /**
  * Brings the disks and the hardware back to a snapshot. Other branches of the tree are not touched.
  * @returns the snapshot, and the one that keeps the state before, when asked for.
- * @throws DiskError `usage` when it isn't said what becomes of the present state, `busy` while disks are in use.
+ * @throws DiskError `usage` when it isn't said what becomes of the present state, `busy` while
+ * disks are in use.
  */
 export async function restoreSnapshot(
   context: VmContext,
@@ -182,7 +185,9 @@ function nameOfSaved(
   return { name: saveCurrent, message };
 }
 
-/** New empty heads on a snapshot's deltas; a disk that exists under the same name keeps its file. */
+/**
+ * New empty heads on a snapshot's deltas; a disk that exists under the same name keeps its file.
+ */
 async function prepareRestore(
   preparation: Preparation,
   before: Manifest,
@@ -251,7 +256,10 @@ export function checkSnapshotRequest({ name, message }: SnapshotRequest): void {
   }
 }
 
-/** Puts the heads of a manifest under a snapshot's name; the heads themselves are still the old ones. */
+/**
+ * Puts the heads of a manifest under a snapshot's name; the heads themselves are still the old
+ * ones.
+ */
 function label(before: Manifest, request: SnapshotRequest, consistency: string): Taken {
   let { nextNode } = before;
   const record: SnapshotRecord = {

@@ -1,4 +1,6 @@
-/** An engine that keeps deltas as plain bytes in memory: simple enough to be right by reading it. */
+/**
+ * An engine that keeps deltas as plain bytes in memory: simple enough to be right by reading it.
+ */
 import { readFileSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { invariant } from '../../src/common/assert.js';

@@ -1,4 +1,7 @@
-/** Failure that is addressable: every fallible call names its step; a test makes exactly one of them fail. */
+/**
+ * Failure that is addressable: every fallible call names its step; a test makes exactly one of them
+ * fail.
+ */
 import { DiskError } from '../../src/common/errors.js';
 import { type DurableFiles, hostFiles } from '../../src/storage/atomic-write.js';
 
@@ -14,7 +17,10 @@ export class Faults {
     this.steps.length = 0;
   }
 
-  /** Fails the step with this position, counted from 0; `onwards`: and all after it, as a crash would. */
+  /**
+   * Fails the step with this position, counted from 0; `onwards`: and all after it, as a crash
+   * would.
+   */
   arm(position: number, onwards = false): void {
     this.record();
     this.#failing = position;

@@ -1,4 +1,7 @@
-/** Attaching and mounting for tests: plain files stand in for the exposed ones, loop devices are the host's own. */
+/**
+ * Attaching and mounting for tests: plain files stand in for the exposed ones, loop devices are the
+ * host's own.
+ */
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, realpath, truncate, writeFile } from 'node:fs/promises';

@@ -1,4 +1,7 @@
-/** A store with VMs for tests: the service under test, a fake engine, and an independent model of all contents. */
+/**
+ * A store with VMs for tests: the service under test, a fake engine, and an independent model of
+ * all contents.
+ */
 import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -98,7 +101,10 @@ export interface TestEngine extends Engine {
   close(): Promise<void>;
 }
 
-/** Which engine stands below: the fake one can fail and be watched, the real one is the one that ships. */
+/**
+ * Which engine stands below: the fake one can fail and be watched, the real one is the one that
+ * ships.
+ */
 export const ENGINES = ['fake', 'real'] as const;
 export type EngineKind = (typeof ENGINES)[number];
 
@@ -286,7 +292,10 @@ export class VmWorld {
   }
 }
 
-/** `name: parent` for every snapshot and `*: current`, sorted: the whole shape of a tree in one value. */
+/**
+ * `name: parent` for every snapshot and `*: current`, sorted: the whole shape of a tree in one
+ * value.
+ */
 export function edgesOf({ snapshots, current }: Manifest): string[] {
   const nameOf = (id: string | null) => snapshots.find((each) => each.id === id)?.name ?? '-';
   const edges = snapshots.map((each) => `${each.name}: ${nameOf(each.parent)}`);
@@ -301,7 +310,9 @@ export function digestContents(contents: Contents): Record<string, string> {
   );
 }
 
-/** The code of the `DiskError` that a promise rejects with; anything else is a failure of the test. */
+/**
+ * The code of the `DiskError` that a promise rejects with; anything else is a failure of the test.
+ */
 export async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {
     await promise;

@@ -1,4 +1,7 @@
-/** Clones: linked and full, of snapshots and of the present state; what they share and what they do not. */
+/**
+ * Clones: linked and full, of snapshots and of the present state; what they share and what they do
+ * not.
+ */
 import t, { type Test } from 'tap';
 import {
   codeOf,

@@ -1,6 +1,7 @@
 /**
- * Every operation fails at every step: alone, and as a crash after which nothing more succeeds. Afterwards the
- * store holds the state before or the state after, with every byte, and the garbage is collected.
+ * Every operation fails at every step: alone, and as a crash after which nothing more succeeds.
+ * Afterwards the store holds the state before or the state after, with every byte, and the garbage
+ * is collected.
  */
 import t, { type Test } from 'tap';
 import { digestContents, edgesOf, VmWorld } from '../support/vm-world.js';
@@ -14,7 +15,9 @@ interface Operation {
 
 const base = Buffer.alloc(8192, 'base');
 
-/** `web` with first -- second and the present state under second; `twin` is a linked clone of first. */
+/**
+ * `web` with first -- second and the present state under second; `twin` is a linked clone of first.
+ */
 async function prepare(): Promise<VmWorld> {
   const world = await VmWorld.create();
   await world.create('web', ['disk0', 'data']);
@@ -127,7 +130,8 @@ for (const operation of operations) {
     const others = await Promise.all(between.map(stateAfter));
     const atCrash = [before, after, ...others.map((each) => each.state)];
     for (const [position, step] of steps.entries()) {
-      // What failed after its own commit stands; a failure before the second commit undoes the first.
+      // What failed after its own commit stands; a failure before the second commit undoes the
+      // first.
       const stands = step === 'manifest.sync-folder' || step === 'volume.switched';
       await failAt(t, operation, position, stands ? atCrash : [before, after], false);
       await failAt(t, operation, position, atCrash, true);

@@ -1,4 +1,7 @@
-/** Manifests: what is written reads the same, and every wrong one is refused with the VM's name and the reason. */
+/**
+ * Manifests: what is written reads the same, and every wrong one is refused with the VM's name and
+ * the reason.
+ */
 import { randomUUID } from 'node:crypto';
 import t from 'tap';
 import { formatManifest, type Manifest, macsOf, parseManifest } from '../../src/vm/manifest.js';

@@ -1,4 +1,7 @@
-/** Operations at the same time: each as if alone, and of two that exclude each other exactly one is done. */
+/**
+ * Operations at the same time: each as if alone, and of two that exclude each other exactly one is
+ * done.
+ */
 import t, { type Test } from 'tap';
 import { codeOf, digestContents, edgesOf, VmWorld } from '../support/vm-world.js';
 

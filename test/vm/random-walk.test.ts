@@ -1,6 +1,6 @@
 /**
- * Random operations on a few VMs against the model: after every one, each byte of each disk and snapshot.
- * A failing run names its seed; `LAYERDISK_SEED=n` repeats it.
+ * Random operations on a few VMs against the model: after every one, each byte of each disk and
+ * snapshot. A failing run names its seed; `LAYERDISK_SEED=n` repeats it.
  */
 import t, { type Test } from 'tap';
 import { createRandom, newSeed, type Random } from '../support/random.js';

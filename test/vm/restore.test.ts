@@ -1,4 +1,7 @@
-/** Restoring: disks and hardware come back, the present state is kept or lost as was said, nothing else changes. */
+/**
+ * Restoring: disks and hardware come back, the present state is kept or lost as was said, nothing
+ * else changes.
+ */
 import t, { type Test } from 'tap';
 import type { RestoreRequest } from '../../src/vm/snapshots.js';
 import { codeOf, digestContents, edgesOf, VmWorld } from '../support/vm-world.js';

@@ -1,4 +1,7 @@
-/** Ten thousand VMs: all found and listed, addresses unique, little memory held. Times are shown, not judged. */
+/**
+ * Ten thousand VMs: all found and listed, addresses unique, little memory held. Times are shown,
+ * not judged.
+ */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';

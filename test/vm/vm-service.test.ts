@@ -1,4 +1,7 @@
-/** VMs from creation to deletion: every edge of the snapshot tree and every byte at each of its nodes. */
+/**
+ * VMs from creation to deletion: every edge of the snapshot tree and every byte at each of its
+ * nodes.
+ */
 import t, { type Test } from 'tap';
 import { DISK_SIZE, digestContents, ENGINES, edgesOf, VmWorld } from '../support/vm-world.js';
 

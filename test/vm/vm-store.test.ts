@@ -1,4 +1,6 @@
-/** The store on disk: made, found again, refused where it is not ours, with damaged VMs left alone. */
+/**
+ * The store on disk: made, found again, refused where it is not ours, with damaged VMs left alone.
+ */
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,7 @@
-/** The methods of the control protocol that bring disks into the host: loop devices and mounted file systems. */
+/**
+ * The methods of the control protocol that bring disks into the host: loop devices and mounted file
+ * systems.
+ */
 import { DiskError } from '../../common/errors.js';
 import type { AttachView, Handlers, Params } from '../../control/protocol.js';
 import {

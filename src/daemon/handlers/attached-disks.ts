@@ -1,4 +1,6 @@
-/** What attaching and mounting have in common: disks, the loop devices on them, and locking both. */
+/**
+ * What attaching and mounting have in common: disks, the loop devices on them, and locking both.
+ */
 import { dirname } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { DeltaId } from '../../engine/delta-id.js';
@@ -34,7 +36,9 @@ export function alreadyAttached(
   });
 }
 
-/** Runs `task` as the only change of the VM that an exposed file belongs to, if there still is one. */
+/**
+ * Runs `task` as the only change of the VM that an exposed file belongs to, if there still is one.
+ */
 export async function exclusivelyFor<T>(
   { service, mountpoint }: AttachSources,
   file: string,
@@ -44,7 +48,10 @@ export async function exclusivelyFor<T>(
   return service.has(vm) ? service.exclusively(vm, task) : task();
 }
 
-/** Makes durable what was written to the disk behind an exposed file; snapshots have nothing to write. */
+/**
+ * Makes durable what was written to the disk behind an exposed file; snapshots have nothing to
+ * write.
+ */
 export async function flushDisk(
   { service, mountpoint, flush }: AttachSources,
   file: string,

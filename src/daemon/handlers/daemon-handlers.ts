@@ -1,6 +1,6 @@
 /** The methods of the control protocol that are about the daemon itself. */
 import { statfsSync } from 'node:fs';
-import { packageVersion } from '../../common/version.js';
+import { VERSION } from '../../common/version.js';
 import type { DaemonStatus, Handlers, IoStats, StatsView } from '../../control/protocol.js';
 import type { LocalEngine } from '../../engine/local-engine.js';
 import { STAT } from '../../engine/shared-memory.js';
@@ -39,7 +39,7 @@ export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod>
 function statusOf(parts: DaemonParts): DaemonStatus {
   const { service, engine, transport } = parts;
   return {
-    version: packageVersion(),
+    version: VERSION,
     pid: process.pid,
     store: parts.store,
     mountpoint: transport.mountpoint,

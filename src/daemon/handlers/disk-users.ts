@@ -64,8 +64,9 @@ export class DiskUsers {
   }
 
   /**
-   * For `VmHooks.flushExposed`: brings what the host has cached above a VM's disks down to them, from the top:
-   * mounted file systems, which stand still until `release`, loop devices, the page cache of the raw files.
+   * For `VmHooks.flushExposed`: brings what the host has cached above a VM's disks down to them,
+   * from the top: mounted file systems, which stand still until `release`, loop devices, the page
+   * cache of the raw files.
    * @param openDisks names of files of the VM that somebody has open.
    */
   async flush(vm: string, openDisks: readonly string[]): Promise<Flushed> {

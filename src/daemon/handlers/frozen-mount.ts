@@ -1,4 +1,7 @@
-/** A mounted file system that stands still for the instant of a snapshot, so that the snapshot is clean. */
+/**
+ * A mounted file system that stands still for the instant of a snapshot, so that the snapshot is
+ * clean.
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readlinkSync } from 'node:fs';
@@ -11,8 +14,8 @@ const FREEZE_TIMEOUT_MS = 10_000;
 const LONGEST_FREEZE_S = 10;
 
 /**
- * Freezes, says so, and thaws when its input ends: a process of its own, so that the file system thaws also
- * when the daemon dies or hangs.
+ * Freezes, says so, and thaws when its input ends: a process of its own, so that the file system
+ * thaws also when the daemon dies or hangs.
  */
 const SCRIPT = `
 fsfreeze --freeze "$1" || exit 1
@@ -28,8 +31,8 @@ export interface FrozenMount {
 
 /**
  * Writes a file system back and stops all writes to it.
- * @returns undefined when it can't be frozen: some have no such thing, one may be frozen already, and one that
- * this process itself writes to must not be.
+ * @returns undefined when it can't be frozen: some have no such thing, one may be frozen already,
+ * and one that this process itself writes to must not be.
  */
 export async function freezeMount(mountpoint: string): Promise<FrozenMount | undefined> {
   if (isUsedByThisProcess(mountpoint)) return undefined;
@@ -81,7 +84,10 @@ async function thaw(mountpoint: string, child: ChildProcess, exited: Promise<voi
   }
 }
 
-/** Whether it holds files that this process has open, such as a store: freezing it would stop ourselves. */
+/**
+ * Whether it holds files that this process has open, such as a store: freezing it would stop
+ * ourselves.
+ */
 function isUsedByThisProcess(mountpoint: string): boolean {
   return readdirSync('/proc/self/fd').some((fd) => {
     try {

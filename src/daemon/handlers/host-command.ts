@@ -18,7 +18,8 @@ const MAX_OUTPUT_BYTES = 1024 * 1024;
 /**
  * Runs a program to its end; a non-zero exit is an answer, not an error. Does not block the thread.
  * @param timeoutMs after which the program is told to end; 0: never.
- * @throws DiskError `not-supported` when there is no such program, `failed` when it was ended by a signal.
+ * @throws DiskError `not-supported` when there is no such program, `failed` when it was ended by a
+ * signal.
  */
 export function runCommand(
   program: string,
@@ -41,7 +42,10 @@ export function runCommand(
   });
 }
 
-/** The same for a program whose failure is the failure of the whole: `what` starts the error's message. */
+/**
+ * The same for a program whose failure is the failure of the whole: `what` starts the error's
+ * message.
+ */
 export async function requireCommand(
   what: string,
   program: string,

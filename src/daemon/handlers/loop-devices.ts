@@ -58,7 +58,8 @@ function describe(name: string): LoopDevice | undefined {
 }
 
 /**
- * The devices that stand on a file or on one of these devices, directly or through another loop device.
+ * The devices that stand on a file or on one of these devices, directly or through another loop
+ * device.
  * @param isOurs tells the files that are meant.
  */
 export function loopsOn(
@@ -89,8 +90,8 @@ export function isOn(upper: LoopDevice, lower: LoopDevice): boolean {
 }
 
 /**
- * Whether a mount stands on the device or a partition of it. A file system that spans devices (btrfs) has a
- * device number of its own; what it was mounted from tells then.
+ * Whether a mount stands on the device or a partition of it. A file system that spans devices
+ * (btrfs) has a device number of its own; what it was mounted from tells then.
  */
 export function isMountedFrom(
   mount: { readonly device: string; readonly source: string },

@@ -36,7 +36,8 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
         : await findPartition(target.path, partition);
     const { source, loopOptions } = mountSource(target, place, readOnly);
     const type = await probeFileSystem(target.path, place);
-    // XFS refuses a second one of the same UUID, which every snapshot and clone of a mounted disk is.
+    // XFS refuses a second one of the same UUID, which every snapshot and clone of a mounted disk
+    // is.
     const extra = type === 'xfs' ? ['nouuid', ...loopOptions] : loopOptions;
     const options = ['nosuid', 'nodev', readOnly ? 'ro' : 'rw', ...extra];
     const result = await runCommand('mount', ['-o', options.join(','), '--', source, directory]);
@@ -46,8 +47,8 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
 }
 
 /**
- * What to give to mount(8). A file system that is mounted already is mounted from the same device again:
- * two devices on the same bytes would be two caches.
+ * What to give to mount(8). A file system that is mounted already is mounted from the same device
+ * again: two devices on the same bytes would be two caches.
  */
 function mountSource(
   target: ResolvedTarget,

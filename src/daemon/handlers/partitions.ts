@@ -1,4 +1,7 @@
-/** Where the partitions of a disk lie, as partx (util-linux) reads them: MBR with logical ones, and GPT. */
+/**
+ * Where the partitions of a disk lie, as partx (util-linux) reads them: MBR with logical ones, and
+ * GPT.
+ */
 import { DiskError } from '../../common/errors.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import { runCommand } from './host-command.js';
@@ -11,7 +14,9 @@ export interface Partition {
   readonly size: number;
 }
 
-/** Empty for a disk without a partition table. Does not block the thread: the disk may be our own. */
+/**
+ * Empty for a disk without a partition table. Does not block the thread: the disk may be our own.
+ */
 export async function listPartitions(path: string): Promise<Partition[]> {
   const args = ['--noheadings', '--raw', '--output', 'NR,START,SECTORS', path];
   const { code, stdout } = await runCommand('partx', args);
@@ -19,7 +24,10 @@ export async function listPartitions(path: string): Promise<Partition[]> {
   return parsePartitions(stdout);
 }
 
-/** @param text lines of number, first sector and sectors; a sector is 512 bytes here, whatever the disk's is. */
+/**
+ * @param text lines of number, first sector and sectors; a sector is 512 bytes here, whatever the
+ * disk's is.
+ */
 export function parsePartitions(text: string): Partition[] {
   return text
     .split('\n')

@@ -11,7 +11,10 @@ const LINKS = ['cwd', 'root', 'exe'];
 /** Processes that a message names before it counts the rest. */
 const NAMED = 3;
 
-/** @param path of a device, or of a directory that a file system is mounted at: what lies below counts, too. */
+/**
+ * @param path of a device, or of a directory that a file system is mounted at: what lies below
+ * counts, too.
+ */
 export function findProcesses(path: string): Process[] {
   const isUser = (held: string) => held === path || held.startsWith(`${path}/`);
   const found: Process[] = [];

@@ -6,6 +6,7 @@ import type {
   Handlers,
   HardwareChange,
   Params,
+  Result,
   SnapshotView,
   TreeNode,
 } from '../../control/protocol.js';
@@ -43,7 +44,10 @@ export type VmMethod =
   | 'clone'
   | 'gc';
 
-/** The shapes of parameters are checked by the control server; what they mean is checked here and below. */
+/**
+ * The shapes of parameters are checked by the control server; what they mean is checked here and
+ * below.
+ */
 export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
   const { service } = sources;
   return {
@@ -83,25 +87,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
     async 'base.accept'({ vm }) {
       return { accepted: await service.acceptBases(vm) };
     },
-    async clone(params, context) {
-      const { vm, snapshot, disk, name, mode, mac, ...change } = params;
-      if (disk !== undefined) {
-        throw new DiskError('usage', `a clone has all disks of "${vm}", not "${disk}" alone`, {
-          hint: 'leave the disk out',
-        });
-      }
-      const request = {
-        vm,
-        name,
-        mode,
-        hardware: hardwareOf(change),
-        ...(snapshot === undefined ? {} : { snapshot }),
-        ...(mac === undefined ? {} : { mac }),
-      };
-      const { tookSnapshot } = await service.clone(request, workOf(`copying ${vm}`, context));
-      const view = viewVm(sources, name);
-      return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
-    },
+    clone: (params, context) => clone(sources, params, context),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
@@ -144,6 +130,30 @@ function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> 
   };
 }
 
+async function clone(
+  sources: ViewSources,
+  params: Params<'clone'>,
+  context: CallContext,
+): Promise<Result<'clone'>> {
+  const { vm, snapshot, disk, name, mode, mac, ...change } = params;
+  if (disk !== undefined) {
+    throw new DiskError('usage', `a clone has all disks of "${vm}", not "${disk}" alone`, {
+      hint: 'leave the disk out',
+    });
+  }
+  const request = {
+    vm,
+    name,
+    mode,
+    hardware: hardwareOf(change),
+    ...(snapshot === undefined ? {} : { snapshot }),
+    ...(mac === undefined ? {} : { mac }),
+  };
+  const { tookSnapshot } = await sources.service.clone(request, workOf(`copying ${vm}`, context));
+  const view = viewVm(sources, name);
+  return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
+}
+
 async function importFiles(
   { service }: ViewSources,
   params: Params<'import'>,
@@ -175,11 +185,14 @@ async function importFiles(
   await service.importImages(vm, images, choices, workOf(`importing ${vm}`, context));
 }
 
-function viewTrees({ service }: ViewSources, vm: string | undefined): TreeNode[] {
-  const entries = service.list();
-  const clones = clonesBySnapshot(entries);
+async function viewTrees({ service }: ViewSources, vm: string | undefined): Promise<TreeNode[]> {
+  const clones = clonesBySnapshot(service.list());
   if (vm !== undefined) return [viewTree(vm, service.read(vm), clones)];
-  return entries.map((entry) => viewTree(entry.name, service.readOnce(entry), clones));
+  const trees: TreeNode[] = [];
+  for await (const { name, manifest } of service.readAll()) {
+    trees.push(viewTree(name, manifest, clones));
+  }
+  return trees;
 }
 
 function hardwareOf({ vcpus, memory, nics }: HardwareChange): HardwareRequest {

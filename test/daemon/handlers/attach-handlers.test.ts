@@ -1,4 +1,7 @@
-/** Loop devices and mounts on the host's own kernel: found again, refused while in use, gone when we say so. */
+/**
+ * Loop devices and mounts on the host's own kernel: found again, refused while in use, gone when we
+ * say so.
+ */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';

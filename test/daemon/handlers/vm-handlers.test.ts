@@ -1,4 +1,7 @@
-/** The methods about VMs as a client meets them: what they answer, and the exact code of every refusal. */
+/**
+ * The methods about VMs as a client meets them: what they answer, and the exact code of every
+ * refusal.
+ */
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { MethodName } from '../../../src/control/protocol.js';
@@ -11,7 +14,9 @@ interface Setting {
   readonly calls: Calls<VmMethod>;
 }
 
-/** `web` with disks disk0 and data, snapshots first -- second; `twin` is a linked clone of first. */
+/**
+ * `web` with disks disk0 and data, snapshots first -- second; `twin` is a linked clone of first.
+ */
 async function open(t: Test): Promise<Setting> {
   const world = await VmWorld.create();
   t.teardown(() => world.destroy());
@@ -131,7 +136,10 @@ t.test('restore, clone and gc', async (t) => {
 const long = 'n'.repeat(65);
 const disks = [{ size: 4096 }];
 
-/** Every refusal with its code. Shapes are the control server's business; these are about what they mean. */
+/**
+ * Every refusal with its code. Shapes are the control server's business; these are about what they
+ * mean.
+ */
 const refused: readonly (readonly [method: VmMethod, params: object, code: string])[] = [
   ['create', { vm: 'web', disks }, 'exists'],
   ['create', { vm: '', disks }, 'usage'],
