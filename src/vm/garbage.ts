@@ -30,6 +30,14 @@ export interface Collected {
   readonly bytes: number;
 }
 
+/** What is in use. */
+interface Reach {
+  readonly deltas: Set<DeltaId>;
+  /** Heads and snapshots: the deltas that manifests name. */
+  readonly labelled: Set<DeltaId>;
+  readonly bases: Set<string>;
+}
+
 /**
  * INVARIANT: nothing is removed while a manifest can't be read or a delta in use can't be
  * described: what they refer to is unknown then.
@@ -42,6 +50,7 @@ export class GarbageCollector {
   #timer: NodeJS.Timeout | undefined;
   #lastMs = 0;
   #stopped = false;
+  readonly #ended = new AbortController();
 
   constructor(context: VmContext, onProblem: (error: unknown) => void, pace: GarbagePace) {
     this.#context = context;
@@ -66,6 +75,7 @@ export class GarbageCollector {
   /** Starts no further collection and waits for the one under way. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#ended.abort();
     clearTimeout(this.#timer);
     await this.#mutex.run(async () => undefined);
   }
@@ -83,27 +93,41 @@ export class GarbageCollector {
     return this.#mutex.run(async () => {
       const start = performance.now();
       const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
-      const unreachable = await pins.deltas.watch((deltas) =>
-        pins.bases.watch((bases) => this.#sweep(dryRun, deltas, bases)),
+      const { reclaimed, ...unreachable } = await pins.deltas.watch((deltas) =>
+        pins.bases.watch(async (bases) => {
+          const reach: Reach = { deltas: new Set(), labelled: new Set(), bases: new Set() };
+          const swept = await this.#sweep(dryRun, reach, deltas, bases);
+          return { ...swept, reclaimed: dryRun ? 0 : await this.#reclaim(reach, deltas) };
+        }),
       );
       if (!dryRun) await store.trash.empty(trashBefore);
       this.#lastMs = performance.now() - start;
       return {
         files: [...trashed.map((each) => `trash/${each.name}`), ...unreachable.files],
-        bytes: trashed.reduce((sum, each) => sum + each.bytes, unreachable.bytes),
+        bytes: trashed.reduce((sum, each) => sum + each.bytes, unreachable.bytes + reclaimed),
       };
     });
   }
 
+  /**
+   * Gives back what deltas without a label hold under their only child. A delta that has lost its
+   * label never gets one again, so what is known here stays true while others go on.
+   */
+  async #reclaim(reach: Reach, pinned: ReadonlySet<DeltaId>): Promise<number> {
+    const labelled = new Set([...reach.labelled, ...pinned]);
+    const request = { reached: reach.deltas, labelled };
+    return (await this.#context.engine.reclaim?.(request, this.#ended.signal)) ?? 0;
+  }
+
   async #sweep(
     dryRun: boolean,
+    reach: Reach,
     pinnedDeltas: ReadonlySet<DeltaId>,
     pinnedBases: ReadonlySet<string>,
   ): Promise<Collected> {
     const { engine, chains, bases, pins, store } = this.#context;
-    const deltas = new Set<DeltaId>();
-    const baseIds = new Set<string>();
-    await this.#reachAll(deltas, baseIds);
+    const { deltas, bases: baseIds } = reach;
+    await this.#reachAll(reach);
     return pins.making.exclusive(async () => {
       // What was pinned by an operation that failed since may be gone again.
       const there = new Set(await engine.deltas.list());
@@ -122,7 +146,7 @@ export class GarbageCollector {
   }
 
   /** Everything that manifests reach. */
-  async #reachAll(deltas: Set<DeltaId>, bases: Set<string>): Promise<void> {
+  async #reachAll({ deltas, labelled, bases }: Reach): Promise<void> {
     const { store, chains } = this.#context;
     const [damaged] = store.catalog.damaged();
     if (damaged !== undefined) {
@@ -133,7 +157,9 @@ export class GarbageCollector {
       );
     }
     for await (const manifest of store.eachManifest(store.catalog.list())) {
-      chains.reach(labelledDeltas(manifest), deltas, bases);
+      const labels = labelledDeltas(manifest);
+      for (const id of labels) labelled.add(id);
+      chains.reach(labels, deltas, bases);
     }
   }
 }

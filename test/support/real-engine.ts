@@ -2,8 +2,10 @@
 
 import type { BaseSpec } from '../../src/engine/base.js';
 import { copyVolume } from '../../src/engine/copy-volume.js';
+import { DeltaFiles } from '../../src/engine/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
+import { reclaimDelta } from '../../src/engine/reclaim.js';
 import { volumesOf } from '../../src/engine/thread.js';
 import type { Volume } from '../../src/engine/volume.js';
 import { openBase } from '../../src/formats/base.js';
@@ -54,6 +56,10 @@ export class RealEngine implements TestEngine {
     }
   }
 
+  reclaim(...request: Parameters<LocalEngine['reclaim']>): Promise<number> {
+    return this.#engine.reclaim(...request);
+  }
+
   async restart(): Promise<void> {
     await this.#engine.volumes.closeAll();
     this.#engine = this.#start();
@@ -77,6 +83,8 @@ export class RealEngine implements TestEngine {
           { source, target },
           { onProgress, cancelled: () => signal?.aborted === true },
         ),
+      runReclaim: async ({ folder, epoch, job }) =>
+        reclaimDelta(new DeltaFiles(folder, epoch), job),
       onError: (_what, error) => this.errors.push(error),
     });
     return engine;
