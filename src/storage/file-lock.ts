@@ -1,11 +1,7 @@
 /** A lock file that one process holds as long as it lives, and that says which one. */
 import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
-import koffi from 'koffi';
 import { DiskError, errnoName } from '../common/errors.js';
-
-/** flock(2) operations (sys/file.h). */
-const LOCK_EX = 2;
-const LOCK_NB = 4;
+import { flock, LOCK_EX } from './libc.js';
 
 /**
  * Held by flock(2): the kernel drops it when the process dies, so a lock file that was left behind
@@ -50,12 +46,14 @@ export class FileLock {
 }
 
 function lock(fd: number, path: string, what: string): void {
-  const flock = koffi.load('libc.so.6').func('int flock(int fd, int operation)');
-  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return;
-  const errno = koffi.errno();
-  if (errno !== koffi.os.errno.EAGAIN) {
-    throw new DiskError('failed', `cannot lock ${path} (errno ${errno})`);
+  let isOurs: boolean;
+  try {
+    isOurs = flock(fd, LOCK_EX);
+  } catch (error) {
+    const errno = errnoName(error) ?? 'EIO';
+    throw new DiskError('failed', `cannot lock ${path} (${errno})`, { errno, cause: error });
   }
+  if (isOurs) return;
   throw new DiskError('busy', `${what} is in use by ${holderOf(path)}`, {
     hint: 'stop that one first: layerdisk daemon stop',
   });

@@ -1,11 +1,11 @@
 /** The base images that a store refers to: what each is, and whether it still is what it was. */
 import { randomBytes } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
 import type { BaseSpec } from '../engine/base.js';
 import { replaceFile } from '../storage/atomic-write.js';
+import { listFolder, readText } from '../storage/small-files.js';
 import type { VmStore } from './vm-store.js';
 
 /** How a user names an image; its format is settled at import for ever. */
@@ -101,7 +101,7 @@ export class BaseRecords {
   read(id: string): BaseRecord {
     const path = this.#path(id);
     try {
-      return recordSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
+      return recordSchema.parse(JSON.parse(readText(path) ?? ''));
     } catch (error) {
       throw new DiskError('damaged', `the base record bases/${id}.json can't be read`, {
         hint: 'restore that file from a backup',
@@ -112,7 +112,7 @@ export class BaseRecords {
   }
 
   list(): string[] {
-    return readdirSync(this.#store.layout.bases)
+    return (listFolder(this.#store.layout.bases) ?? [])
       .filter((name) => /^[0-9a-f]{32}\.json$/.test(name))
       .map((name) => basename(name, '.json'));
   }

@@ -25,7 +25,7 @@ export class Chains {
     this.#deltas = deltas;
   }
 
-  /** @throws DiskError `not-found` or `damaged`, naming the delta. */
+  /** @throws DiskError `damaged`, naming the delta. */
   facts(top: DeltaId): ChainFacts {
     let depth = 0;
     let bytes = 0;
@@ -65,12 +65,13 @@ export class Chains {
 
   /**
    * Adds `tops` and everything below them to `reached`, and the bases to `bases`.
-   * @throws DiskError when a delta can't be described: what lies below it is unknown then.
+   * @throws DiskError `damaged` when a delta is missing or broken: what lies below it is unknown
+   * then.
    */
   reach(tops: Iterable<DeltaId>, reached: Set<DeltaId>, bases: Set<string>): void {
     for (const top of tops) {
       for (let id: DeltaId | undefined = top; id !== undefined && !reached.has(id); ) {
-        const { below } = this.#deltas.describe(id);
+        const { below } = this.#describe(id, 0);
         reached.add(id);
         if (below.kind === 'base') bases.add(below.id);
         id = below.kind === 'delta' ? below.id : undefined;
@@ -82,7 +83,16 @@ export class Chains {
     if (depth > MAX_DEPTH) {
       throw new DiskError('damaged', `the chain below delta ${id} does not end`, { errno: 'EIO' });
     }
-    return this.#deltas.describe(id);
+    try {
+      return this.#deltas.describe(id);
+    } catch (error) {
+      if (!(error instanceof DiskError) || error.code !== 'not-found') throw error;
+      throw new DiskError('damaged', `delta ${id}, which a VM needs, is not in the store`, {
+        hint: 'bring its files back from a backup; layerdisk check names who needs it',
+        errno: 'EIO',
+        cause: error,
+      });
+    }
   }
 
   #remember(id: DeltaId, depth: number): void {

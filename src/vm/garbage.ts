@@ -1,13 +1,12 @@
 /** Garbage: deltas and base records that no manifest reaches. */
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { DiskError } from '../common/errors.js';
 import { Mutex } from '../common/mutex.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { VmContext } from './context.js';
 import { labelledDeltas } from './manifest.js';
 
-/** Manifests read between two turns of the event loop. */
-const BATCH = 64;
+/** A background collection gets at most one part in this many of the time. */
+const SHARE = 20;
 
 /** When the background collection runs; milliseconds. */
 export interface GarbagePace {
@@ -49,6 +48,7 @@ export class GarbageCollector {
   readonly #pace: GarbagePace;
   readonly #mutex = new Mutex();
   #timer: NodeJS.Timeout | undefined;
+  #lastMs = 0;
   #stopped = false;
   readonly #ended = new AbortController();
 
@@ -60,7 +60,7 @@ export class GarbageCollector {
 
   /** Collects in the background, soon. */
   schedule(): void {
-    this.#scheduleIn(this.#pace.restMs);
+    this.#scheduleIn(Math.max(this.#pace.restMs, SHARE * this.#lastMs));
   }
 
   #scheduleIn(delayMs: number): void {
@@ -91,6 +91,7 @@ export class GarbageCollector {
   #collect(dryRun: boolean, trashBefore: number): Promise<Collected> {
     const { store, pins } = this.#context;
     return this.#mutex.run(async () => {
+      const start = performance.now();
       const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
       const { reclaimed, ...unreachable } = await pins.deltas.watch((deltas) =>
         pins.bases.watch(async (bases) => {
@@ -100,6 +101,7 @@ export class GarbageCollector {
         }),
       );
       if (!dryRun) await store.trash.empty(trashBefore);
+      this.#lastMs = performance.now() - start;
       return {
         files: [...trashed.map((each) => `trash/${each.name}`), ...unreachable.files],
         bytes: trashed.reduce((sum, each) => sum + each.bytes, unreachable.bytes + reclaimed),
@@ -127,14 +129,10 @@ export class GarbageCollector {
     const { deltas, bases: baseIds } = reach;
     await this.#reachAll(reach);
     return pins.making.exclusive(async () => {
-      for (const id of pinnedDeltas) {
-        try {
-          chains.reach([id], deltas, baseIds);
-        } catch (error) {
-          // Its operation failed in the meantime and took it away again.
-          if (!(error instanceof DiskError && error.code === 'not-found')) throw error;
-        }
-      }
+      // What was pinned by an operation that failed since may be gone again.
+      const there = new Set(await engine.deltas.list());
+      const pinned = [...pinnedDeltas].filter((id) => there.has(id));
+      chains.reach(pinned, deltas, baseIds);
       const { files, bytes } = await engine.deltas.collect(deltas, dryRun);
       const left = dryRun ? [] : (await engine.deltas.list()).filter((id) => !deltas.has(id));
       if (left.length > 0) this.#scheduleIn(this.#pace.retryMs);
@@ -158,11 +156,8 @@ export class GarbageCollector {
         { hint: damaged.problem.message, cause: damaged.problem },
       );
     }
-    for (const [index, entry] of store.catalog.list().entries()) {
-      if (index % BATCH === BATCH - 1) await nextTurn();
-      // Deleted while this waited.
-      if (store.catalog.findById(entry.id) !== entry) continue;
-      const labels = [...labelledDeltas(store.readEntry(entry))];
+    for await (const manifest of store.eachManifest(store.catalog.list())) {
+      const labels = labelledDeltas(manifest);
       for (const id of labels) labelled.add(id);
       chains.reach(labels, deltas, bases);
     }

@@ -1,9 +1,9 @@
 /** VMs from foreign images: referenced in place and never written, or copied. */
 import { randomUUID } from 'node:crypto';
-import { realpath } from 'node:fs/promises';
 import { sep } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import { checkDiskSize } from '../common/units.js';
+import { resolveLinks } from '../storage/small-files.js';
 import type { BaseRequest, DescribedBase } from './base-records.js';
 import { checkNotCancelled, copyDisks, newManifest } from './clones.js';
 import { type VmContext, type Work, withNewName } from './context.js';
@@ -121,8 +121,7 @@ async function copyFromBases(
 async function refuseOwnFile(path: string, ownFolders: readonly string[]): Promise<void> {
   const isOwn = (file: string) => ownFolders.some((folder) => file.startsWith(folder + sep));
   // By name first: a look at the daemon's own mount is for its I/O threads to answer.
-  // A file that can't be resolved is for the format to report, which opens it next.
-  const own = isOwn(path) || isOwn(await realpath(path).catch(() => path));
+  const own = isOwn(path) || isOwn(await resolveLinks(path));
   if (!own) return;
   throw new DiskError('usage', `${path} belongs to layerdisk itself`, {
     hint: 'to copy a VM use: layerdisk clone VM NEW',

@@ -19,9 +19,7 @@ export class Preparation {
   readonly #context: VmContext;
   readonly #pinnedDeltas: DeltaId[] = [];
   readonly #pinnedBases: string[] = [];
-  /**
-   * Made here and to be removed: all of it after a failure, what `discardLater` says in any case.
-   */
+  /** Made here, and removed again when the commit is not reached. */
   #deltas: DeltaId[] = [];
   #bases: string[] = [];
   #pending: PendingFile | undefined;

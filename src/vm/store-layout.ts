@@ -10,12 +10,12 @@
  *     trash/             what was removed, until it is deleted
  */
 import { randomUUID } from 'node:crypto';
-import { readdirSync, readFileSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
 import { type DurableFiles, isTemporaryName, replaceFile } from '../storage/atomic-write.js';
 import { makeFolder } from '../storage/directories.js';
+import { listFolder, readText, removeFile } from '../storage/small-files.js';
 
 const STORE_VERSION = 1;
 const FORMAT = 'layerdisk-store';
@@ -80,8 +80,8 @@ export async function establish(layout: StoreLayout, files: DurableFiles): Promi
 /** Removes what replacements that were cut short left behind. Only under the store's lock. */
 export function removeTemporaries(layout: StoreLayout): void {
   for (const folder of [layout.root, layout.vms, layout.bases]) {
-    for (const name of readdirSync(folder)) {
-      if (isTemporaryName(name)) unlinkSync(join(folder, name));
+    for (const name of listFolder(folder) ?? []) {
+      if (isTemporaryName(name)) removeFile(join(folder, name));
     }
   }
 }
@@ -91,22 +91,23 @@ function foldersOf(layout: StoreLayout): string[] {
 }
 
 function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
-  let text: string;
+  let text: string | undefined;
   try {
-    text = readFileSync(layout.identity, 'utf8');
+    text = readText(layout.identity);
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
     const errno = errnoName(error) ?? 'EIO';
     throw new DiskError('failed', `cannot read ${layout.identity} (${errno})`, { errno });
   }
+  if (text === undefined) return undefined;
   const parsed = storeSchema.safeParse(parseJson(text));
   if (parsed.success) return parsed.data;
   const newer = z.object({ format: z.literal(FORMAT), version: z.int().min(STORE_VERSION + 1) });
   const claim = newer.safeParse(parseJson(text));
   if (claim.success) {
+    const { version } = claim.data;
     throw new DiskError(
       'not-supported',
-      `the store ${layout.root} has version ${claim.data.version}, not ${STORE_VERSION}`,
+      `the store ${layout.root} has version ${version}, this layerdisk knows ${STORE_VERSION}`,
       { hint: 'use the newer layerdisk that made it' },
     );
   }
@@ -127,12 +128,11 @@ function parseJson(text: string): unknown {
 /** Without store.json, folders of our names that have something in them are not ours to touch. */
 function refuseForeignContent(layout: StoreLayout): void {
   for (const folder of foldersOf(layout)) {
-    let content: string[] = [];
+    let content: string[];
     try {
-      content = readdirSync(folder);
+      content = listFolder(folder) ?? [];
     } catch (error) {
-      const errno = errnoName(error);
-      if (errno === 'ENOENT') continue;
+      const errno = errnoName(error) ?? 'EIO';
       throw new DiskError('failed', `cannot use ${folder} (${errno})`, { cause: error });
     }
     if (content.length === 0) continue;

@@ -2,10 +2,9 @@
  * The store's trash folder: what was removed goes here by a rename, and is deleted some time later.
  */
 import { randomBytes } from 'node:crypto';
-import { readdir, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { errnoName } from '../common/errors.js';
 import type { DurableFiles } from '../storage/atomic-write.js';
+import { describeFile, listFolder, removeTree } from '../storage/small-files.js';
 
 export interface TrashedFile {
   readonly name: string;
@@ -31,14 +30,10 @@ export class Trash {
 
   async list(): Promise<TrashedFile[]> {
     const found: TrashedFile[] = [];
-    for (const name of await readdir(this.folder)) {
-      const facts = await stat(join(this.folder, name)).catch((error: unknown) => {
-        // Somebody emptied the trash at the same time.
-        if (errnoName(error) === 'ENOENT') return undefined;
-        throw error;
-      });
-      if (facts === undefined) continue;
-      found.push({ name, bytes: facts.blocks * 512, since: facts.ctimeMs });
+    for (const name of listFolder(this.folder) ?? []) {
+      const facts = await describeFile(join(this.folder, name));
+      // Undefined: somebody emptied the trash at the same time.
+      if (facts !== undefined) found.push({ name, bytes: facts.storedSize, since: facts.changed });
     }
     return found;
   }
@@ -49,9 +44,7 @@ export class Trash {
    */
   async empty(before: number): Promise<TrashedFile[]> {
     const old = (await this.list()).filter((each) => each.since < before);
-    for (const each of old) {
-      await rm(join(this.folder, each.name), { recursive: true, force: true });
-    }
+    for (const each of old) await removeTree(join(this.folder, each.name));
     return old;
   }
 }

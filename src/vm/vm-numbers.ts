@@ -2,11 +2,11 @@
  * Numbers of VMs: the upper half of inode numbers, which the kernel may remember longer than the
  * daemon lives.
  */
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { DiskError, errnoName } from '../common/errors.js';
+import { DiskError } from '../common/errors.js';
 import { Mutex } from '../common/mutex.js';
 import { type DurableFiles, replaceFile } from '../storage/atomic-write.js';
+import { readText } from '../storage/small-files.js';
 
 /** Numbers that are set aside at once, so that not every new VM costs a write. */
 const RESERVE = 1024;
@@ -44,14 +44,13 @@ export class VmNumbers {
   static load(path: string, files: DurableFiles, highest: number): VmNumbers {
     let reserved = 1;
     try {
-      reserved = schema.parse(JSON.parse(readFileSync(path, 'utf8'))).next;
+      const text = readText(path);
+      if (text !== undefined) reserved = schema.parse(JSON.parse(text)).next;
     } catch (error) {
-      if (errnoName(error) !== 'ENOENT') {
-        throw new DiskError('damaged', `cannot use ${path}`, {
-          hint: 'restore that file from a backup, or remove it after a restart of the host',
-          cause: error,
-        });
-      }
+      throw new DiskError('damaged', `cannot use ${path}`, {
+        hint: 'restore that file from a backup, or remove it after a restart of the host',
+        cause: error,
+      });
     }
     return new VmNumbers(path, files, Math.max(reserved, highest + 1));
   }

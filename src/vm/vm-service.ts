@@ -107,9 +107,13 @@ export class VmService {
     return this.#context.store.load(vm);
   }
 
-  /** The same without keeping it in memory, for who goes through all of them. */
-  readOnce(entry: VmEntry): Manifest {
-    return this.#context.store.readEntry(entry);
+  /** Every VM with its manifest, a few at a time; those deleted meanwhile are left out. */
+  async *readAll(): AsyncGenerator<{ readonly name: string; readonly manifest: Manifest }> {
+    const { store } = this.#context;
+    for await (const manifest of store.eachManifest(store.catalog.list())) {
+      const entry = store.catalog.findById(manifest.id);
+      if (entry !== undefined) yield { name: entry.name, manifest };
+    }
   }
 
   chainFacts(top: DeltaId): ChainFacts {
@@ -157,7 +161,7 @@ export class VmService {
     const context = this.#context;
     const kept = await withVm(context, vm, async (entry) => {
       await refuseWhileHeld(context, { vm, part: 'all' }, `delete "${vm}"`);
-      const count = this.#countKept(entry);
+      const count = await this.#countKept(entry);
       await context.store.remove(entry);
       return count;
     });
@@ -229,22 +233,22 @@ export class VmService {
    * Deltas that this VM reaches, and its linked clones, but none of the VMs it was cloned from (any
    * more).
    */
-  #countKept(entry: VmEntry): number {
+  async #countKept(entry: VmEntry): Promise<number> {
     const { store, chains } = this.#context;
     const clones = store.catalog.descendants(entry.id);
     if (clones.length === 0) return 0;
-    const reach = (entries: readonly VmEntry[], seen: Set<DeltaId>) => {
-      for (const each of entries) {
-        chains.reach(labelledDeltas(store.readEntry(each)), seen, new Set());
+    const reach = async (entries: readonly VmEntry[], seen: Set<DeltaId>) => {
+      for await (const manifest of store.eachManifest(entries)) {
+        chains.reach(labelledDeltas(manifest), seen, new Set());
       }
       return seen;
     };
     const sources = (entry.facts.origin?.lineage ?? [])
       .map((id) => store.catalog.findById(id))
       .filter((each) => each !== undefined);
-    const foreign = reach(sources, new Set());
-    const own = reach([entry], new Set(foreign));
-    const needed = reach(clones, new Set());
+    const foreign = await reach(sources, new Set());
+    const own = await reach([entry], new Set(foreign));
+    const needed = await reach(clones, new Set());
     return [...own].filter((id) => !foreign.has(id) && needed.has(id)).length;
   }
 }

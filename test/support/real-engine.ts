@@ -56,6 +56,10 @@ export class RealEngine implements TestEngine {
     }
   }
 
+  reclaim(...request: Parameters<LocalEngine['reclaim']>): Promise<number> {
+    return this.#engine.reclaim(...request);
+  }
+
   async restart(): Promise<void> {
     await this.#engine.volumes.closeAll();
     this.#engine = this.#start();

@@ -87,7 +87,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
     async 'base.accept'({ vm }) {
       return { accepted: await service.acceptBases(vm) };
     },
-    clone: (params, context) => cloneVm(sources, params, context),
+    clone: (params, context) => clone(sources, params, context),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
@@ -130,12 +130,11 @@ function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> 
   };
 }
 
-async function cloneVm(
+async function clone(
   sources: ViewSources,
   params: Params<'clone'>,
   context: CallContext,
 ): Promise<Result<'clone'>> {
-  const { service } = sources;
   const { vm, snapshot, disk, name, mode, mac, ...change } = params;
   if (disk !== undefined) {
     throw new DiskError('usage', `a clone has all disks of "${vm}", not "${disk}" alone`, {
@@ -150,7 +149,7 @@ async function cloneVm(
     ...(snapshot === undefined ? {} : { snapshot }),
     ...(mac === undefined ? {} : { mac }),
   };
-  const { tookSnapshot } = await service.clone(request, workOf(`copying ${vm}`, context));
+  const { tookSnapshot } = await sources.service.clone(request, workOf(`copying ${vm}`, context));
   const view = viewVm(sources, name);
   return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
 }
@@ -186,11 +185,14 @@ async function importFiles(
   await service.importImages(vm, images, choices, workOf(`importing ${vm}`, context));
 }
 
-function viewTrees({ service }: ViewSources, vm: string | undefined): TreeNode[] {
-  const entries = service.list();
-  const clones = clonesBySnapshot(entries);
+async function viewTrees({ service }: ViewSources, vm: string | undefined): Promise<TreeNode[]> {
+  const clones = clonesBySnapshot(service.list());
   if (vm !== undefined) return [viewTree(vm, service.read(vm), clones)];
-  return entries.map((entry) => viewTree(entry.name, service.readOnce(entry), clones));
+  const trees: TreeNode[] = [];
+  for await (const { name, manifest } of service.readAll()) {
+    trees.push(viewTree(name, manifest, clones));
+  }
+  return trees;
 }
 
 function hardwareOf({ vcpus, memory, nics }: HardwareChange): HardwareRequest {
