@@ -1,4 +1,7 @@
-/** Binary layouts as declarations: one field table gives the size, the offsets, the decoder and the encoder. */
+/**
+ * Binary layouts as declarations: one field table gives the size, the offsets, the decoder and the
+ * encoder.
+ */
 import { invariant } from './assert.js';
 
 /** One field: how many bytes it takes and how they become a value. */
@@ -80,8 +83,7 @@ export function array<T>(item: Field<T>, count: number): Field<T[]> {
 }
 
 /** Field name -> field, in the order in which they lie in the file, without gaps. */
-// biome-ignore lint/suspicious/noExplicitAny: a table holds fields of several types; `Decoded` gives each back
-type FieldTable = Readonly<Record<string, Field<any>>>;
+type FieldTable = Readonly<Record<string, Field<unknown>>>;
 
 type Values<F extends FieldTable> = {
   -readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never;
@@ -103,7 +105,8 @@ export type Decoded<S> = S extends Struct<infer F> ? Values<F> : never;
 
 /**
  * Declares a record.
- * @param size bytes that the specification gives for the whole of it; must equal the sum of the fields.
+ * @param size bytes that the specification gives for the whole of it; must equal the sum of the
+ * fields.
  */
 export function struct<const F extends FieldTable>(
   name: string,

@@ -22,7 +22,10 @@ export function uuidToBytes(uuid: Uuid): Buffer {
   return Buffer.from(uuid.replaceAll('-', ''), 'hex');
 }
 
-/** Microsoft's GUID byte order, the first three fields little endian: VHDX, GPT, and VDI (an RTUUID is one in memory). */
+/**
+ * Microsoft's GUID byte order, the first three fields little endian: VHDX, GPT, and VDI (an RTUUID
+ * is one in memory).
+ */
 export function uuidFromGuid(source: Buffer, at = 0): Uuid {
   return uuidFromBytes(swapHead(source.subarray(at, at + 16)));
 }

@@ -1,4 +1,7 @@
-/** What every disk image reader must do, whatever its format: run by each format's test with images of its own. */
+/**
+ * What every disk image reader must do, whatever its format: run by each format's test with images
+ * of its own.
+ */
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from 'node:fs';
 import type { Test } from 'tap';
@@ -129,7 +132,10 @@ function checkRandomExtents(
   t.strictSame(wrong, [], 'extents at unaligned offsets are right');
 }
 
-/** Ranges that have gone wrong in other readers: single bytes, both sides of every unit's border, the end. */
+/**
+ * Ranges that have gone wrong in other readers: single bytes, both sides of every unit's border,
+ * the end.
+ */
 function* delicateRanges(
   model: DiskModel,
   random: Random,
@@ -177,7 +183,10 @@ function checkReads(
   t.strictSame(wrong, [], 'reads give exactly the bytes asked for');
 }
 
-/** The longest part from the start of a range on that the contract allows to be read: no unallocated byte in it. */
+/**
+ * The longest part from the start of a range on that the contract allows to be read: no unallocated
+ * byte in it.
+ */
 function readableRange(image: DiskImage, offset: number, length: number): [number, number] {
   const extent: Extent = { state: 'data', length: 0 };
   let done = 0;

@@ -59,7 +59,7 @@ t.test('refuses everything else by name', async (t) => {
     ['a.raw/x', 'not-found', 'does not exist'],
     ['loop', 'failed', 'ELOOP'],
     ['fifo', 'failed', 'not a regular file'],
-    ['sub', 'failed', 'not a regular file'],
+    ['sub', 'failed', 'is a directory'],
     ['.', 'not-permitted', 'outside the folder'],
     ['', 'damaged', 'impossible name'],
     ['a\0b', 'damaged', 'impossible name'],

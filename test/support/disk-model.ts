@@ -14,9 +14,10 @@ export interface DiskModel {
 }
 
 /**
- * A model whose data sectors are stamped: each begins with its sector number and the salt, and goes on with bytes that
- * depend on both, so that a sector read from anywhere else shows.
- * @param pattern one letter a unit: `d`ata, `z`ero, `u`nallocated; repeated as often as the size asks for.
+ * A model whose data sectors are stamped: each begins with its sector number and the salt, and goes
+ * on with bytes that depend on both, so that a sector read from anywhere else shows.
+ * @param pattern one letter a unit: `d`ata, `z`ero, `u`nallocated; repeated as often as the size
+ * asks for.
  */
 export function stampedModel(options: {
   size: number;
@@ -42,7 +43,10 @@ export function stampedModel(options: {
   return { size, unitSize, states, content };
 }
 
-/** What a chain of models, top first, shows: an absent unit is the one below, beyond a parent's end zeroes. */
+/**
+ * What a chain of models, top first, shows: an absent unit is the one below, beyond a parent's end
+ * zeroes.
+ */
 export function mergedContent(models: readonly DiskModel[]): Buffer {
   const top = models[0]!;
   const out = Buffer.alloc(top.size);
