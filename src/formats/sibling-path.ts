@@ -82,8 +82,8 @@ function targetOf(imagePath: string, folder: string, name: string): string {
     return realPath(resolve(folder, name));
   } catch (error) {
     if (!(error instanceof DiskError)) throw error;
-    const why = error.code === 'not-found' ? 'does not exist' : `cannot be used (${error.errno})`;
-    throw new DiskError(error.code, `${imagePath}: refers to ${quoteName(name)}, which ${why}`, {
+    const why = error.code === 'not-found' ? 'no such file' : `cannot use it (${error.errno})`;
+    throw new DiskError(error.code, `${imagePath}: refers to ${quoteName(name)}: ${why}`, {
       ...(error.errno === undefined ? {} : { errno: error.errno }),
       cause: error,
     });
@@ -96,13 +96,10 @@ function checkRegular(imagePath: string, name: string, target: string): void {
     HostFile.open(target).close();
   } catch (error) {
     if (!(error instanceof DiskError)) throw error;
-    throw new DiskError(
-      error.code,
-      `${imagePath}: refers to ${quoteName(name)}: ${error.message}`,
-      {
-        ...(error.errno === undefined ? {} : { errno: error.errno }),
-        cause: error,
-      },
-    );
+    const why = error.code === 'failed' ? 'not a regular file' : 'cannot open it';
+    throw new DiskError(error.code, `${imagePath}: refers to ${quoteName(name)}: ${why}`, {
+      ...(error.errno === undefined ? {} : { errno: error.errno }),
+      cause: error,
+    });
   }
 }
