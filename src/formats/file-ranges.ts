@@ -1,7 +1,4 @@
-/**
- * Sets of byte ranges in an image file: what belongs to its own tables, so that no data can lie
- * there.
- */
+/** Sets of byte ranges in an image file: its own tables, where no data can lie. */
 import { DiskError } from '../common/errors.js';
 
 export interface NamedRange {

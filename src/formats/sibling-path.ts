@@ -1,7 +1,8 @@
 /** The one place that turns a file name written inside an image into a path that may be opened. */
 import { dirname, resolve, sep } from 'node:path';
 import { DiskError } from '../common/errors.js';
-import { fileState, realPath } from '../storage/host-path.js';
+import { HostFile } from '../storage/host-file.js';
+import { realPath } from '../storage/host-path.js';
 
 /** Longest name that is looked at; Linux's PATH_MAX. */
 const MAX_NAME_LENGTH = 4096;
@@ -17,14 +18,12 @@ const MAX_SHOWN_LENGTH = 120;
  *
  * Relative names count from the folder of the image itself (links to the image resolved), never
  * from the current directory. Absolute names are judged by the same rule. The separators are POSIX
- * ones. Nothing is opened here; open the answer with `HostFile.open`, which does not block on what
- * it finds.
+ * ones. Open the answer with `HostFile.open`, which never blocks.
  *
  * @param allowFolders further absolute folders in which (or below which) the file may lie.
  * @returns the absolute path, free of links.
- * @throws DiskError `not-permitted` (protocol, outside the folder), `not-found`, `damaged` (no
- * possible
- *   name), `failed` (not a regular file); each names the image and the name.
+ * @throws DiskError `not-permitted` (protocol, outside the folder, no permission), `not-found`,
+ *   `damaged` (no possible name), `failed` (not a regular file); each names the image and the name.
  */
 export function resolveSibling(
   imagePath: string,
@@ -52,9 +51,7 @@ export function resolveSibling(
       { hint: 'copy the image and all its files into one folder' },
     );
   }
-  if (!fileState(target).isFile) {
-    throw new DiskError('failed', `${imagePath}: refers to ${shown}, which is not a regular file`);
-  }
+  checkRegular(imagePath, name, target);
   return target;
 }
 
@@ -85,8 +82,22 @@ function targetOf(imagePath: string, folder: string, name: string): string {
     return realPath(resolve(folder, name));
   } catch (error) {
     if (!(error instanceof DiskError)) throw error;
-    const why = error.code === 'not-found' ? 'does not exist' : `cannot be used (${error.errno})`;
-    throw new DiskError(error.code, `${imagePath}: refers to ${quoteName(name)}, which ${why}`, {
+    const why = error.code === 'not-found' ? 'no such file' : `cannot use it (${error.errno})`;
+    throw new DiskError(error.code, `${imagePath}: refers to ${quoteName(name)}: ${why}`, {
+      ...(error.errno === undefined ? {} : { errno: error.errno }),
+      cause: error,
+    });
+  }
+}
+
+/** Opens the file once, which neither blocks nor changes anything, to see what it is. */
+function checkRegular(imagePath: string, name: string, target: string): void {
+  try {
+    HostFile.open(target).close();
+  } catch (error) {
+    if (!(error instanceof DiskError)) throw error;
+    const why = error.code === 'failed' ? 'not a regular file' : 'cannot open it';
+    throw new DiskError(error.code, `${imagePath}: refers to ${quoteName(name)}: ${why}`, {
       ...(error.errno === undefined ? {} : { errno: error.errno }),
       cause: error,
     });

@@ -1,7 +1,4 @@
-/**
- * A bounded cache of equal pieces of an image's tables (L2, BAT, sector bitmaps), read when first
- * asked for.
- */
+/** A bounded cache of equal pieces of an image's tables, read when first asked for. */
 import { invariant } from '../common/assert.js';
 
 /** One piece: the same memory as bytes and as 32-bit words in the machine's byte order. */

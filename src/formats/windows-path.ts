@@ -1,7 +1,4 @@
-/**
- * Turns the Windows paths by which Microsoft's formats name parents into names that can be tried
- * here.
- */
+/** Turns the Windows paths by which Microsoft's formats name parents into names to try. */
 
 /**
  * `\\?\C:\x\y`, `..\x\y` with POSIX separators, without the prefix for long paths and without `.\`.

@@ -263,7 +263,7 @@ t.test('version 2 has no zero clusters', async (t) => {
 t.test('external data files that are refused', async (t) => {
   const folder = tempFolder(t);
   const cases: [string, string, RegExp][] = [
-    ['../outside.raw', 'not-found', /does not exist/],
+    ['../outside.raw', 'not-found', /no such file/],
     ['/etc/passwd', 'not-permitted', /outside the folder/],
     ['json:{"driver":"nbd"}', 'not-permitted', /is a protocol/],
     ['self.qcow2', 'damaged', /names itself/],

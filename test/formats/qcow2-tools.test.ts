@@ -128,8 +128,9 @@ t.test('encrypted images are refused', async (t) => {
   if (qemu === undefined) return;
   const folder = tempFolder(t);
   const secret = ['--object', 'secret,id=s,data=x'];
-  const options = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
-  const path = join(folder, 'luks.qcow2');
+  // LUKS too, but making one measures the processor, which fails on a busy machine.
+  const options = 'encrypt.format=aes,encrypt.key-secret=s';
+  const path = join(folder, 'aes.qcow2');
   execFileSync(qemu, ['create', '-q', ...secret, '-f', 'qcow2', '-o', options, path, '1M']);
-  t.throws(() => openQcow2(path), { code: 'not-supported', message: /encrypted \(LUKS\)/ });
+  t.throws(() => openQcow2(path), { code: 'not-supported', message: /encrypted \(AES\)/ });
 });

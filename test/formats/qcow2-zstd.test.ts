@@ -1,7 +1,4 @@
-/**
- * zstd clusters: frames of every shape that may be met, and frames that must be told from sound
- * ones.
- */
+/** zstd clusters: frames of every shape, and frames that must be told from sound ones. */
 import { spawnSync } from 'node:child_process';
 import t from 'tap';
 import { unpackZstd } from '../../src/formats/qcow2/zstd.js';

@@ -1,7 +1,4 @@
-/**
- * VHD: the shared suite on images of many shapes, and differencing chains with partially present
- * blocks.
- */
+/** VHD: the shared suite on images of many shapes, and differencing chains. */
 import { mkdirSync, readFileSync, renameSync, statSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -135,73 +132,75 @@ t.test('a differencing chain of three, partially present blocks', async (t) => {
   }
 });
 
-t.test('parents: names in order', async (t) => {
-  const folder = tempFolder(t);
+/** A base and, at each call, a new empty child of it. */
+function makeFamily(folder: string): {
+  base: string;
+  child: string;
+  adopt: (p: VhdParent) => void;
+} {
   const model = stampedModel({ size: MiB, unitSize: MiB, pattern: 'd', salt: 1 });
   const empty = stampedModel({ size: MiB, unitSize: MiB, pattern: 'u', salt: 1 });
   const base = join(folder, 'base.vhd');
   const child = join(folder, 'child.vhd');
   writeVhd(base, { model, uuid: UUIDS[0]!, timeStamp: 600_000_000 });
-  const namesOf = (parent: VhdParent) => {
+  const adopt = (parent: VhdParent) => {
     writeVhd(child, { model: empty, type: 'differencing', parent });
+  };
+  return { base, child, adopt };
+}
+
+const ABSOLUTE = { code: LOCATOR_ABSOLUTE, data: Buffer.from('C:\\vm\\base.vhd', 'utf16le') };
+
+t.test('names of parents: relative, bare, absolute', async (t) => {
+  const { child, adopt } = makeFamily(tempFolder(t));
+  const namesOf = (parent: Omit<VhdParent, 'uuid'>) => {
+    adopt({ uuid: UUIDS[0]!, ...parent });
     const image = openVhd(child);
     image.close();
     return image.parent!.names;
   };
-  const uuid = UUIDS[0]!;
-  const absolute = { code: LOCATOR_ABSOLUTE, data: Buffer.from('C:\\vm\\base.vhd', 'utf16le') };
   const mac = { code: LOCATOR_MACX, data: Buffer.from('file://localhost/vm/mac%20base.vhd\0') };
   const bigEndian = { code: LOCATOR_RELATIVE, data: Buffer.from('.\\be.vhd', 'utf16le').swap16() };
   const broken = { code: LOCATOR_RELATIVE, data: Buffer.alloc(0) };
   t.strictSame(
-    namesOf({ uuid, name: 'base.vhd', locators: [absolute, mac, relative('..\\x\\base.vhd')] }),
+    namesOf({ name: 'base.vhd', locators: [ABSOLUTE, mac, relative('..\\x\\base.vhd')] }),
     ['../x/base.vhd', 'base.vhd', 'mac base.vhd', 'C:/vm/base.vhd', '/vm/mac base.vhd'],
-    'relative, bare, absolute',
   );
-  t.strictSame(namesOf({ uuid, locators: [bigEndian] }), ['be.vhd'], 'big endian');
-  t.strictSame(
-    namesOf({ uuid, name: 'a\u0301\u4e2d.vhd' }),
-    ['a\u0301\u4e2d.vhd'],
-    'from the header',
-  );
-  t.strictSame(namesOf({ uuid, name: 'x.vhd', locators: [broken] }), ['x.vhd']);
+  t.strictSame(namesOf({ locators: [bigEndian] }), ['be.vhd'], 'big endian');
+  t.strictSame(namesOf({ name: 'a\u0301\u4e2d.vhd' }), ['a\u0301\u4e2d.vhd'], 'from the header');
+  t.strictSame(namesOf({ name: 'x.vhd', locators: [broken] }), ['x.vhd']);
   const many = Array.from({ length: 8 }, (_, index) => relative(`${index}.vhd`));
-  t.equal(namesOf({ uuid, locators: many }).length, 8, 'all eight locators');
-  t.strictSame(namesOf({ uuid }), [], 'no name at all');
+  t.equal(namesOf({ locators: many }).length, 8, 'all eight locators');
+  t.strictSame(namesOf({}), [], 'no name at all');
   t.throws(() => openChain(child), { code: 'not-found' });
 });
 
-t.test('parents: UUID and time stamp', async (t) => {
+t.test('parents are known by their UUID, a time stamp is worth a warning', async (t) => {
   const folder = tempFolder(t);
-  const model = stampedModel({ size: MiB, unitSize: MiB, pattern: 'd', salt: 1 });
-  const empty = stampedModel({ size: MiB, unitSize: MiB, pattern: 'u', salt: 1 });
-  const base = join(folder, 'base.vhd');
-  const child = join(folder, 'child.vhd');
-  const uuid = UUIDS[0]!;
-  writeVhd(base, { model, uuid, timeStamp: 600_000_000 });
-  const absolute = { code: LOCATOR_ABSOLUTE, data: Buffer.from('C:\\vm\\base.vhd', 'utf16le') };
+  const { base, child, adopt } = makeFamily(folder);
   const warnings: string[] = [];
   const open = (parent: VhdParent) => {
-    writeVhd(child, { model: empty, type: 'differencing', parent });
+    adopt(parent);
     warnings.length = 0;
     const chain = openChain(child, { onWarning: (text) => warnings.push(text) });
     for (const image of chain) image.close();
     return chain.length;
   };
+  const uuid = UUIDS[0]!;
   const name = 'base.vhd';
   t.equal(open({ uuid, name, timeStamp: 600_000_000 }), 2, 'the time stamp in the footer');
   t.strictSame(warnings, []);
   utimesSync(base, EPOCH_SECONDS + 555, EPOCH_SECONDS + 555.5);
   t.equal(open({ uuid, name, timeStamp: 555 }), 2, 'the time of the file');
   t.strictSame(warnings, []);
-  t.equal(open({ uuid, name, timeStamp: 777 }), 2, 'another time is only worth a warning');
+  t.equal(open({ uuid, name, timeStamp: 777 }), 2, 'another time');
   t.match(warnings.join(), /base.vhd was changed at 2000-01-01T00:09:15.000Z.*00:12:57.000Z/);
   t.throws(() => open({ uuid: UUIDS[1]!, name }), {
     code: 'damaged',
     message: /UUID dddddddd-.*2, .*base.vhd has dddddddd-.*1/,
   });
   renameSync(base, join(folder, 'moved.vhd'));
-  t.throws(() => open({ uuid, locators: [absolute] }), {
+  t.throws(() => open({ uuid, locators: [ABSOLUTE] }), {
     code: 'not-found',
     message: /"C:\/vm\/base.vhd"/,
   });

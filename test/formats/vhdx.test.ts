@@ -1,7 +1,4 @@
-/**
- * VHDX: the shared suite on images of many shapes, and differencing chains with partially present
- * blocks.
- */
+/** VHDX: the shared suite on images of many shapes, and differencing chains. */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

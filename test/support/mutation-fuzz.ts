@@ -1,7 +1,4 @@
-/**
- * Feeds an image reader thousands of damaged images: it must refuse, fail with an error of its own,
- * or read on.
- */
+/** Feeds an image reader thousands of damaged images, which must do no more than fail. */
 import type { Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import type { DiskImage, Extent } from '../../src/engine/disk-image.js';

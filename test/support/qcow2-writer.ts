@@ -1,7 +1,4 @@
-/**
- * Writes qcow2 images byte by byte from models: any cluster size, subclusters, compression,
- * snapshots, odd layouts.
- */
+/** Writes qcow2 images byte by byte from models, with every feature and odd layouts. */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { deflateRawSync } from 'node:zlib';
 import {

@@ -1,7 +1,4 @@
-/**
- * Makes zstd frames (RFC 8878) of stored and run-length blocks: all that a test needs, without a
- * compressor.
- */
+/** Makes zstd frames (RFC 8878) of stored and run-length blocks, without a compressor. */
 
 const MAX_BLOCK = 128 * 1024;
 

@@ -1,7 +1,4 @@
-/**
- * Writes VHD images byte by byte from models: fixed, dynamic and differencing, any block size, odd
- * layouts.
- */
+/** Writes VHD images byte by byte from models: all types, any block size, odd layouts. */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { onesComplementSum } from '../../src/common/checksum.js';
 import type { Uuid } from '../../src/common/uuid.js';

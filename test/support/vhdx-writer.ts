@@ -1,7 +1,4 @@
-/**
- * Writes VHDX images byte by byte from models: any block and sector size, differencing, odd
- * layouts.
- */
+/** Writes VHDX images byte by byte from models: any block and sector size, odd layouts. */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { crc32cWithoutField } from '../../src/common/checksum.js';
 import { MiB } from '../../src/common/units.js';

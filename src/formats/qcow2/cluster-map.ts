@@ -1,7 +1,4 @@
-/**
- * Where each guest cluster of a qcow2 image lies: L1 in memory, L2 in slices, judged once when they
- * are loaded.
- */
+/** Where each guest cluster of a qcow2 image lies: the L1 table whole, L2 tables in slices. */
 import { endianness } from 'node:os';
 import { invariant } from '../../common/assert.js';
 import { SECTOR_SIZE } from '../../common/units.js';

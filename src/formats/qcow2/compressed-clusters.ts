@@ -9,9 +9,7 @@ import { unpackZstd } from './zstd.js';
 /** Clusters kept at most, however small they are. */
 const MAX_KEPT = 256;
 
-/**
- * INVARIANT: at most `CLUSTER_CACHE_BYTES` of unpacked clusters are kept, at least two.
- */
+/** INVARIANT: at most `CLUSTER_CACHE_BYTES` of unpacked clusters are kept, at least two. */
 export class CompressedClusters {
   readonly #file: ReadableFile;
   readonly #clusterSize: number;

@@ -1,7 +1,4 @@
-/**
- * Which clusters of a qcow2 file hold its own tables: an entry that points at one of them is
- * damage.
- */
+/** Which clusters of a qcow2 file hold its own tables, so that no data can lie there. */
 import { alignUp } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { FileRanges, includesSorted, type NamedRange } from '../file-ranges.js';

@@ -1,7 +1,4 @@
-/**
- * Reads and judges a qcow2 header: nothing behind it is looked at before every number in it has
- * been checked.
- */
+/** Reads a qcow2 header and judges every number in it before anything behind it is used. */
 import { divCeil, formatSize, safeNumber } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { damaged, unsupported } from '../image-error.js';
@@ -84,8 +81,7 @@ export function hasQcow2Magic(header: Buffer): boolean {
 
 /**
  * @throws DiskError `damaged` for a header that contradicts itself or the file's length,
- * `not-supported` for an
- *   encrypted image and for features that are not known, by name.
+ *   `not-supported` for an encrypted image and for features that are not known, by name.
  */
 export function readQcow2Header(file: ReadableFile): Qcow2Header {
   const { path } = file;

@@ -1,7 +1,4 @@
-/**
- * Reads qcow2 images, versions 2 and 3: backing files, zero and compressed clusters, subclusters,
- * data files, snapshots.
- */
+/** Reads qcow2 images, versions 2 and 3, with data files and internal snapshots. */
 import { invariant } from '../../common/assert.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import type {
@@ -56,8 +53,7 @@ export function probeQcow2(header: Buffer): boolean {
 /**
  * Opens a qcow2 image read-only, with its external data file if it has one.
  * @throws DiskError `damaged`, `not-supported`, `not-found` (snapshot, data file), `not-permitted`
- * (a data file
- *   that `resolveSibling` refuses), and what `HostFile.open` throws.
+ *   (a data file that `resolveSibling` refuses), and what `HostFile.open` throws.
  */
 export function openQcow2(path: string, options: Qcow2Options = {}): DiskImage {
   const opened: HostFile[] = [];

@@ -1,7 +1,4 @@
-/**
- * The on-disk structures of qcow2 (QEMU's docs/interop/qcow2.txt) and the limits that this reader
- * sets.
- */
+/** The on-disk structures of qcow2 (QEMU's docs/interop/qcow2.txt) and this reader's limits. */
 import { struct, u8, u16be, u32be, u64be } from '../../common/struct.js';
 import { KiB, MiB } from '../../common/units.js';
 

@@ -1,7 +1,4 @@
-/**
- * The block allocation table of a VHD and the sector bitmaps in its blocks, judged when they are
- * loaded.
- */
+/** The block allocation table of a VHD, and the sector bitmaps in its blocks. */
 import { endianness } from 'node:os';
 import { invariant } from '../../common/assert.js';
 import { alignUp, divCeil, SECTOR_SIZE } from '../../common/units.js';

@@ -21,7 +21,7 @@ export interface DynamicHeader {
 
 /**
  * @throws DiskError `damaged` for a header that contradicts itself, the footer or the file's
- * length.
+ *   length.
  */
 export function readDynamicHeader(file: ReadableFile, footer: VhdFooter): DynamicHeader {
   const { path } = file;

@@ -1,7 +1,4 @@
-/**
- * A dynamic or differencing VHD: blocks that are allocated when they are first written, sector by
- * sector.
- */
+/** A dynamic or differencing VHD: blocks that are allocated when they are first written. */
 import { invariant } from '../../common/assert.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import type {

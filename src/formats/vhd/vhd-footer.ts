@@ -54,7 +54,7 @@ export function hasVhdCookie(header: Buffer, footer: Buffer): boolean {
  * Takes the footer at the end if it is sound, else the copy at the start, which fixed disks do not
  * have.
  * @throws DiskError `damaged` when there is neither, `not-supported` for other versions and disk
- * types.
+ *   types.
  */
 export function readVhdFooter(file: ReadableFile): VhdFooter {
   const { path } = file;

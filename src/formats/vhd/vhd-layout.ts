@@ -1,6 +1,4 @@
-/**
- * The on-disk structures of VHD (Microsoft's Virtual Hard Disk Image Format Specification, 2006).
- */
+/** The on-disk structures of VHD (Microsoft's specification of 2006). */
 import { array, bytes, struct, u8, u16be, u32be, u64be } from '../../common/struct.js';
 import { KiB, MiB } from '../../common/units.js';
 import { uuidField } from '../../common/uuid.js';

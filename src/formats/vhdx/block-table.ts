@@ -1,7 +1,4 @@
-/**
- * The block allocation table of a VHDX, read in slices whose entries are judged once when they are
- * loaded.
- */
+/** The block allocation table of a VHDX, read in slices and judged when they are loaded. */
 import { endianness } from 'node:os';
 import { invariant } from '../../common/assert.js';
 import { divCeil } from '../../common/units.js';

@@ -1,6 +1,4 @@
-/**
- * Finds the valid entries in the log of a VHDX ([MS-VHDX] 2.3.1) and what they want to be written.
- */
+/** Finds the valid entries in the log of a VHDX ([MS-VHDX] 2.3.1), and what they write. */
 import { crc32cOf } from '../../common/checksum.js';
 import { divCeil, KiB, MiB } from '../../common/units.js';
 import type { Uuid } from '../../common/uuid.js';

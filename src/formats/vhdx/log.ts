@@ -18,8 +18,7 @@ export interface ReplayedLog {
  * The file itself is not written. An empty log costs nothing: `file` is then the one that was
  * given.
  * @throws DiskError `damaged` when there is no valid sequence of entries, or when the file is
- * shorter than the log
- *   says that it was.
+ *   shorter than the log says that it was.
  */
 export function replayLog(file: ReadableFile, header: VhdxHeader): ReplayedLog {
   if (header.logGuid === NIL_UUID) return { file, notes: [] };

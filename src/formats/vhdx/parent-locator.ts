@@ -13,7 +13,7 @@ export const LINKAGE_KEYS = ['parent_linkage', 'parent_linkage2'] as const;
 /**
  * Decodes the metadata item.
  * @throws DiskError `damaged` when it contradicts itself, `not-supported` for another kind of
- * parent.
+ *   parent.
  */
 export function decodeParentLocator(path: string, item: Buffer): ParentLocator {
   if (item.length < PARENT_LOCATOR.size) throw damaged(path, 'the parent locator is cut off');

@@ -1,7 +1,4 @@
-/**
- * Where the regions of a VHDX lie: the block allocation table, the metadata, and whatever else
- * there is.
- */
+/** Where the regions of a VHDX lie: block allocation table, metadata, and what else there is. */
 import { crc32cWithoutField } from '../../common/checksum.js';
 import { safeNumber } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
@@ -37,8 +34,7 @@ const NAMES: Readonly<Record<string, string>> = {
 /**
  * @param file the file as it is after its log was replayed.
  * @throws DiskError `damaged` when neither copy of the table can be used or the one used cannot be
- * true,
- *   `not-supported` for an unknown region that is required.
+ *   true, `not-supported` for an unknown region that is required.
  */
 export function readRegions(file: ReadableFile): VhdxRegions {
   const { path } = file;

@@ -38,7 +38,7 @@ export class ReplayedFile implements ReadableFile {
 
   /**
    * @param leastSize what the file is extended to, with zeroes, if the updates do not do so
-   * already.
+   *   already.
    */
   constructor(file: ReadableFile, updates: readonly LogUpdate[], leastSize: number) {
     const segments = flatten(updates);

@@ -1,7 +1,4 @@
-/**
- * The sector bitmaps of a differencing VHDX: which sectors of partially present blocks it holds
- * itself.
- */
+/** Which sectors of its partially present blocks a differencing VHDX holds itself. */
 import { endianness } from 'node:os';
 import { invariant } from '../../common/assert.js';
 import type { ReadableFile } from '../../storage/host-file.js';

@@ -1,6 +1,4 @@
-/**
- * Reads the part of a VHDX that is at fixed places: who made it, and the newer of its two headers.
- */
+/** Reads the fixed places of a VHDX: who made it, and the newer of its two headers. */
 import { crc32cWithoutField } from '../../common/checksum.js';
 import { safeNumber } from '../../common/units.js';
 import type { Uuid } from '../../common/uuid.js';

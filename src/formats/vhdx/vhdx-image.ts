@@ -1,7 +1,4 @@
-/**
- * Reads VHDX images: fixed, dynamic and differencing, with 512 and 4096-byte sectors, and with a
- * log to replay.
- */
+/** Reads VHDX images: fixed, dynamic and differencing, with a log to replay or without. */
 import { invariant } from '../../common/assert.js';
 import type {
   DiskImage,
