@@ -8,7 +8,7 @@
  * native-notes/durability.md.
  */
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 
 /** @returns 32 hexadecimal digits. */
@@ -17,18 +17,15 @@ export function cacheEpoch(folder: string): string {
   return createHash('sha256').update(parts.join('\n')).digest('hex').slice(0, 32);
 }
 
-/**
- * Something that differs between two mounts of one file system; empty where the kernel shows
- * nothing.
- */
+/** Something that differs between two mounts of one file system; empty where nothing shows it. */
 function superblockInstance(folder: string): string {
-  const device = statSync(folder).dev;
-  const type = fileSystemType(device);
-  if (type === undefined) return '';
-  const name = type.name === 'btrfs' ? btrfsFolder(type.source) : deviceName(device);
+  const mount = mountOf(realpathSync(folder));
+  if (mount === undefined) return '';
+  const { type, source } = mount;
+  const name = type === 'btrfs' ? btrfsFolder(source) : deviceName(statSync(folder).dev);
   if (name === undefined) return '';
   try {
-    return `${type.name} ${name} ${statSync(`/sys/fs/${type.name}/${name}`).ino}`;
+    return `${type} ${name} ${statSync(`/sys/fs/${type}/${name}`).ino}`;
   } catch {
     // This file system has no folder in sysfs: the boot id alone has to do.
     return '';
@@ -42,15 +39,21 @@ function majorMinor(device: number): string {
   return `${major}:${minor}`;
 }
 
-function fileSystemType(device: number): { name: string; source: string } | undefined {
-  const id = majorMinor(device);
+/** The mount that a path lies on: of those whose place leads to it, the longest, made last. */
+function mountOf(path: string): { type: string; source: string } | undefined {
+  let found: { type: string; source: string } | undefined;
+  let length = -1;
   for (const line of readText('/proc/self/mountinfo').split('\n')) {
     const [left, right] = line.split(' - ');
-    if (left === undefined || right === undefined || left.split(' ')[2] !== id) continue;
-    const [name, source] = right.split(' ');
-    if (name !== undefined && source !== undefined) return { name, source };
+    const place = left?.split(' ')[4];
+    const [type, source] = right?.split(' ') ?? [];
+    if (place === undefined || type === undefined || source === undefined) continue;
+    const leads = place === '/' || path === place || path.startsWith(`${place}/`);
+    if (!leads || place.length < length) continue;
+    length = place.length;
+    found = { type, source };
   }
-  return undefined;
+  return found;
 }
 
 function deviceName(device: number): string | undefined {
