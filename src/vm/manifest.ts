@@ -112,7 +112,9 @@ export function parseManifest(vm: string, text: string): Manifest {
   try {
     json = JSON.parse(text);
   } catch (error) {
-    throw damaged(vm, `is not JSON (${error instanceof Error ? error.message : String(error)})`);
+    // The message may quote the file, line breaks and all.
+    const why = String(error instanceof Error ? error.message : error).replace(/\s+/g, ' ');
+    throw damaged(vm, `is not JSON (${why.slice(0, 100)})`);
   }
   checkVersion(vm, json);
   const parsed = manifestSchema.safeParse(json);

@@ -69,6 +69,7 @@ function spoil(change: (copy: Json & { disks: Json[]; snapshots: Json[] }) => vo
 const wrong: readonly [what: string, text: string, reason: RegExp][] = [
   ['empty', '', /is not JSON/],
   ['cut short', formatManifest(manifest).slice(0, 200), /is not JSON/],
+  ['binary', 'x\0\n\n'.repeat(100), /is not JSON \([^\n]{1,100}\)$/],
   ['no object', '[]', /is invalid/],
   ['a newer version', spoil((m) => (m.version = 2)), /has version 2, this layerdisk knows 1/],
   ['version as text', spoil((m) => (m.version = '1')), /version/],
