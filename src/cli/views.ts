@@ -1,7 +1,7 @@
 /** How VMs, disks and snapshots look to people. */
 import { formatSize } from '../common/units.js';
 import type { DiskView, Nic, SnapshotView, VmSummary, VmView } from '../control/protocol.js';
-import type { Output } from './output.js';
+import { type Output, plain } from './output.js';
 import { type Column, fieldLines, tableLines } from './table.js';
 
 /** `10 GiB (10737418240 bytes)`. */
@@ -32,7 +32,12 @@ const VM_COLUMNS: readonly Column<VmSummary>[] = [
 ];
 
 export function vmTable(output: Output, vms: readonly VmSummary[]): string[] {
-  return tableLines(output, VM_COLUMNS, vms);
+  const whole = vms.filter((vm) => vm.problem === undefined);
+  const damaged = vms.filter((vm) => vm.problem !== undefined);
+  return [
+    ...(whole.length === 0 ? [] : tableLines(output, VM_COLUMNS, whole)),
+    ...damaged.map((vm) => `${vm.name}: cannot be used: ${plain(vm.problem ?? '')}`),
+  ];
 }
 
 const DISK_COLUMNS: readonly Column<DiskView>[] = [
