@@ -4,11 +4,9 @@ import { invariant } from '../common/assert.js';
 import { DiskError, type DiskErrorJson } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
 import { copyVolume } from '../engine/copy-volume.js';
-import { DeltaFiles } from '../engine/delta-files.js';
-import type { ReclaimOrder } from '../engine/local-engine.js';
-import { reclaimDelta } from '../engine/reclaim.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext } from '../engine/thread.js';
+import { type TidyOrder, type TidyOutcome, tidyDeltas } from '../engine/tidy-deltas.js';
 import { openBase } from '../formats/base.js';
 
 export interface BackgroundThreadData {
@@ -26,20 +24,19 @@ export interface CopyRequest {
   readonly cancelled: SharedArrayBuffer;
 }
 
-export interface ReclaimRequest extends ReclaimOrder {
-  readonly type: 'reclaim';
+export interface TidyRequest extends TidyOrder {
+  readonly type: 'tidy';
   readonly id: number;
 }
 
-export type BackgroundRequest = CopyRequest | ReclaimRequest | BaseNotice;
+export type BackgroundRequest = CopyRequest | TidyRequest | BaseNotice;
 
 export type BackgroundAnswer =
   | { readonly type: 'progress'; readonly id: number; readonly doneBytes: number }
   | {
       readonly type: 'done';
       readonly id: number;
-      /** What the job answered: bytes given back by `reclaim`. */
-      readonly value: number;
+      readonly outcome: TidyOutcome;
       readonly error?: DiskErrorJson;
     };
 
@@ -55,10 +52,9 @@ port.on('message', (request: BackgroundRequest) => {
   if (request.type === 'base') {
     context.bases.apply(request);
   } else if (request.type === 'copy') {
-    run(request.id, () => copy(request));
+    void run(request.id, async () => copy(request));
   } else {
-    const { id, folder, epoch, job } = request;
-    run(id, () => reclaimDelta(new DeltaFiles(folder, epoch), job));
+    void run(request.id, () => tidyDeltas(request));
   }
 });
 
@@ -66,27 +62,27 @@ function answer(message: BackgroundAnswer): void {
   port?.postMessage(message);
 }
 
-function run(id: number, job: () => number): void {
+const NOTHING: TidyOutcome = { bytes: 0 };
+
+async function run(id: number, job: () => Promise<TidyOutcome>): Promise<void> {
   try {
-    answer({ type: 'done', id, value: job() });
+    answer({ type: 'done', id, outcome: await job() });
   } catch (error) {
     // A bug ends the thread, loudly; what the host or the user did is the job's outcome.
     if (!(error instanceof DiskError)) throw error;
-    answer({ type: 'done', id, value: 0, error: error.toJSON() });
+    answer({ type: 'done', id, outcome: NOTHING, error: error.toJSON() });
   }
 }
 
-function copy({ id, source, target, cancelled }: CopyRequest): number {
+function copy({ id, source, target, cancelled }: CopyRequest): TidyOutcome {
   const stop = new Int32Array(cancelled);
   let told = 0;
-  let copied = 0;
   copyVolume(
     context,
     { source, target },
     {
       cancelled: () => Atomics.load(stop, 0) !== 0,
       onProgress: (doneBytes) => {
-        copied = doneBytes;
         const now = performance.now();
         if (now - told < PROGRESS_MS) return;
         told = now;
@@ -94,5 +90,5 @@ function copy({ id, source, target, cancelled }: CopyRequest): number {
       },
     },
   );
-  return copied;
+  return NOTHING;
 }

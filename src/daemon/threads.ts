@@ -5,8 +5,8 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { DiskError } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
-import type { ReclaimOrder } from '../engine/local-engine.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
+import type { TidyOrder, TidyOutcome } from '../engine/tidy-deltas.js';
 import type { CopyJob } from '../engine/volumes.js';
 import type { IoThreads } from '../transport/kernel/channel.js';
 import type { ChannelMessage } from '../transport/kernel/messages.js';
@@ -20,7 +20,7 @@ const BACKGROUND_INDEX = 1;
 
 interface Job {
   readonly onProgress: (doneBytes: number) => void;
-  readonly done: (value: number) => void;
+  readonly done: (outcome: TidyOutcome) => void;
   readonly fail: (error: unknown) => void;
 }
 
@@ -91,18 +91,18 @@ export class DaemonThreads implements IoThreads {
     }
   }
 
-  /** Reclaims one delta on the background thread. @returns bytes given back. */
-  async runReclaim(order: ReclaimOrder): Promise<number> {
-    return await this.#run((id) => ({ type: 'reclaim', id, ...order }));
+  /** Reclaims or merges on the background thread. */
+  async runReclaim(order: TidyOrder): Promise<TidyOutcome> {
+    return await this.#run((id) => ({ type: 'tidy', id, ...order }));
   }
 
   async #run(
     request: (id: number) => BackgroundRequest,
     onProgress: (doneBytes: number) => void = () => {},
-  ): Promise<number> {
+  ): Promise<TidyOutcome> {
     const id = this.#nextJob++;
     try {
-      return await new Promise<number>((done, fail) => {
+      return await new Promise<TidyOutcome>((done, fail) => {
         this.#jobs.set(id, { onProgress, done, fail });
         this.#backgroundThread().postMessage(request(id));
       });
@@ -130,7 +130,7 @@ export class DaemonThreads implements IoThreads {
   #answered(answer: BackgroundAnswer): void {
     const job = this.#jobs.get(answer.id);
     if (answer.type === 'progress') job?.onProgress(answer.doneBytes);
-    else if (answer.error === undefined) job?.done(answer.value);
+    else if (answer.error === undefined) job?.done(answer.outcome);
     else job?.fail(DiskError.fromJSON(answer.error));
   }
 

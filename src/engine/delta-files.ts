@@ -32,6 +32,7 @@ import {
   RECORD_WRITE,
   RECORDS_OFFSET,
   recordSeed,
+  type TupleRecord,
 } from './delta-layout.js';
 import type { DeltaSpec } from './engine.js';
 
@@ -99,6 +100,59 @@ export class DeltaFiles {
       throw error instanceof DiskError ? error : hostError(`cannot make delta ${id}`, error);
     }
     return header;
+  }
+
+  /**
+   * Makes a sealed delta: `fill` writes its data file and answers the records of it. Durable when it
+   * resolves.
+   * @throws DiskError from the host, with nothing left behind.
+   */
+  async createSealed(
+    like: Pick<DeltaHeader, 'id' | 'below' | 'virtualSize' | 'allocation' | 'mappedBlocks'>,
+    fill: (dataFd: number) => readonly TupleRecord[],
+  ): Promise<void> {
+    const { id } = like;
+    const partial = { ...like, dataGeneration: 1 };
+    try {
+      const data = await open(this.dataPath(id, 1), 'wx+', 0o600);
+      let records: readonly TupleRecord[];
+      try {
+        records = fill(data.fd);
+        await data.sync();
+      } finally {
+        await data.close();
+      }
+      const header: DeltaHeader = {
+        ...partial,
+        sealed: true,
+        generation: 1,
+        committedRecords: records.length,
+        cacheEpoch: this.epoch,
+      };
+      await this.#writeTuples(header, encodeRecords(id, records));
+      await this.syncFolder();
+    } catch (error) {
+      this.#discard(partial);
+      throw error instanceof DiskError ? error : hostError(`cannot make delta ${id}`, error);
+    }
+  }
+
+  /**
+   * Lets a delta stand on another one that shows the same. Both header copies say so when it returns,
+   * durably: the spoiling of one must not lead back to what is no longer there.
+   */
+  changeBelow(id: DeltaId, below: DeltaId): void {
+    const path = this.tuplesPath(id);
+    const fd = openSync(path, 'r+');
+    try {
+      for (let copy = 0; copy < HEADER_OFFSETS.length; copy += 1) {
+        const { current } = readHeaderFrom(fd, path, id);
+        writeHeader(fd, { ...current, below: { kind: 'delta', id: below } });
+        fsyncSync(fd);
+      }
+    } finally {
+      closeSync(fd);
+    }
   }
 
   /** What the chain below a new delta maps, for the hint in its header. */
@@ -271,16 +325,21 @@ export function truncateRecords(fd: number, count: number): void {
   fsyncSync(fd);
 }
 
-/** A static delta maps every block to the slot of the same number from the start. */
-function staticRecords(id: DeltaId, blocks: number): Buffer {
-  const count = divCeil(blocks, MAX_RECORD_BLOCKS);
-  const bytes = Buffer.alloc(count * RECORD_SIZE);
+function encodeRecords(id: DeltaId, records: readonly TupleRecord[]): Buffer {
+  const bytes = Buffer.alloc(records.length * RECORD_SIZE);
   const seed = recordSeed(id);
-  for (let sequence = 0; sequence < count; sequence += 1) {
-    const block = sequence * MAX_RECORD_BLOCKS;
-    const length = Math.min(MAX_RECORD_BLOCKS, blocks - block);
-    const record = { kind: RECORD_WRITE, block, count: length, slot: block } as const;
+  for (const [sequence, record] of records.entries()) {
     encodeRecord(bytes, sequence * RECORD_SIZE, record, { sequence, seed });
   }
   return bytes;
+}
+
+/** A static delta maps every block to the slot of the same number from the start. */
+function staticRecords(id: DeltaId, blocks: number): Buffer {
+  const records: TupleRecord[] = [];
+  for (let block = 0; block < blocks; block += MAX_RECORD_BLOCKS) {
+    const count = Math.min(MAX_RECORD_BLOCKS, blocks - block);
+    records.push({ kind: RECORD_WRITE, block, count, slot: block });
+  }
+  return encodeRecords(id, records);
 }

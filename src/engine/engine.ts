@@ -83,6 +83,13 @@ export interface ReclaimRequest {
   readonly labelled: ReadonlySet<DeltaId>;
 }
 
+export interface Reclaimed {
+  /** Given back. */
+  readonly bytes: number;
+  /** Deltas that became garbage. */
+  readonly merged: number;
+}
+
 /** Chains that are open. A chain is named by its top delta. */
 export interface Volumes {
   /**
@@ -127,10 +134,9 @@ export interface Engine {
   readonly deltas: Deltas;
   readonly volumes: Volumes;
   /**
-   * Gives back the space of blocks that nobody can see any more: those that the only child of a
-   * delta without a label overrides. Runs on a background thread, is safe to break off and to
-   * repeat, and does nothing for what it has looked at before.
-   * @returns bytes given back.
+   * Tidies up below the labels: gives back blocks that nobody can see any more (those that the only
+   * child of a delta without a label overrides), and merges long rows of such deltas into one, which
+   * leaves the row as garbage. Runs on a background thread; safe to break off and to repeat.
    */
-  reclaim?(request: ReclaimRequest, signal?: AbortSignal): Promise<number>;
+  reclaim?(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed>;
 }

@@ -12,8 +12,9 @@ import { walkChain } from './chain-loader.js';
 import { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import { DeltaTable } from './delta-table.js';
-import type { Engine, ReclaimRequest } from './engine.js';
-import type { ReclaimJob } from './reclaim.js';
+import type { Engine, Reclaimed, ReclaimRequest } from './engine.js';
+import { ROW_LENGTH } from './merge.js';
+import { Reclaimer } from './reclaimer.js';
 import {
   createSharedMemory,
   MAX_VOLUMES,
@@ -22,15 +23,9 @@ import {
 } from './shared-memory.js';
 import { StoreDeltas } from './store-deltas.js';
 import { createThreadContext } from './thread.js';
+import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
 import type { ThreadContext } from './volume.js';
 import { type CopyJob, OpenVolumes } from './volumes.js';
-
-/** A reclaim job and the folder it is about, for a thread that knows neither. */
-export interface ReclaimOrder {
-  readonly folder: string;
-  readonly epoch: string;
-  readonly job: ReclaimJob;
-}
 
 export interface EngineOptions {
   /** The store's folder; `deltas` and `trash` are made in it. */
@@ -44,8 +39,10 @@ export interface EngineOptions {
   /** Passes a base notice on to the other threads. */
   readonly publishBase: (notice: BaseNotice) => void;
   readonly runCopy: (job: CopyJob) => Promise<void>;
-  /** Runs `reclaimDelta` on a background thread. @returns bytes given back. */
-  readonly runReclaim: (order: ReclaimOrder) => Promise<number>;
+  /** Runs `tidyDeltas` on a background thread. */
+  readonly runReclaim: (order: TidyOrder) => Promise<TidyOutcome>;
+  /** How long a row of deltas must be to be merged. Default `ROW_LENGTH`. */
+  readonly rowLength?: number;
   readonly onError: (what: string, error: unknown) => void;
 }
 
@@ -60,12 +57,7 @@ export class LocalEngine implements Engine {
   readonly deltas: StoreDeltas;
   readonly volumes: OpenVolumes;
   readonly #files: DeltaFiles;
-  readonly #runReclaim: (order: ReclaimOrder) => Promise<number>;
-  /** What was looked at, so that it is not looked at again before the child has grown. */
-  readonly #reclaimed = new Map<
-    DeltaId,
-    { readonly child: DeltaId; readonly childRecords: number }
-  >();
+  readonly #reclaimer: Reclaimer;
   readonly #baseAllocatedSize: (id: string) => number;
   /** Counters of a row when its present volume was opened: rows are used again. */
   readonly #baselines = new Map<number, VolumeStats>();
@@ -87,7 +79,6 @@ export class LocalEngine implements Engine {
     const files = new DeltaFiles(folder, cacheEpoch(folder));
     const table = new DeltaTable(files, views);
     this.#files = files;
-    this.#runReclaim = options.runReclaim;
     this.#baseAllocatedSize = options.baseAllocatedSize;
     this.deltas = new StoreDeltas(files, table, trash);
     this.volumes = new OpenVolumes({
@@ -100,6 +91,13 @@ export class LocalEngine implements Engine {
       runCopy: options.runCopy,
       onOpen: (row) => this.#baselines.set(row, this.#countersOf(row)),
       onError: options.onError,
+    });
+    this.#reclaimer = new Reclaimer({
+      files,
+      deltas: this.deltas,
+      volumes: this.volumes,
+      run: options.runReclaim,
+      rowLength: options.rowLength ?? ROW_LENGTH,
     });
   }
 
@@ -131,30 +129,8 @@ export class LocalEngine implements Engine {
     return base;
   }
 
-  async reclaim({ reached, labelled }: ReclaimRequest, signal?: AbortSignal): Promise<number> {
-    const children = new Map<DeltaId, DeltaId[]>();
-    for (const id of reached) {
-      const { below } = this.#files.readHeader(id).current;
-      if (below.kind === 'delta') children.set(below.id, [...(children.get(below.id) ?? []), id]);
-    }
-    let bytes = 0;
-    for (const [delta, [child, ...others]] of children) {
-      if (signal?.aborted === true) break;
-      // A view of a deleted snapshot that somebody still has open shows all of its delta.
-      const seen = labelled.has(delta) || this.volumes.describe(delta) !== undefined;
-      if (seen || child === undefined || others.length > 0) continue;
-      const childRecords = this.#files.readHeader(child).current.committedRecords;
-      const done = this.#reclaimed.get(delta);
-      if (done?.child === child && done.childRecords === childRecords) continue;
-      this.volumes.settleReaders();
-      const { folder, epoch } = this.#files;
-      bytes += await this.#runReclaim({ folder, epoch, job: { delta, child, childRecords } });
-      this.#reclaimed.set(delta, { child, childRecords });
-    }
-    for (const delta of this.#reclaimed.keys()) {
-      if (!reached.has(delta)) this.#reclaimed.delete(delta);
-    }
-    return bytes;
+  async reclaim(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed> {
+    return await this.#reclaimer.reclaim(request, signal);
   }
 
   /** Bytes of index that open volumes use. */

@@ -24,6 +24,11 @@ export class StoreDeltas implements Deltas {
     return id;
   }
 
+  /** Counts a delta that a background thread made as work under way: not garbage yet. */
+  adopt(id: DeltaId): void {
+    this.#fresh.add(id);
+  }
+
   describe(id: DeltaId): DeltaInfo {
     const { current } = this.#files.readHeader(id);
     return {

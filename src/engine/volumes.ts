@@ -21,6 +21,7 @@ import { closeGates, drain, openGates } from './gate.js';
 import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
 import { OpenBases } from './open-bases.js';
 import { MAX_VOLUMES, VOLUME } from './shared-memory.js';
+import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
 import { VolumeRow } from './volume-row.js';
 
 /** How long a chain stays open after its last user left, milliseconds. */
@@ -132,9 +133,10 @@ export class OpenVolumes implements Volumes {
 
   async #open(top: DeltaId, writable: boolean): Promise<OpenEntry> {
     const { tools } = this.#options;
-    const headers = walkChain(tools.files, top);
-    const bottom = headers.at(-1)!.below;
+    const bottom = walkChain(tools.files, top).at(-1)!.below;
     const base = bottom.kind === 'base' ? await this.#bases.use(bottom.id) : undefined;
+    // Walked again: a row of the chain may have been merged while the base was looked at.
+    const headers = walkChain(tools.files, top);
     const index = this.#takeRow();
     let chain: LoadedChain;
     try {
@@ -222,6 +224,28 @@ export class OpenVolumes implements Volumes {
 
   get openCount(): number {
     return this.#byTop.size;
+  }
+
+  /**
+   * Lets a delta stand on another one that shows the same. What is open goes on with what it has;
+   * a flush of an open head, which writes the same header, waits meanwhile.
+   */
+  async changeBelow(id: DeltaId, below: DeltaId): Promise<void> {
+    const { views, files } = this.#options.tools;
+    const entry = this.#byTop.get(id);
+    if (entry === undefined) {
+      // Puts a torn commit right first: afterwards both header copies count all its records.
+      settleClosed(files, id, false);
+      files.changeBelow(id, below);
+      return;
+    }
+    const lock = new VolumeRow(views, entry.index).word(VOLUME.commitLock);
+    await lockMutexAsync(views.volumeWords, lock);
+    try {
+      files.changeBelow(id, below);
+    } finally {
+      unlockMutex(views.volumeWords, lock);
+    }
   }
 
   /**

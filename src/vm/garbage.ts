@@ -116,7 +116,11 @@ export class GarbageCollector {
   async #reclaim(reach: Reach, pinned: ReadonlySet<DeltaId>): Promise<number> {
     const labelled = new Set([...reach.labelled, ...pinned]);
     const request = { reached: reach.deltas, labelled };
-    return (await this.#context.engine.reclaim?.(request, this.#ended.signal)) ?? 0;
+    const done = await this.#context.engine.reclaim?.(request, this.#ended.signal);
+    if (done === undefined) return 0;
+    // What was merged is garbage now.
+    if (done.merged > 0) this.schedule();
+    return done.bytes;
   }
 
   async #sweep(

@@ -229,11 +229,19 @@ t.test('reclaim punches what the only child overrides, and nothing else', async 
   const reached = new Set([head, child]);
   const data = join(scratch.folder, 'deltas', `${head}.1.data`);
   const taken = () => statSync(data).blocks * 512;
-  t.equal(await scratch.engine.reclaim({ reached, labelled: reached }), 0, 'a label keeps all');
+  const nothing = { bytes: 0, merged: 0 };
+  t.same(
+    await scratch.engine.reclaim({ reached, labelled: reached }),
+    nothing,
+    'a label keeps all',
+  );
   const labelled = new Set([child]);
-  t.equal(await scratch.engine.reclaim({ reached, labelled }), 0, 'nothing durable above yet');
+  t.same(await scratch.engine.reclaim({ reached, labelled }), nothing, 'nothing durable above yet');
   above.flush();
-  t.equal(await scratch.engine.reclaim({ reached, labelled }), 48 * BLOCK_SIZE);
+  t.same(await scratch.engine.reclaim({ reached, labelled }), {
+    bytes: 48 * BLOCK_SIZE,
+    merged: 0,
+  });
   t.ok(taken() <= 16 * BLOCK_SIZE);
   for (let index = 0; index < 64; index += 1) {
     if (!readBlock(above, index).equals(block(index < 48 ? 2 : 1))) t.fail(`block ${index}`);

@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Base, BaseSpec } from '../../src/engine/base.js';
 import { copyVolume } from '../../src/engine/copy-volume.js';
-import { DeltaFiles } from '../../src/engine/delta-files.js';
 import type { Extent } from '../../src/engine/disk-image.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
-import { reclaimDelta } from '../../src/engine/reclaim.js';
 import { volumesOf } from '../../src/engine/thread.js';
+import { tidyDeltas } from '../../src/engine/tidy-deltas.js';
 import type { Volume } from '../../src/engine/volume.js';
+import { VolumeRow } from '../../src/engine/volume-row.js';
 
 /** A base in memory: zeroed 4 KiB blocks count as unallocated. */
 export class MemoryBase implements Base {
@@ -67,8 +67,8 @@ export class ScratchEngine {
           { source, target },
           { onProgress, cancelled: () => signal?.aborted === true },
         ),
-      runReclaim: async ({ folder, epoch, job }) =>
-        reclaimDelta(new DeltaFiles(folder, epoch), job),
+      runReclaim: tidyDeltas,
+      rowLength: 3,
       onError: (_what, error) => this.errors.push(error),
     });
     return engine;
@@ -76,6 +76,11 @@ export class ScratchEngine {
 
   /** The process dies: what is in memory is gone, the page cache is not. */
   crash(): void {
+    // Its timers still run in this process: the dead must not write any more.
+    const { views } = this.engine.context;
+    for (let row = 0; row < this.engine.volumes.rowsUsed; row += 1) {
+      new VolumeRow(views, row).takeDirty();
+    }
     this.engine = this.#make();
     this.volumeOf = volumesOf(this.engine.context);
   }

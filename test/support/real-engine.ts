@@ -2,11 +2,10 @@
 
 import type { BaseSpec } from '../../src/engine/base.js';
 import { copyVolume } from '../../src/engine/copy-volume.js';
-import { DeltaFiles } from '../../src/engine/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
-import { reclaimDelta } from '../../src/engine/reclaim.js';
 import { volumesOf } from '../../src/engine/thread.js';
+import { tidyDeltas } from '../../src/engine/tidy-deltas.js';
 import type { Volume } from '../../src/engine/volume.js';
 import { openBase } from '../../src/formats/base.js';
 import type { TestEngine } from './vm-world.js';
@@ -56,7 +55,7 @@ export class RealEngine implements TestEngine {
     }
   }
 
-  reclaim(...request: Parameters<LocalEngine['reclaim']>): Promise<number> {
+  reclaim(...request: Parameters<LocalEngine['reclaim']>): Promise<Reclaimed> {
     return this.#engine.reclaim(...request);
   }
 
@@ -83,8 +82,8 @@ export class RealEngine implements TestEngine {
           { source, target },
           { onProgress, cancelled: () => signal?.aborted === true },
         ),
-      runReclaim: async ({ folder, epoch, job }) =>
-        reclaimDelta(new DeltaFiles(folder, epoch), job),
+      runReclaim: tidyDeltas,
+      rowLength: 3,
       onError: (_what, error) => this.errors.push(error),
     });
     return engine;

@@ -1,0 +1,125 @@
+/** Decides what can be tidied up below the labels, and lets it be done. Main thread only. */
+import { invariant } from '../common/assert.js';
+import type { DeltaFiles } from './delta-files.js';
+import type { DeltaId } from './delta-id.js';
+import type { Reclaimed, ReclaimRequest } from './engine.js';
+import { mergeStart } from './merge.js';
+import type { StoreDeltas } from './store-deltas.js';
+import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
+import type { OpenVolumes } from './volumes.js';
+
+export interface ReclaimerParts {
+  readonly files: DeltaFiles;
+  readonly deltas: StoreDeltas;
+  readonly volumes: OpenVolumes;
+  readonly run: (order: TidyOrder) => Promise<TidyOutcome>;
+  readonly rowLength: number;
+}
+
+/** A delta that nobody names and only one other stands on. */
+interface Hidden {
+  readonly child: DeltaId;
+  readonly below: DeltaId | undefined;
+  readonly sealed: boolean;
+}
+
+/**
+ * INVARIANT: a delta without a label never gets one again and never gets another child, so what is
+ * found here stays true while other work goes on.
+ */
+export class Reclaimer {
+  readonly #parts: ReclaimerParts;
+  /** What was looked at, so that it is not looked at again before the child has grown. */
+  readonly #done = new Map<DeltaId, { readonly child: DeltaId; readonly childRecords: number }>();
+
+  constructor(parts: ReclaimerParts) {
+    this.#parts = parts;
+  }
+
+  async reclaim(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed> {
+    const hidden = this.#findHidden(request);
+    let bytes = 0;
+    for (const [delta, { child }] of hidden) {
+      if (signal?.aborted === true) break;
+      bytes += await this.#punch(delta, child);
+    }
+    for (const delta of this.#done.keys())
+      if (!request.reached.has(delta)) this.#done.delete(delta);
+    let merged = 0;
+    for (const row of rowsOf(hidden)) {
+      if (signal?.aborted === true) break;
+      merged += await this.#merge(row, hidden);
+    }
+    return { bytes, merged };
+  }
+
+  #findHidden({ reached, labelled }: ReclaimRequest): Map<DeltaId, Hidden> {
+    const { files, volumes } = this.#parts;
+    const children = new Map<DeltaId, DeltaId[]>();
+    const headers = new Map<DeltaId, { below: DeltaId | undefined; sealed: boolean }>();
+    for (const id of reached) {
+      const { below, sealed } = files.readHeader(id).current;
+      headers.set(id, { below: below.kind === 'delta' ? below.id : undefined, sealed });
+      if (below.kind === 'delta') children.set(below.id, [...(children.get(below.id) ?? []), id]);
+    }
+    const hidden = new Map<DeltaId, Hidden>();
+    for (const [id, [child, ...others]] of children) {
+      const header = headers.get(id);
+      // A view of a deleted snapshot that somebody still has open shows all of its delta.
+      const seen = labelled.has(id) || volumes.describe(id) !== undefined;
+      if (seen || header === undefined || child === undefined || others.length > 0) continue;
+      hidden.set(id, { child, ...header });
+    }
+    return hidden;
+  }
+
+  /** Gives back what the child overrides. @returns bytes. */
+  async #punch(delta: DeltaId, child: DeltaId): Promise<number> {
+    const { files, volumes, run } = this.#parts;
+    const childRecords = files.readHeader(child).current.committedRecords;
+    const done = this.#done.get(delta);
+    if (done?.child === child && done.childRecords === childRecords) return 0;
+    volumes.settleReaders();
+    const { folder, epoch } = files;
+    const job = { kind: 'reclaim', delta, child, childRecords } as const;
+    const { bytes } = await run({ folder, epoch, job });
+    this.#done.set(delta, { child, childRecords });
+    return bytes;
+  }
+
+  /** Merges the part of a row that is worth it. @returns how many deltas became garbage. */
+  async #merge(row: readonly DeltaId[], hidden: ReadonlyMap<DeltaId, Hidden>): Promise<number> {
+    const { files, deltas, volumes, run, rowLength } = this.#parts;
+    const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
+    const start = mergeStart(sizes, rowLength);
+    if (start < 0) return 0;
+    const part = row.slice(start);
+    const { folder, epoch } = files;
+    const { made } = await run({ folder, epoch, job: { kind: 'merge', row: part } });
+    invariant(made !== undefined, 'a merge makes a delta');
+    deltas.adopt(made);
+    try {
+      await volumes.changeBelow(hidden.get(part.at(-1)!)!.child, made);
+    } catch (error) {
+      await deltas.discard([made]);
+      throw error;
+    }
+    return part.length;
+  }
+}
+
+/** Rows of sealed deltas, each the only child of the one before: oldest first. */
+function rowsOf(hidden: ReadonlyMap<DeltaId, Hidden>): DeltaId[][] {
+  const rows: DeltaId[][] = [];
+  for (const [id, { below, sealed }] of hidden) {
+    const continues = below !== undefined && hidden.get(below)?.sealed === true;
+    if (!sealed || continues) continue;
+    const row: DeltaId[] = [];
+    for (let at: DeltaId | undefined = id; at !== undefined && hidden.get(at)?.sealed === true; ) {
+      row.push(at);
+      at = hidden.get(at)?.child;
+    }
+    rows.push(row);
+  }
+  return rows;
+}
