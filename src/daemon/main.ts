@@ -44,7 +44,8 @@ async function run(): Promise<number> {
 function refuse(error: unknown, readyFd: number | undefined, log: Logger): number {
   log.error('cannot start', { error });
   const known = error instanceof DiskError ? error : new DiskError('failed', String(error));
-  announce(readyFd, { error: known.toJSON() });
+  const hint = known.hint ?? 'other places: layerdisk daemon start --help';
+  announce(readyFd, { error: { ...known.toJSON(), hint } });
   return 1;
 }
 

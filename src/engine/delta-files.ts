@@ -103,8 +103,8 @@ export class DeltaFiles {
   }
 
   /**
-   * Makes a sealed delta: `fill` writes its data file and answers the records of it. Durable when it
-   * resolves.
+   * Makes a sealed delta: `fill` writes its data file and answers the records of it. Durable when
+   * it resolves.
    * @throws DiskError from the host, with nothing left behind.
    */
   async createSealed(
@@ -138,8 +138,8 @@ export class DeltaFiles {
   }
 
   /**
-   * Lets a delta stand on another one that shows the same. Both header copies say so when it returns,
-   * durably: the spoiling of one must not lead back to what is no longer there.
+   * Lets a delta stand on another one that shows the same. Both header copies say so when it
+   * returns, durably: the spoiling of one must not lead back to what is no longer there.
    */
   changeBelow(id: DeltaId, below: DeltaId): void {
     const path = this.tuplesPath(id);

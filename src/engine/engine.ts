@@ -135,8 +135,8 @@ export interface Engine {
   readonly volumes: Volumes;
   /**
    * Tidies up below the labels: gives back blocks that nobody can see any more (those that the only
-   * child of a delta without a label overrides), and merges long rows of such deltas into one, which
-   * leaves the row as garbage. Runs on a background thread; safe to break off and to repeat.
+   * child of a delta without a label overrides), and merges long rows of such deltas into one,
+   * which leaves the row as garbage. Runs on a background thread; safe to break off and to repeat.
    */
   reclaim?(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed>;
 }

@@ -6,8 +6,8 @@
  * 2. copy what it maps into the data file of a new delta (sharing blocks where the host can)
  * 3. write that delta's tuples, sealed, and make both durable
  *
- * The row itself is not touched. The caller then lets the child of the row name the new delta, which
- * is the commit point; before it the new delta is garbage, after it the row is.
+ * The row itself is not touched. The caller then lets the child of the row name the new delta,
+ * which is the commit point; before it the new delta is garbage, after it the row is.
  */
 import { closeSync, openSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';

@@ -1,4 +1,6 @@
 /** One open volume's row in shared memory, by name. */
+import { BLOCK_SIZE } from '../common/units.js';
+import type { OpenVolume } from './engine.js';
 import {
   DELTA,
   DELTA_WORDS,
@@ -85,4 +87,17 @@ export class VolumeRow {
   markFailed(): void {
     Atomics.store(this.#views.volumes, this.#at + VOLUME.failed, 1);
   }
+}
+
+/** What users of an open volume see of its row. */
+export function describeVolume(views: SharedViews, index: number): OpenVolume {
+  const row = new VolumeRow(views, index);
+  return {
+    handle: index,
+    size: row.size,
+    readOnly: row.readOnly,
+    get allocatedSize(): number {
+      return row.get(VOLUME.mappedBlocks) * BLOCK_SIZE + row.baseAllocated;
+    },
+  };
 }

@@ -4,7 +4,7 @@
  */
 import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
-import { BLOCK_SIZE } from '../common/units.js';
+import { Periodic } from '../common/periodic.js';
 import type { BaseSpec } from './base.js';
 import type { BaseNotice } from './base-table.js';
 import {
@@ -22,7 +22,7 @@ import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.
 import { OpenBases } from './open-bases.js';
 import { MAX_VOLUMES, VOLUME } from './shared-memory.js';
 import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
-import { VolumeRow } from './volume-row.js';
+import { describeVolume, VolumeRow } from './volume-row.js';
 
 /** How long a chain stays open after its last user left, milliseconds. */
 const REST_MS = 5000;
@@ -62,24 +62,17 @@ export class OpenVolumes implements Volumes {
   #nextRow = 0;
   readonly #bases: OpenBases;
 
-  #flusher: NodeJS.Timeout | undefined;
-  #flushing: Promise<void> = Promise.resolve();
+  // `sync` never reaches a FUSE daemon: native-notes/kernel-guarantees.md.
+  readonly #flusher = new Periodic(FLUSH_MS, () => this.#flushAll());
 
   constructor(options: VolumesOptions) {
     this.#options = options;
     this.#bases = new OpenBases(options.resolveBase, options.publishBase);
   }
 
-  /**
-   * Flushes what was written every few seconds, as file systems do: `sync` never reaches a daemon.
-   */
+  /** Flushes what was written every few seconds, as file systems do. */
   startFlushing(): void {
-    this.#flusher = setTimeout(() => {
-      this.#flushing = this.#flushAll().finally(() => {
-        if (this.#flusher !== undefined) this.startFlushing();
-      });
-    }, FLUSH_MS);
-    this.#flusher.unref();
+    this.#flusher.start();
   }
 
   async #flushAll(): Promise<void> {
@@ -104,7 +97,7 @@ export class OpenVolumes implements Volumes {
     invariant(entry.chain.writable || !options.writable, `head ${top} was opened as a snapshot`);
     entry.users += 1;
     clearTimeout(entry.rest);
-    return describeVolume(this.#options.tools, entry);
+    return describeVolume(this.#options.tools.views, entry.index);
   }
 
   /** A disk whose head moved on after its name was looked up: the present head. */
@@ -219,7 +212,7 @@ export class OpenVolumes implements Volumes {
   /** The open volume on top of `top`, if there is one. */
   describe(top: DeltaId): OpenVolume | undefined {
     const entry = this.#byTop.get(top);
-    return entry === undefined ? undefined : describeVolume(this.#options.tools, entry);
+    return entry === undefined ? undefined : describeVolume(this.#options.tools.views, entry.index);
   }
 
   get openCount(): number {
@@ -393,25 +386,11 @@ export class OpenVolumes implements Volumes {
 
   /** Flushes and closes everything: the daemon ends. No request may be under way. */
   async closeAll(): Promise<void> {
-    clearTimeout(this.#flusher);
-    this.#flusher = undefined;
-    await this.#flushing;
+    await this.#flusher.stop();
     for (const entry of [...this.#byHandle.values()]) {
       clearTimeout(entry.rest);
       entry.users = 0;
       await this.#retire(entry);
     }
   }
-}
-
-function describeVolume(tools: ChainTools, entry: OpenEntry): OpenVolume {
-  const row = new VolumeRow(tools.views, entry.index);
-  return {
-    handle: entry.index,
-    size: row.size,
-    readOnly: row.readOnly,
-    get allocatedSize(): number {
-      return row.get(VOLUME.mappedBlocks) * BLOCK_SIZE + row.baseAllocated;
-    },
-  };
 }

@@ -11,11 +11,11 @@ import {
   openSync,
   readdirSync,
   realpathSync,
-  type Stats,
+  type StatsFs,
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
@@ -157,6 +157,11 @@ export async function prepareMountpoint(path: string): Promise<string> {
       hint: `stop it (layerdisk daemon stop), or unmount: umount ${mountpoint}`,
     });
   }
+  if (top !== undefined) {
+    throw new DiskError('busy', `${mountpoint}: ${top.source} is mounted there`, {
+      hint: 'choose another directory, or unmount it first',
+    });
+  }
   if (!statSync(mountpoint).isDirectory()) {
     throw new DiskError('usage', `${mountpoint}: the mountpoint is not a directory`);
   }
@@ -186,9 +191,10 @@ function makeDirectory(path: string): void {
 async function probe(path: string): Promise<'dead' | 'missing' | 'there'> {
   const stop = new AbortController();
   const late = delay(PROBE_TIMEOUT_MS, undefined, { signal: stop.signal }).catch(() => undefined);
-  let answer: Stats | undefined;
+  let answer: StatsFs | undefined;
   try {
-    answer = await Promise.race([stat(path), late]);
+    // Not stat: attributes that the kernel remembers would hide that the daemon is dead.
+    answer = await Promise.race([statfs(path), late]);
   } catch (error) {
     const errno = errnoName(error);
     if (errno === 'ENOENT') return 'missing';

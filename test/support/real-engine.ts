@@ -3,6 +3,7 @@
 import type { BaseSpec } from '../../src/engine/base.js';
 import { copyVolume } from '../../src/engine/copy-volume.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
+import type { Reclaimed } from '../../src/engine/engine.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
 import { volumesOf } from '../../src/engine/thread.js';
 import { tidyDeltas } from '../../src/engine/tidy-deltas.js';
