@@ -2,7 +2,7 @@
  * What each command line asks the daemon, and what it prints: for people, for scripts, and names
  * only.
  */
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import t from 'tap';
 import { recordingHandlers } from '../control/recording-handlers.js';
 import { serve, temporaryFolder } from '../control/socket-fixture.js';
@@ -277,7 +277,9 @@ t.test('places from the environment and from --store', async (t) => {
   t.equal(bySocket.stdout, 'web\ndb\n');
   const byStore = await runCli(['list', '-q'], { env: { LAYERDISK_STORE: folder } });
   t.equal(byStore.stdout, 'web\ndb\n');
-  const relative = await runCli(['--store', basename(folder), 'list', '-q'], { cwd: '/tmp' });
+  const relative = await runCli(['--store', basename(folder), 'list', '-q'], {
+    cwd: dirname(folder),
+  });
   t.equal(relative.stdout, 'web\ndb\n');
   const flag = await runCli(['list', '--store', '/nonexistent'], {
     env: { LAYERDISK_SOCKET: path },
