@@ -137,7 +137,9 @@ async function checkOnce(
   t.same(await traitsOf(files), before, 'the files of the image are as they were');
 }
 
-/** What an imported image shows; a damaged one reports its damage, and nobody gets made-up bytes. */
+/**
+ * What an imported image shows; a damaged one reports its damage, and nobody gets made-up bytes.
+ */
 async function checkContent(t: Test, daemon: TestDaemon, image: CorpusImage) {
   const path = daemon.rawFile('vm');
   if (image.expect === 'io-error') {
