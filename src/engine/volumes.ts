@@ -190,6 +190,7 @@ export class OpenVolumes implements Volumes {
   }
 
   #close(entry: OpenEntry): void {
+    clearTimeout(entry.rest);
     const { tools } = this.#options;
     const top = entry.chain.deltas[0]!;
     this.#byTop.delete(top);
@@ -378,6 +379,9 @@ export class OpenVolumes implements Volumes {
         await this.flushHandle(to.handle);
       } finally {
         this.release(to);
+        // At once, so that a copy that failed can be removed.
+        const entry = this.#byHandle.get(to.handle);
+        if (entry?.users === 0) this.#close(entry);
       }
     } finally {
       this.release(from);
