@@ -90,7 +90,14 @@ overBothChannels('large requests arrive whole', async (t, { disk, server, kind }
 overBothChannels('mapped memory is written back', async (t, { disk, backing, server }) => {
   run(
     'fio',
-    ...['--name=map', `--filename=${disk}`, '--ioengine=mmap', '--rw=randwrite', '--bs=4k'],
+    ...[
+      '--name=map',
+      '--verify_state_save=0',
+      `--filename=${disk}`,
+      '--ioengine=mmap',
+      '--rw=randwrite',
+      '--bs=4k',
+    ],
     ...['--size=4m', '--io_size=4m', '--verify=crc32c', '--end_fsync=1', '--fsync=64'],
   );
   run('cmp', '-n', String(4 * MiB), disk, backing);
@@ -103,7 +110,13 @@ overBothChannels('writers at the same time do not disturb each other', (t, fixtu
   for (const direct of ['0', '1']) {
     run(
       'fio',
-      ...['--name=many', `--filename=${disk}`, '--rw=randrw', '--bsrange=512-64k'],
+      ...[
+        '--name=many',
+        '--verify_state_save=0',
+        `--filename=${disk}`,
+        '--rw=randrw',
+        '--bsrange=512-64k',
+      ],
       ...['--blockalign=512', '--numjobs=4', '--size=4m', '--offset_increment=4m'],
       ...['--verify=crc32c', '--verify_fatal=1', `--direct=${direct}`, '--ioengine=psync'],
     );

@@ -42,7 +42,12 @@ t.test(
       DiskServer.start({ kind: 'kernel', mountpoint, disks, adopt: { mount, takeover } });
     let server = await serve(false);
     const fio = spawn('fio', [
-      ...['--name=over', `--filename=${join(mountpoint, 'web/disk0.raw')}`, '--rw=randwrite'],
+      ...[
+        '--name=over',
+        '--verify_state_save=0',
+        `--filename=${join(mountpoint, 'web/disk0.raw')}`,
+        '--rw=randwrite',
+      ],
       ...['--bsrange=512-64k', '--blockalign=512', '--numjobs=2', '--size=16m'],
       ...['--offset_increment=16m', '--ioengine=psync', '--fsync=16', '--verify=crc32c'],
       ...['--verify_fatal=1', '--verify_backlog=64', '--time_based', '--runtime=4'],
