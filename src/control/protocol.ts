@@ -4,7 +4,6 @@
  * bytes, times ISO 8601.
  */
 
-export const PROTOCOL_VERSION = 1;
 /** Longest request that the daemon accepts, bytes with its newline left out. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
 /**

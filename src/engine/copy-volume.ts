@@ -7,7 +7,7 @@ import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE, MiB } from '../common/units.js';
 import { DATA } from './chain-map.js';
 import type { Extent } from './disk-image.js';
-import { DELTA, DELTA_WORDS, VOLUME } from './shared-memory.js';
+import { DELTA, DELTA_WORDS } from './shared-memory.js';
 import { slotsToSegmentEnd } from './slot-space.js';
 import { type ThreadContext, Volume } from './volume.js';
 
@@ -71,12 +71,4 @@ function shareRun(context: ThreadContext, source: Volume, target: Volume, offset
   const fd = context.views.deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
   const place = { fd, offset: space.slot * BLOCK_SIZE };
   return target.shareBlocks(block, count, place) ? count * BLOCK_SIZE : -1;
-}
-
-/** Bytes that a copy of the volume will handle: an upper bound for progress. */
-export function copySize(volume: Volume): number {
-  return Math.min(
-    volume.size,
-    volume.row.get(VOLUME.mappedBlocks) * BLOCK_SIZE + volume.row.baseAllocated,
-  );
 }

@@ -13,7 +13,7 @@ import type { Base } from './base.js';
 import type { BaseTable } from './base-table.js';
 import type { BlockDevice } from './block-device.js';
 import { ChainMap, DATA, UNMAPPED } from './chain-map.js';
-import { flushVolume } from './commit.js';
+import { flushVolume, suspectError } from './commit.js';
 import type { Extent } from './disk-image.js';
 import { flushVolumeAsync } from './durable-switch.js';
 import { enterGate, leaveGate } from './gate.js';
@@ -233,9 +233,7 @@ export class Volume implements BlockDevice {
     if (this.#readOnly) {
       throw new DiskError('not-permitted', 'a snapshot is read-only', { errno: 'EROFS' });
     }
-    if (this.row.failed) {
-      throw new DiskError('failed', 'an earlier flush of this disk failed', { errno: 'EIO' });
-    }
+    if (this.row.failed) throw suspectError();
   }
 
   flush(): void {
