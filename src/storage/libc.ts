@@ -7,7 +7,7 @@
  */
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
-import koffi from 'koffi';
+import koffi, { type LibraryHandle } from 'koffi';
 
 /** A failed foreign call, shaped like the errors of `node:fs`: `errnoName()` understands it. */
 export class SystemCallError extends Error {
@@ -230,12 +230,15 @@ export function prctl(option: number, argument: number): number {
   return check(onLinux('prctl').prctl(option, argument, 0, 0, 0), 'prctl');
 }
 
+/** koffi unloads a library when the object for it is collected: these stay. */
+const preloaded = new Map<string, LibraryHandle>();
+
 /**
  * Loads a shared library, so that whatever is loaded later and needs one of its name finds
- * this.
+ * this. It stays loaded as long as the thread lives.
  */
 export function preloadLibrary(path: string): void {
-  koffi.load(path);
+  if (!preloaded.has(path)) preloaded.set(path, koffi.load(path));
 }
 
 /**

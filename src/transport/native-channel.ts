@@ -153,7 +153,8 @@ async function loadBinding(): Promise<typeof Fuse> {
     preloadLibfuse();
     binding = (await import('fuse-native')).default;
   } catch (error) {
-    throw new DiskError('not-supported', 'fuse-native cannot be loaded on this machine', {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new DiskError('not-supported', `fuse-native cannot be loaded on this machine: ${why}`, {
       hint: 'use --transport kernel',
       cause: error,
     });

@@ -1,5 +1,13 @@
 /** Foreign calls do what their C counterparts do, and fail with their errno. */
-import { closeSync, fstatSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
@@ -27,6 +35,7 @@ import {
   umount,
 } from '../../src/storage/libc.js';
 import { temporaryDirectory } from '../support/disk-server.js';
+import { PROJECT, runProgram } from '../support/run-program.js';
 
 const skip = process.platform === 'linux' ? false : 'needs Linux';
 const MiB = 1024 * 1024;
@@ -110,4 +119,28 @@ t.test('who is at the other end', { skip }, async (t) => {
 t.test('addresses', async (t) => {
   const memory = Buffer.allocUnsafeSlow(8192);
   t.equal(addressOf(memory.subarray(5)) - addressOf(memory), 5n);
+});
+
+const library = join(PROJECT, 'node_modules/fuse-native/prebuilds/linux-x64/libfuse.so');
+const lacking = existsSync(library) ? false : `nothing to try it with: no ${library}`;
+
+/**
+ * Regress: the library was unloaded by the garbage collector, now and then before it was needed.
+ */
+t.test('a preloaded library stays', { skip: skip || lacking }, async (t) => {
+  const program = `
+    const { preloadLibrary } = await import('./dist/storage/libc.js');
+    preloadLibrary(${JSON.stringify(library)});
+    for (let round = 0; round < 5; round += 1) {
+      gc();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const { readFileSync } = await import('node:fs');
+    console.log(readFileSync('/proc/self/maps', 'utf8').includes('libfuse.so'));`;
+  const node = ['--expose-gc', '--input-type=module', '--eval', program];
+  const result = await runProgram('node', node, {
+    cwd: PROJECT,
+    env: { NODE_OPTIONS: undefined },
+  });
+  t.same([result.stderr, result.stdout], ['', 'true\n']);
 });
