@@ -1,6 +1,7 @@
 /** What the registry knows of a format: how to tell it, how to open it. */
 import type { DiskImage } from '../engine/disk-image.js';
 import type { ImageOptions } from './image-options.js';
+import type { ImageWriting } from './image-writer.js';
 
 /** The formats that layerdisk reads, by the names that users and image headers give them. */
 export const FORMAT_NAMES = ['raw', 'vdi', 'vmdk', 'vhd', 'vhdx', 'qcow2'] as const;
@@ -17,6 +18,8 @@ export interface ImageFormat {
   probe(header: Buffer, footer: Buffer): boolean;
   /** Opens an image read-only. @throws DiskError */
   open(path: string, options?: ImageOptions): DiskImage;
+  /** Absent where the format is only read. */
+  readonly writing?: ImageWriting;
 }
 
 export const PROBE_HEADER_SIZE = 64 * 1024;

@@ -1,0 +1,193 @@
+/**
+ * Files that are made whole or not at all: written under temporary names beside their places, then
+ * synced and given their names together, the main one last. What was there before is kept unless
+ * the caller allows otherwise.
+ */
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  linkSync,
+  openSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { DiskError, errnoName } from '../common/errors.js';
+import { fallocate } from './libc.js';
+
+/** One file under construction. Offsets and lengths are bytes. */
+export class OutputFile {
+  /** The name that it will have. */
+  readonly path: string;
+  readonly fd: number;
+  readonly temporaryPath: string;
+
+  constructor(path: string) {
+    this.path = path;
+    const unique = randomBytes(4).toString('hex');
+    this.temporaryPath = join(dirname(path), `.${basename(path)}.${unique}.part`);
+    try {
+      this.fd = openSync(this.temporaryPath, 'wx+', 0o666);
+    } catch (error) {
+      throw failure(path, 'cannot make this file', error);
+    }
+  }
+
+  /** @throws DiskError with the host's errno (ENOSPC, EIO, EFBIG). */
+  write(source: Buffer, sourceOffset: number, length: number, offset: number): void {
+    let done = 0;
+    try {
+      while (done < length) {
+        done += writeSync(this.fd, source, sourceOffset + done, length - done, offset + done);
+      }
+    } catch (error) {
+      throw failure(this.path, `cannot write ${length} bytes at ${offset}`, error);
+    }
+  }
+
+  /** Sets the file's size; what it grows by is a hole. */
+  truncate(size: number): void {
+    try {
+      ftruncateSync(this.fd, size);
+    } catch (error) {
+      throw failure(this.path, `cannot set its size to ${size} bytes`, error);
+    }
+  }
+
+  /** Takes space on the host for the first `size` bytes, and makes the file that large. */
+  allocate(size: number): void {
+    try {
+      fallocate(this.fd, 0, 0, size);
+    } catch (error) {
+      throw failure(this.path, `cannot take ${size} bytes of space`, error);
+    }
+  }
+}
+
+/**
+ * INVARIANT: nothing has its final name before everything is synced; after `discard` nothing is
+ * left.
+ */
+export class OutputFiles {
+  /** The main file. */
+  readonly path: string;
+  readonly #overwrite: boolean;
+  readonly #files: OutputFile[] = [];
+
+  /** @throws DiskError `exists` when the main file is there and may not be replaced. */
+  constructor(path: string, options: { readonly overwrite?: boolean } = {}) {
+    this.path = path;
+    this.#overwrite = options.overwrite === true;
+    this.#checkFree(path);
+  }
+
+  /** A new file; `path` is the main one's or lies in its folder. */
+  create(path: string): OutputFile {
+    this.#checkFree(path);
+    const file = new OutputFile(path);
+    this.#files.push(file);
+    return file;
+  }
+
+  /** Makes everything durable under its name. On failure the caller still has to `discard`. */
+  commit(): void {
+    const last = (file: OutputFile) => (file.path === this.path ? 1 : 0);
+    this.#files.sort((a, b) => last(a) - last(b));
+    for (const file of this.#files) {
+      try {
+        fsyncSync(file.fd);
+      } catch (error) {
+        throw failure(file.path, 'cannot be made durable', error);
+      }
+    }
+    const named: OutputFile[] = [];
+    try {
+      for (const file of this.#files) {
+        this.#giveName(file);
+        named.push(file);
+      }
+    } catch (error) {
+      // A part without its main file would be half an image.
+      if (!this.#overwrite) for (const file of named) unlinkSync(file.path);
+      throw error;
+    }
+    syncFolder(dirname(this.path));
+    for (const file of this.#files.splice(0)) closeSync(file.fd);
+  }
+
+  /** Removes what was made. Harmless after `commit`. */
+  discard(): void {
+    for (const file of this.#files.splice(0)) {
+      closeSync(file.fd);
+      try {
+        unlinkSync(file.temporaryPath);
+      } catch (error) {
+        // It has its name already, or somebody else removed it: nothing of ours is left.
+        if (errnoName(error) !== 'ENOENT') throw failure(file.path, 'cannot be removed', error);
+      }
+    }
+  }
+
+  #giveName(file: OutputFile): void {
+    try {
+      if (this.#overwrite) {
+        renameSync(file.temporaryPath, file.path);
+        return;
+      }
+      // Unlike rename(2), link(2) never replaces what came there meanwhile.
+      linkSync(file.temporaryPath, file.path);
+      unlinkSync(file.temporaryPath);
+    } catch (error) {
+      const errno = errnoName(error);
+      if (errno === 'EEXIST') throw exists(file.path);
+      // FAT and some network file systems know no second name.
+      if (errno === 'EPERM' || errno === 'EOPNOTSUPP') this.#renameIfFree(file);
+      else throw failure(file.path, 'cannot be given its name', error);
+    }
+  }
+
+  #renameIfFree(file: OutputFile): void {
+    this.#checkFree(file.path);
+    try {
+      renameSync(file.temporaryPath, file.path);
+    } catch (error) {
+      throw failure(file.path, 'cannot be given its name', error);
+    }
+  }
+
+  #checkFree(path: string): void {
+    if (!this.#overwrite && existsSync(path)) throw exists(path);
+  }
+}
+
+function syncFolder(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } catch (error) {
+    throw failure(path, 'cannot be made durable', error);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function exists(path: string): DiskError {
+  return new DiskError('exists', `${path} exists already`, {
+    hint: 'choose another name, or pass --force to replace it',
+  });
+}
+
+function failure(path: string, what: string, error: unknown): DiskError {
+  if (error instanceof DiskError) return error;
+  const errno = errnoName(error);
+  const code = errno === 'EACCES' || errno === 'EPERM' ? 'not-permitted' : 'failed';
+  return new DiskError(code, `${path}: ${what} (${errno ?? String(error)})`, {
+    ...(errno === undefined ? {} : { errno }),
+    ...(errno === 'ENOSPC' ? { hint: 'make room on that file system, or choose another' } : {}),
+    cause: error,
+  });
+}
