@@ -18,6 +18,8 @@ export interface CorpusImage {
   readonly virtual_size?: number;
   /** Of the whole raw content. */
   readonly sha256?: string;
+  /** Of every 64 KiB that are not all zero, each behind its number: the manifest's `legend`. */
+  readonly nz64k?: string;
 }
 
 /** Beside the project, or where LAYERDISK_CORPUS says. Undefined where there is none. */
