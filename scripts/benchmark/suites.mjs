@@ -1,0 +1,119 @@
+/** The suites: which targets compete in which jobs. */
+import { controlSuite } from './control.mjs';
+import { JOBS, writeOnce } from './fio.mjs';
+import { MiB } from './targets.mjs';
+import { compete, median } from './tournament.mjs';
+
+const pick = (...names) => Object.fromEntries(names.map((name) => [name, JOBS[name]]));
+
+export const SUITES = {
+  limit: { title: 'Against a C daemon that does nothing else, and a raw file', run: limit },
+  channels: { title: 'The kernel channel against fuse-native', run: channels },
+  peers: { title: 'Against other FUSE routes to a virtual disk', run: peers },
+  depth: { title: 'Deep chains against one layer', run: depth },
+  loop: { title: 'Through a loop device, against the file itself', run: loop },
+  'first-write': { title: 'First writes to a fresh clone', run: firstWrite },
+  control: { title: 'Snapshots, clones, deletes', run: controlSuite },
+};
+
+async function limit(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const targets = [await bench.layerdisk(daemon, 'disk'), await bench.limit(), await bench.raw()];
+  return { rows: await compete(targets, JOBS, options) };
+}
+
+async function channels(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const native = await bench.daemon('native', '--transport', 'fuse-native');
+  const other = await bench.layerdisk(native, 'disk');
+  const targets = [await bench.layerdisk(daemon, 'disk'), { ...other, name: 'fuse-native' }];
+  return { rows: await compete(targets, pick('rr1', 'rr4', 'rw4', 'sr', 'aio32'), options) };
+}
+
+async function peers(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const jobs = pick('rr1', 'rr4', 'rw1', 'rw4', 'sr', 'aio32', 'ws');
+  const rows = [];
+  for (const level of [1, 8, 64]) {
+    const targets = [
+      await bench.layerdisk(daemon, `disk${level}`, { depth: level }),
+      await bench.qemu({ format: 'qcow2', depth: level }),
+      ...(level === 1 ? [await bench.qemu(), await bench.nbdfuse()] : []),
+    ];
+    rows.push(...(await compete(targets, jobs, options)));
+  }
+  return { rows };
+}
+
+async function depth(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const jobs = pick('rr1', 'rr4', 'sr');
+  const rows = [];
+  for (const [kind, writeBytes] of [
+    ['64 KiB extents', 64 * 1024],
+    ['scattered 4 KiB', 4 * 1024],
+  ]) {
+    const tag = kind.slice(0, 1);
+    const targets = [];
+    for (const level of [1, 8, 64, 200]) {
+      const disk = await bench.layerdisk(daemon, `d${tag}${level}`, { depth: level, writeBytes });
+      targets.push({ ...disk, name: `${disk.name}, ${kind}` });
+    }
+    rows.push(...(await compete(targets, jobs, options)));
+  }
+  return { rows };
+}
+
+async function loop(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const file = await bench.layerdisk(daemon, 'disk');
+  const targets = [file, await bench.loop(file, { directIo: true })];
+  const buffered = await bench.loop(await bench.layerdisk(daemon, 'other'), { directIo: false });
+  targets.push({ ...buffered, buffered: true });
+  return { rows: await compete(targets, pick('rr1', 'rr4', 'rw1', 'rw4', 'sr', 'sw'), options) };
+}
+
+/**
+ * Each round on a clone or overlay that nobody has written to yet; and the space that it takes for
+ * each byte written.
+ */
+async function firstWrite(bench, { rounds, sizeMib }) {
+  const daemon = await bench.daemon('ours');
+  await bench.layerdisk(daemon, 'source');
+  await daemon.call('snapshot.take', { vm: 'source', snapshot: 'base' });
+  const { file: base } = await bench.raw('base');
+  const kinds = [
+    ['layerdisk clone', (name) => bench.clone(daemon, 'source@base', name)],
+    ['qcow2 overlay', (name) => bench.overlay(base, name, 'cluster_size=64k')],
+    ['qcow2 extended_l2', (name) => bench.overlay(base, name, 'cluster_size=128k,extended_l2=on')],
+  ];
+  const writtenMib = Math.min(64, sizeMib / 4);
+  const seen = kinds.map(() => []);
+  for (let round = 0; round < rounds; round += 1) {
+    for (const [index, [, make]] of kinds.entries()) {
+      const target = await make(`fresh-${index}-${round}`);
+      const before = await target.takenBytes();
+      const iops = await writeOnce(target.file, { sizeMib, writtenMib });
+      const space = ((await target.takenBytes()) - before) / (writtenMib * MiB);
+      seen[index].push({ iops, space });
+      await target.end();
+    }
+  }
+  const rows = kinds.map(([target], index) => {
+    const ratios = seen[index].map(({ iops }, round) => seen[0][round].iops / iops);
+    return {
+      job: 'first rw1',
+      target,
+      iops: Math.round(median(seen[index].map(({ iops }) => iops))),
+      ratio: median(ratios),
+      least: Math.min(...ratios),
+      most: Math.max(...ratios),
+      spaceRatio: median(seen[index].map(({ space }) => space)),
+    };
+  });
+  for (const { target, iops, ratio, spaceRatio } of rows) {
+    const space = `${spaceRatio.toFixed(2)} bytes taken for each written`;
+    console.log(`${target.padEnd(20)} ${iops}/s, the first is ${ratio.toFixed(2)}x; ${space}`);
+  }
+  return { rows };
+}
