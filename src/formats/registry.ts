@@ -18,8 +18,11 @@ import type { ImageOptions } from './image-options.js';
 import { openQcow2, probeQcow2 } from './qcow2/qcow2-image.js';
 import { openRaw } from './raw/raw-image.js';
 import { openVdi, probeVdi } from './vdi/vdi-image.js';
+import { vdiWriting } from './vdi/vdi-writer.js';
 import { openVhd, probeVhd } from './vhd/vhd-image.js';
+import { vhdWriting } from './vhd/vhd-writer.js';
 import { openVhdx, probeVhdx } from './vhdx/vhdx-image.js';
+import { vhdxWriting } from './vhdx/vhdx-writer.js';
 import { openVmdk, probeVmdk } from './vmdk/vmdk-image.js';
 
 export { FORMAT_NAMES, type FormatName, isFormatName } from './image-format.js';
@@ -27,11 +30,11 @@ export type { ImageOptions } from './image-options.js';
 
 const FORMATS: readonly ImageFormat[] = [
   { name: 'qcow2', probe: probeQcow2, open: openQcow2 },
-  { name: 'vhdx', probe: probeVhdx, open: openVhdx },
-  { name: 'vdi', probe: probeVdi, open: openVdi },
+  { name: 'vhdx', probe: probeVhdx, open: openVhdx, writing: vhdxWriting },
+  { name: 'vdi', probe: probeVdi, open: openVdi, writing: vdiWriting },
   { name: 'vmdk', probe: probeVmdk, open: openVmdk },
   // Last of those probed: a VHD may be told by its footer alone.
-  { name: 'vhd', probe: probeVhd, open: openVhd },
+  { name: 'vhd', probe: probeVhd, open: openVhd, writing: vhdWriting },
   { name: 'raw', probe: () => false, open: openRaw },
 ];
 
