@@ -1,7 +1,13 @@
 /** Writes VirtualBox VDI images: dynamic, static and differencing. */
 import { randomUUID } from 'node:crypto';
 import { u32le } from '../../common/struct.js';
-import { alignUp, divCeil, MiB, SECTOR_SIZE } from '../../common/units.js';
+import {
+  alignUp,
+  divCeil,
+  BLOCK_SIZE as HOST_BLOCK,
+  MiB,
+  SECTOR_SIZE,
+} from '../../common/units.js';
 import { NIL_UUID, type Uuid } from '../../common/uuid.js';
 import type { OutputFile } from '../../storage/output-files.js';
 import { unsupported } from '../image-error.js';
@@ -116,7 +122,7 @@ class VdiWriter implements ImageWriter {
     this.#plan = plan;
     this.#isStatic = subformat === STATIC;
     this.#blockSize = blockSizeFor(virtualSize, parentIds !== undefined);
-    this.granularity = parentIds === undefined ? SECTOR_SIZE : WRITE_CHUNK;
+    this.granularity = parentIds === undefined ? HOST_BLOCK : WRITE_CHUNK;
     this.#blockCount = divCeil(virtualSize, this.#blockSize);
     const mapEnd = VDI_ALIGNMENT + this.#blockCount * VDI_ENTRY_SIZE;
     this.#dataOffset = alignUp(mapEnd, VDI_ALIGNMENT);

@@ -1,6 +1,14 @@
 /** Writes VHD images: dynamic, fixed and differencing. */
 import { u32be } from '../../common/struct.js';
-import { alignUp, divCeil, formatSize, KiB, MiB, SECTOR_SIZE } from '../../common/units.js';
+import {
+  alignUp,
+  divCeil,
+  formatSize,
+  BLOCK_SIZE as HOST_BLOCK,
+  KiB,
+  MiB,
+  SECTOR_SIZE,
+} from '../../common/units.js';
 import type { OutputFile } from '../../storage/output-files.js';
 import { reverseBits, setBits } from '../bit-runs.js';
 import { unsupported } from '../image-error.js';
@@ -66,7 +74,7 @@ export const vhdWriting: ImageWriting = {
 };
 
 class FixedVhdWriter implements ImageWriter {
-  readonly granularity = SECTOR_SIZE;
+  readonly granularity = HOST_BLOCK;
   readonly #file: OutputFile;
   readonly #virtualSize: number;
 
@@ -98,11 +106,11 @@ interface DynamicPlan {
 }
 
 /**
- * INVARIANT: blocks lie in the file in their order, each behind its bitmap. Without a parent all
- * bits of a bitmap are set: what nobody wrote reads as the zeroes that the file began as.
+ * INVARIANT: blocks lie in the file in their order, each behind its bitmap. What nobody wrote of
+ * them reads as the zeroes that the file began as, also by readers that ignore bitmaps.
  */
 class DynamicVhdWriter implements ImageWriter {
-  readonly granularity = SECTOR_SIZE;
+  readonly granularity: number;
   readonly #file: OutputFile;
   readonly #plan: DynamicPlan;
   readonly #blockCount: number;
@@ -115,6 +123,7 @@ class DynamicVhdWriter implements ImageWriter {
   #end: number;
 
   constructor(file: OutputFile, plan: DynamicPlan) {
+    this.granularity = plan.parent === undefined ? HOST_BLOCK : SECTOR_SIZE;
     this.#file = file;
     this.#plan = plan;
     this.#blockCount = divCeil(plan.virtualSize, BLOCK_SIZE);
@@ -165,7 +174,7 @@ class DynamicVhdWriter implements ImageWriter {
       this.#position = alignUp(this.#end + BITMAP_SIZE, DATA_ALIGNMENT);
       this.#end = this.#position + BLOCK_SIZE;
       this.#table.set(block, (this.#position - BITMAP_SIZE) / SECTOR_SIZE);
-      this.#bitmap.fill(this.#plan.parent === undefined ? 0xff : 0);
+      this.#bitmap.fill(0);
     }
     const inBlock = offset - block * BLOCK_SIZE;
     setBits(this.#bitmap, inBlock / SECTOR_SIZE, length / SECTOR_SIZE);

@@ -2,7 +2,13 @@
 import { randomUUID } from 'node:crypto';
 import { invariant } from '../../common/assert.js';
 import { u64le } from '../../common/struct.js';
-import { alignUp, divCeil, MiB, SECTOR_SIZE } from '../../common/units.js';
+import {
+  alignUp,
+  divCeil,
+  BLOCK_SIZE as HOST_BLOCK,
+  MiB,
+  SECTOR_SIZE,
+} from '../../common/units.js';
 import type { OutputFile } from '../../storage/output-files.js';
 import { setBits } from '../bit-runs.js';
 import { unsupported } from '../image-error.js';
@@ -117,7 +123,7 @@ class VhdxWriter implements ImageWriter {
     const { logicalSectorSize, batLength, parentLocator } = shape;
     this.#file = file;
     this.#shape = shape;
-    this.granularity = logicalSectorSize;
+    this.granularity = parentLocator === undefined ? HOST_BLOCK : logicalSectorSize;
     this.#perChunk = blocksPerChunk(shape.blockSize, logicalSectorSize);
     this.#bat = new TableWriter(file, {
       offset: BAT_OFFSET,
