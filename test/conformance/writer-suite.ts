@@ -11,7 +11,7 @@ import type { Extent } from '../../src/engine/disk-image.js';
 import { ImageBase } from '../../src/formats/base.js';
 import { openChain } from '../../src/formats/open-chain.js';
 import { openImage, writingOf } from '../../src/formats/registry.js';
-import { type DiskModel, mergedContent, stampedModel } from '../support/disk-model.js';
+import { type DiskModel, stampedModel } from '../support/disk-model.js';
 import {
   delicateIslands,
   type Island,
@@ -21,7 +21,12 @@ import {
 } from '../support/image-sources.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { qemuImg } from '../support/tools.js';
-import { type Written, type WrittenFormat, writeTestImage } from '../support/written-image.js';
+import {
+  type Written,
+  type WrittenFormat,
+  writeTestChain,
+  writeTestImage,
+} from '../support/written-image.js';
 import { firstDifference, openDescriptors } from './image-suite.js';
 import { failureSuite } from './writer-failures.js';
 
@@ -268,24 +273,12 @@ async function checkChain(t: Test, capabilities: WriterCapabilities): Promise<vo
       salt: 13,
     }),
   ];
-  const chain: DiskModel[] = [];
-  let parentPath: string | undefined;
-  for (const [level, model] of models.entries()) {
-    chain.unshift(model);
-    const name = `level-${level}.${format}`;
-    const path = join(folder, name);
-    const image = parentPath === undefined ? undefined : openImage(parentPath, format);
-    const parent = image && { image, name: `level-${level - 1}.${format}` };
-    const source = modelSource(chain);
-    const { subformat, baseSubformat = subformat } = capabilities;
-    const what = { format, subformat: parent ? subformat : baseSubformat };
-    const written = await writeTestImage(what, path, source, parent ? { parent } : {});
-    image?.close();
-    const content = mergedContent(chain);
-    checkContent(t, capabilities, path, content);
-    if (parent !== undefined) checkOwnUnits(t, capabilities, written, model);
-    if (qemu?.chains === true) checkWithQemu(t, capabilities, path, content);
-    parentPath = path;
+  const { subformat, baseSubformat = subformat } = capabilities;
+  const chain = await writeTestChain({ format, subformat, baseSubformat }, folder, models);
+  for (const [level, { written, content }] of chain.entries()) {
+    checkContent(t, capabilities, written.path, content);
+    if (level > 0) checkOwnUnits(t, capabilities, written, models[level]!);
+    if (qemu?.chains === true) checkWithQemu(t, capabilities, written.path, content);
   }
 }
 

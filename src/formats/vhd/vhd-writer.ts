@@ -3,7 +3,7 @@ import { u32be } from '../../common/struct.js';
 import {
   alignUp,
   divCeil,
-  formatSize,
+  GiB,
   BLOCK_SIZE as HOST_BLOCK,
   KiB,
   MiB,
@@ -58,7 +58,7 @@ export const vhdWriting: ImageWriting = {
     if (virtualSize > MAX_VIRTUAL_SIZE) {
       throw unsupported(
         path,
-        `a VHD holds at most ${formatSize(MAX_VIRTUAL_SIZE)}, the disk is of ${virtualSize} bytes`,
+        `a VHD holds at most ${MAX_VIRTUAL_SIZE / GiB} GiB, the disk is of ${virtualSize} bytes`,
         'write it as VHDX: --format vhdx',
       );
     }
