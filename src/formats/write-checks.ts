@@ -6,8 +6,8 @@ import type { FormatName } from './image-format.js';
 import type { ImageWriting, WriteOptions } from './image-writer.js';
 
 /**
- * Checks that the subformat is one of the format's, has a parent if it needs one, and none
- * otherwise, and that the parent is of the same format.
+ * Checks that the subformat is one of the format's, with a parent or without, and that a parent is
+ * of the same format.
  * @throws DiskError `usage` and `not-supported`.
  */
 export function checkWriteOptions(
@@ -17,26 +17,18 @@ export function checkWriteOptions(
   options: WriteOptions,
 ): void {
   const { subformat, parent } = options;
-  const { subformats, differencing } = names;
-  if (!subformats.includes(subformat)) {
-    throw new DiskError('usage', `${path}: ${format} has no subformat "${subformat}"`, {
-      hint: `the subformats are ${subformats.join(', ')}`,
-    });
-  }
-  if (parent === undefined && differencing.includes(subformat)) {
-    throw new DiskError('usage', `${path}: a ${format} of subformat ${subformat} needs a parent`, {
-      hint: `without one, the subformats are ${without(subformats, differencing).join(', ')}`,
-    });
-  }
-  if (parent === undefined) return;
-  if (!differencing.includes(subformat)) {
+  const possible = parent === undefined ? names.subformats : names.differencing;
+  if (!possible.includes(subformat)) {
+    const which = parent === undefined ? 'without' : 'with';
     throw new DiskError(
       'usage',
-      `${path}: a ${format} of subformat ${subformat} cannot have a parent`,
-      { hint: `with one, the subformat is ${differencing.join(' or ')}` },
+      `${path}: a ${format} ${which} parent cannot be of subformat ${JSON.stringify(subformat)}`,
+      { hint: `${which} parent it is ${possible.join(' or ')}` },
     );
   }
-  if (parent.image.format !== format) throw foreignParent(path, format, parent.image);
+  if (parent !== undefined && parent.image.format !== format) {
+    throw foreignParent(path, format, parent.image);
+  }
 }
 
 function foreignParent(path: string, format: FormatName, parent: DiskImage): DiskError {
@@ -45,8 +37,4 @@ function foreignParent(path: string, format: FormatName, parent: DiskImage): Dis
     `the parent of a ${format} must be a ${format}, ${parent.path} is ${parent.format}`,
     `write the child in its parent's format: --format ${parent.format}`,
   );
-}
-
-function without(all: readonly string[], some: readonly string[]): string[] {
-  return all.filter((name) => !some.includes(name));
 }

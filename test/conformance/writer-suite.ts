@@ -64,7 +64,8 @@ export function writerSuite(t: Test, capabilities: WriterCapabilities): void {
   const { format, subformat, differencing } = capabilities;
   t.test(`writing ${format}, ${subformat}`, { timeout: 300_000 }, async (t) => {
     const known = writingOf(format)!;
-    t.ok(known.subformats.includes(subformat), 'the subformat is one of the format');
+    const names = [...known.subformats, ...known.differencing];
+    t.ok(names.includes(subformat), 'the subformat is one of the format');
     t.equal(known.differencing.includes(subformat), differencing, 'differencing images or not');
     if (differencing) {
       t.test('three images deep', async (t) => checkChain(t, capabilities));

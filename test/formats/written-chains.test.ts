@@ -178,12 +178,12 @@ async function checkRefusals(t: Test, { format, subformat, baseSubformat }: Chai
   );
   await t.rejects(
     writeTestImage({ format, subformat: baseSubformat }, path, source, { parent: onBase }),
-    { code: 'usage', hint: new RegExp(`is ${subformat}`) },
+    { code: 'usage', hint: new RegExp(`^with parent it is ${subformat}$`) },
     'a subformat without parents',
   );
   await t.rejects(
     writeTestImage({ format, subformat }, path, source),
-    { code: 'usage', hint: /dynamic/ },
+    { code: 'usage', hint: /^without parent it is dynamic or/ },
     'a parent that is missing',
   );
   await t.rejects(

@@ -40,7 +40,7 @@ const DYNAMIC = 'dynamic';
 const STATIC = 'static';
 const DIFFERENCING = 'diff';
 const NAMES = {
-  subformats: [DYNAMIC, STATIC, DIFFERENCING],
+  subformats: [DYNAMIC, STATIC],
   differencing: [DIFFERENCING],
 } as const;
 

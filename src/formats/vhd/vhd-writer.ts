@@ -34,7 +34,7 @@ const DYNAMIC = 'dynamic';
 const FIXED = 'fixed';
 const DIFFERENCING = 'differencing';
 const NAMES = {
-  subformats: [DYNAMIC, FIXED, DIFFERENCING],
+  subformats: [DYNAMIC, FIXED],
   differencing: [DIFFERENCING],
 } as const;
 
