@@ -24,6 +24,18 @@ export function runLength(words: Uint32Array, from: number, to: number): number 
   return to - from;
 }
 
+/** Sets `count` bits from `from` on. Bit 0 of byte 0 comes first. */
+export function setBits(bytes: Uint8Array, from: number, count: number): void {
+  const end = from + count;
+  const firstByte = Math.ceil(from / 8);
+  const lastByte = Math.max(firstByte, Math.floor(end / 8));
+  for (let bit = from; bit < Math.min(end, firstByte * 8); bit += 1) {
+    bytes[bit >>> 3]! |= 1 << (bit & 7);
+  }
+  bytes.fill(0xff, firstByte, lastByte);
+  for (let bit = lastByte * 8; bit < end; bit += 1) bytes[bit >>> 3]! |= 1 << (bit & 7);
+}
+
 /** Turns the bits of every byte round, for bitmaps whose most significant bit comes first. */
 export function reverseBits(bytes: Uint8Array): void {
   for (let index = 0; index < bytes.length; index += 1) {

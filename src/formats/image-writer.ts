@@ -19,7 +19,7 @@ export interface ParentLink {
 export interface WriteOptions {
   /** Bytes, a multiple of 512. */
   readonly virtualSize: number;
-  /** One of the format's `subformats`. */
+  /** One of the format's `subformats`, with a parent one of its `differencing`. */
   readonly subformat: string;
   /** Given for a differencing image, which says nothing about what the parent answers for. */
   readonly parent?: ParentLink;
@@ -55,9 +55,12 @@ export interface ImageWriter {
 
 /** What the registry knows of a format that can be written. */
 export interface ImageWriting {
-  /** Names that users give, the default first. */
+  /** Names that users give to what has no parent, the default first. */
   readonly subformats: readonly string[];
-  /** Those among them that may have a parent, the default first; empty: no differencing images. */
+  /**
+   * Names of what has a parent, the default first; some formats use the same ones. Empty: there are
+   * no differencing images.
+   */
   readonly differencing: readonly string[];
   /**
    * Begins an image whose main file is `outputs.path`.

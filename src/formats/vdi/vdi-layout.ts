@@ -3,6 +3,7 @@
  * endian.
  */
 import { array, bytes, type Decoded, struct, u16le, u32le, u64le } from '../../common/struct.js';
+import { MiB } from '../../common/units.js';
 import { guidField } from '../../common/uuid.js';
 
 export const VDI_SIGNATURE = 0xbeda107f;
@@ -62,6 +63,15 @@ export const VDI_HEADER = struct('VDI header', 456, {
 });
 
 export type VdiHeader = Decoded<typeof VDI_HEADER>;
+
+/** VDIHEADER1PLUS appends the geometry that the guest sees; without cylinders it is unset. */
+export const VDI_LOGICAL_GEOMETRY = struct('VDI logical geometry', 16, { geometry: GEOMETRY });
+export const VDI_HEADER_SIZE_PLUS =
+  VDI_HEADER.size + VDI_LOGICAL_GEOMETRY.size - VDI_HEADER.offsetOf.headerSize;
+/** What VirtualBox calls itself in new images. */
+export const VDI_FILE_INFO = '<<< Oracle VM VirtualBox Disk Image >>>\n';
+/** Where map and data of a new image begin are multiples of it, as of VirtualBox. */
+export const VDI_ALIGNMENT = MiB;
 
 /** What `headerSize` is at least: the header without what precedes the field. */
 export const VDI_HEADER_SIZE_MIN = VDI_HEADER.size - VDI_HEADER.offsetOf.headerSize;

@@ -1,6 +1,6 @@
 /** The on-disk structures of VHD (Microsoft's specification of 2006). */
 import { array, bytes, struct, u8, u16be, u32be, u64be } from '../../common/struct.js';
-import { KiB, MiB } from '../../common/units.js';
+import { GiB, KiB, MiB } from '../../common/units.js';
 import { uuidField } from '../../common/uuid.js';
 
 /**
@@ -29,15 +29,24 @@ export const FOOTER = struct('VHD footer', 512, {
   savedState: u8,
   reserved: bytes(427),
 });
+/** The one feature flag that is always set. */
+export const FEATURES_RESERVED = 2;
+/** In place of an offset: there is no such structure. */
+export const NO_OFFSET = 0xffffffffffffffffn;
 /** Virtual PC before 2004 left the last byte out. */
 export const OLD_FOOTER_SIZE = 511;
 export const DISK_TYPE_FIXED = 2;
 export const DISK_TYPE_DYNAMIC = 3;
 export const DISK_TYPE_DIFFERENCING = 4;
+/** Version 1.0, of footer and dynamic disk header alike. */
+export const VERSION = 0x00010000;
 /** The upper half of the version; another one is another format. */
 export const MAJOR_VERSION = 1;
 /** Time stamps count seconds from 2000-01-01T00:00:00Z. */
 export const EPOCH_SECONDS = 946_684_800;
+
+/** Hyper-V makes, and attaches, none that is larger: block tables count sectors in 32 bits. */
+export const MAX_VIRTUAL_SIZE = 2040 * GiB;
 
 /** "Parent Locator Entry", of which the dynamic disk header has eight. */
 export const PARENT_LOCATOR = struct('VHD parent locator entry', 24, {

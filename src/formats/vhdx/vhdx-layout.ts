@@ -127,6 +127,7 @@ export const METADATA_ENTRY = struct('VHDX metadata table entry', 32, {
   reserved: u32le,
 });
 export const FLAG_IS_USER = 1;
+export const FLAG_IS_VIRTUAL_DISK = 2;
 export const FLAG_IS_REQUIRED = 4;
 export const MAX_ITEM_LENGTH = MiB;
 
