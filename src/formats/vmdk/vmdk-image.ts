@@ -147,14 +147,15 @@ class VmdkImage implements DiskImage {
   }
 
   info(): ImageInfo {
-    const { createType, cid, parentCid } = this.#descriptor;
+    const { createType, cid, parentCid, values } = this.#descriptor;
+    const uuid = values.get('ddb.uuid.image');
     return infoOf(this, {
       format: 'vmdk',
       subformat: createType,
       virtualSize: this.virtualSize,
       unitSize: Math.max(0, ...this.#extents.map((extent) => extent.grainSize)),
       logicalSectorSize: SECTOR_SIZE,
-      identity: { cid, 'parent-cid': parentCid },
+      identity: { cid, 'parent-cid': parentCid, ...(uuid === undefined ? {} : { uuid }) },
       notes: [...new Set(this.#extents.flatMap((extent) => extent.notes))],
     });
   }
