@@ -11,8 +11,9 @@ export interface ParentEntry {
   readonly cid: string;
   /** What the child calls it. */
   readonly name: string;
-  /** `ddb.uuid.image` of the parent, where VirtualBox gave it one. */
-  readonly uuid?: string;
+  /** `ddb.uuid.image` and `ddb.uuid.modification` of the parent, where it has them. */
+  readonly uuid?: string | undefined;
+  readonly modificationUuid?: string | undefined;
 }
 
 export interface DescriptorContent {
@@ -25,7 +26,7 @@ export interface DescriptorContent {
 /** What every VMware product and VirtualBox since 2006 reads. */
 const HARDWARE_VERSION = 4;
 /** Bytes that VMware's UUIDs begin with. */
-const VMWARE_UUID_PREFIX = '6000c29';
+const VMWARE_UUID_PREFIX = '6000C29';
 
 /**
  * The descriptor of a new image, with a new content id and new UUIDs.
@@ -105,7 +106,7 @@ function databaseLines({ virtualSize, parent }: DescriptorContent): string[] {
     'uuid.image': randomUUID(),
     'uuid.modification': randomUUID(),
     'uuid.parent': parent?.uuid ?? NIL_UUID,
-    'uuid.parentmodification': NIL_UUID,
+    'uuid.parentmodification': parent?.modificationUuid ?? NIL_UUID,
     virtualHWVersion: HARDWARE_VERSION,
   };
   return Object.entries(values).map(([key, value]) => `ddb.${key} = "${value}"`);

@@ -149,9 +149,9 @@ function checkParent(path: string, virtualSize: number, { image }: ParentLink): 
 }
 
 function parentEntry({ image, name }: ParentLink): ParentEntry {
-  const { cid, uuid } = image.info().identity;
+  const { cid, uuid, 'modification-uuid': modificationUuid } = image.info().identity;
   invariant(cid !== undefined, 'an opened VMDK without CID');
-  return { cid, name, ...(uuid === undefined ? {} : { uuid }) };
+  return { cid, name, uuid, modificationUuid };
 }
 
 function extentLines(path: string, virtualSize: number, subformat: Subformat): ExtentLine[] {
