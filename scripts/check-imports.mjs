@@ -28,6 +28,9 @@ const FORMAT_DOORS = ['formats/registry.ts', 'formats/open-chain.ts', 'formats/i
 /** Besides: a foreign chain as the engine's base, which only the daemon hands to the engine. */
 const BASE_DOORS = ['formats/base.ts', 'formats/fingerprint.ts'];
 
+/** Writing images: the daemon's background thread does it. */
+const WRITE_DOORS = ['formats/write-image.ts', 'formats/choose-writing.ts'];
+
 /** room -> what it may import besides itself: folders (ending in `/`) or files, below src/. */
 const ROOMS = {
   common: [],
@@ -41,6 +44,7 @@ const ROOMS = {
     ...['common/', 'storage/', 'engine/', 'vm/', 'transport/', 'control/'],
     ...FORMAT_DOORS,
     ...BASE_DOORS,
+    ...WRITE_DOORS,
   ],
   cli: ['control/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
 };

@@ -21,7 +21,7 @@ import {
 export type ImageSource = Omit<Base, 'close'>;
 
 export interface WriteHooks {
-  /** Bytes of `data` and `zero` extents handled so far. */
+  /** Bytes of `data` handled so far. */
   onProgress?(doneBytes: number): void;
   cancelled?(): boolean;
 }
@@ -165,7 +165,7 @@ class ImageCopy {
       if (this.#isAbsent()) {
         at = Math.min(at + length, end);
       } else {
-        this.#done += length;
+        if (state === 'data') this.#done += length;
         at += length;
         end = Math.max(end, Math.min(alignUp(at, granularity), limit));
       }

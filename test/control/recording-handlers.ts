@@ -144,11 +144,16 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     ...(saveCurrent === undefined ? {} : { saved: snapshotView('saved') }),
   }),
   clone: ({ name }) => ({ vm: vmView(name), tookSnapshot: 'for-clone' }),
+  export: ({ path, format }) => ({
+    path,
+    format,
+    subformat: 'plain',
+    storedSize: 2 ** 20,
+    files: [path],
+  }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   map: ({ start = 0 }) => ({
-    extents: [
-      { start, length: 4096, depth: 0, present: true, zero: start > 0, data: start === 0 },
-    ],
+    extents: [{ start, length: 4096, depth: 0, present: true, zero: start > 0, data: start === 0 }],
     ...(start === 0 ? { next: 4096 } : {}),
   }),
   stats: () => ({

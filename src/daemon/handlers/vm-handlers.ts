@@ -3,6 +3,7 @@ import { isAbsolute } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type {
   CallContext,
+  ExportView,
   Handlers,
   HardwareChange,
   Params,
@@ -10,6 +11,7 @@ import type {
   SnapshotView,
   TreeNode,
 } from '../../control/protocol.js';
+import { chooseWriting } from '../../formats/choose-writing.js';
 import type { Work } from '../../vm/context.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
 import type { SnapshotRecord } from '../../vm/manifest.js';
@@ -42,6 +44,7 @@ export type VmMethod =
   | 'snapshot.rename'
   | 'snapshot.restore'
   | 'clone'
+  | 'export'
   | 'gc';
 
 /**
@@ -88,6 +91,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
       return { accepted: await service.acceptBases(vm) };
     },
     clone: (params, context) => clone(sources, params, context),
+    export: (params, context) => exportDisk(sources, params, context),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
@@ -154,6 +158,28 @@ async function clone(
   return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
 }
 
+async function exportDisk(
+  sources: ViewSources,
+  params: Params<'export'>,
+  context: CallContext,
+): Promise<ExportView> {
+  const { path, format, force: overwrite = false, differencing = false } = params;
+  requireAbsolute(path);
+  const { subformat } = chooseWriting(params);
+  const { vm, snapshot, disk } = resolveTarget(sources, params);
+  const shape = { path, format, subformat, differencing, overwrite };
+  const request = { vm, disk, ...shape, ...(snapshot === undefined ? {} : { snapshot }) };
+  const outcome = await sources.service.export(request, workOf(`exporting ${vm}`, context));
+  return { path, format, subformat, ...outcome };
+}
+
+function requireAbsolute(path: string): void {
+  if (isAbsolute(path)) return;
+  throw new DiskError('usage', `${path} is no absolute path`, {
+    hint: 'the daemon does not know the folder you are in',
+  });
+}
+
 async function importFiles(
   { service }: ViewSources,
   params: Params<'import'>,
@@ -165,10 +191,7 @@ async function importFiles(
     ...(allowFolders ?? []),
     ...(parent === undefined ? [] : [parent]),
   ]) {
-    if (isAbsolute(path)) continue;
-    throw new DiskError('usage', `${path} is no absolute path`, {
-      hint: 'the daemon does not know the folder you are in',
-    });
+    requireAbsolute(path);
   }
   if (parent !== undefined && files.length > 1) {
     throw new DiskError('usage', `one parent, ${parent}, cannot belong to ${files.length} images`, {
