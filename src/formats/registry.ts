@@ -27,6 +27,7 @@ import { vhdWriting } from './vhd/vhd-writer.js';
 import { openVhdx, probeVhdx } from './vhdx/vhdx-image.js';
 import { vhdxWriting } from './vhdx/vhdx-writer.js';
 import { openVmdk, probeVmdk } from './vmdk/vmdk-image.js';
+import { vmdkWriting } from './vmdk/vmdk-writer.js';
 
 export { FORMAT_NAMES, type FormatName, isFormatName } from './image-format.js';
 export type { ImageOptions } from './image-options.js';
@@ -35,7 +36,7 @@ const FORMATS: readonly ImageFormat[] = [
   { name: 'qcow2', probe: probeQcow2, open: openQcow2, writing: qcow2Writing },
   { name: 'vhdx', probe: probeVhdx, open: openVhdx, writing: vhdxWriting },
   { name: 'vdi', probe: probeVdi, open: openVdi, writing: vdiWriting },
-  { name: 'vmdk', probe: probeVmdk, open: openVmdk },
+  { name: 'vmdk', probe: probeVmdk, open: openVmdk, writing: vmdkWriting },
   // Last of those probed: a VHD may be told by its footer alone.
   { name: 'vhd', probe: probeVhd, open: openVhd, writing: vhdWriting },
   { name: 'raw', probe: () => false, open: openRaw, writing: rawWriting },
