@@ -5,6 +5,7 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { DiskError } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
+import type { Work } from '../engine/health.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import type { TidyOrder, TidyOutcome } from '../engine/tidy-deltas.js';
 import type { CopyJob } from '../engine/volumes.js';
@@ -19,7 +20,7 @@ export const OTHER_THREADS = 2;
 const BACKGROUND_INDEX = 1;
 
 interface Job {
-  readonly onProgress: (doneBytes: number) => void;
+  readonly onProgress: (doneBytes: number, totalBytes: number) => void;
   readonly done: (outcome: TidyOutcome) => void;
   readonly fail: (error: unknown) => void;
 }
@@ -78,6 +79,20 @@ export class DaemonThreads implements IoThreads {
 
   /** Copies one volume into another on the background thread. */
   async runCopy({ source, target, signal, onProgress }: CopyJob): Promise<void> {
+    const request = { type: 'copy', source, target } as const;
+    await this.#run((id, cancelled) => ({ ...request, id, cancelled }), { signal, onProgress });
+  }
+
+  /** Reclaims, merges, sums or checks on the background thread. */
+  async runReclaim(order: TidyOrder, work: Work = {}): Promise<TidyOutcome> {
+    return await this.#run((id, cancelled) => ({ type: 'tidy', id, cancelled, ...order }), work);
+  }
+
+  async #run(
+    request: (id: number, cancelled: SharedArrayBuffer) => BackgroundRequest,
+    { signal, onProgress = () => undefined }: Work,
+  ): Promise<TidyOutcome> {
+    const id = this.#nextJob++;
     const cancelled = new SharedArrayBuffer(4);
     const cancel = (): void => {
       Atomics.store(new Int32Array(cancelled), 0, 1);
@@ -85,28 +100,12 @@ export class DaemonThreads implements IoThreads {
     if (signal?.aborted === true) cancel();
     signal?.addEventListener('abort', cancel, { once: true });
     try {
-      await this.#run((id) => ({ type: 'copy', id, source, target, cancelled }), onProgress);
-    } finally {
-      signal?.removeEventListener('abort', cancel);
-    }
-  }
-
-  /** Reclaims or merges on the background thread. */
-  async runReclaim(order: TidyOrder): Promise<TidyOutcome> {
-    return await this.#run((id) => ({ type: 'tidy', id, ...order }));
-  }
-
-  async #run(
-    request: (id: number) => BackgroundRequest,
-    onProgress: (doneBytes: number) => void = () => {},
-  ): Promise<TidyOutcome> {
-    const id = this.#nextJob++;
-    try {
       return await new Promise<TidyOutcome>((done, fail) => {
         this.#jobs.set(id, { onProgress, done, fail });
-        this.#backgroundThread().postMessage(request(id));
+        this.#backgroundThread().postMessage(request(id, cancelled));
       });
     } finally {
+      signal?.removeEventListener('abort', cancel);
       this.#jobs.delete(id);
     }
   }
@@ -129,7 +128,7 @@ export class DaemonThreads implements IoThreads {
 
   #answered(answer: BackgroundAnswer): void {
     const job = this.#jobs.get(answer.id);
-    if (answer.type === 'progress') job?.onProgress(answer.doneBytes);
+    if (answer.type === 'progress') job?.onProgress(answer.doneBytes, answer.totalBytes ?? 0);
     else if (answer.error === undefined) job?.done(answer.outcome);
     else job?.fail(DiskError.fromJSON(answer.error));
   }
