@@ -34,6 +34,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   snapshot: async () => (await import('./commands/snapshot.js')).snapshotGroup,
   clone: async () => (await import('./commands/clone.js')).cloneCommand,
   base: async () => (await import('./commands/base.js')).baseGroup,
+  check: async () => (await import('./commands/check.js')).checkCommand,
   gc: async () => (await import('./commands/gc.js')).gcCommand,
   stats: async () => (await import('./commands/stats.js')).statsCommand,
   completion: async () => (await import('./commands/completion.js')).completionCommand,

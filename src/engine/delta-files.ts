@@ -268,7 +268,8 @@ export class DeltaFiles {
       this.tuplesPath(header.id),
       this.dataPath(header.id, header.dataGeneration),
     ]) {
-      bytes += statSync(path).blocks * 512;
+      // A missing one is said by whoever opens it; what the chain is can be told without.
+      bytes += (statSync(path, { throwIfNoEntry: false })?.blocks ?? 0) * 512;
     }
     return bytes;
   }

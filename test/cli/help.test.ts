@@ -39,6 +39,7 @@ const EXPECTED = [
   'snapshot rename',
   'clone',
   'base accept',
+  'check',
   'gc',
   'stats',
   'completion',

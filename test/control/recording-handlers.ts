@@ -144,6 +144,10 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     ...(saveCurrent === undefined ? {} : { saved: snapshotView('saved') }),
   }),
   clone: ({ name }) => ({ vm: vmView(name), tookSnapshot: 'for-clone' }),
+  check: () => ({
+    ...{ vms: 1, deltas: 2, bytesRead: 8192, notSummed: 0, findings: [], more: 0 },
+    ...{ damaged: 0, leaks: 0, repaired: 0 },
+  }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   stats: () => ({
     uptimeSeconds: 90,

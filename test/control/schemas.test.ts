@@ -29,6 +29,7 @@ const GOOD: readonly (readonly [MethodName, object])[] = [
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: true }],
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: 'name' }],
   ['clone', { vm: 'web', name: 'copy', mode: 'full', mac: 'keep-nat', vcpus: 3 }],
+  ['check', { vm: 'web', deep: true, repair: false }],
   ['gc', { dryRun: true }],
 ];
 
@@ -67,6 +68,7 @@ const BAD: readonly (readonly [MethodName, unknown, RegExp])[] = [
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: true, discard: true }, /exactly/],
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: false }, /exactly one/],
   ['clone', { vm: 'web', name: 'copy', mode: 'half' }, /"mode"/],
+  ['check', { deep: 1 }, /"deep"/],
   ['gc', { dryRun: 'yes' }, /"dryRun"/],
 ];
 

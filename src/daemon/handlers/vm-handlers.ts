@@ -42,6 +42,7 @@ export type VmMethod =
   | 'snapshot.rename'
   | 'snapshot.restore'
   | 'clone'
+  | 'check'
   | 'gc';
 
 /**
@@ -88,6 +89,11 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
       return { accepted: await service.acceptBases(vm) };
     },
     clone: (params, context) => clone(sources, params, context),
+    check: ({ vm, deep = false, repair = false }, context) =>
+      service.check(
+        { deep, repair, ...(vm === undefined ? {} : { vm }) },
+        workOf(`checking ${vm ?? 'the store'}`, context),
+      ),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
