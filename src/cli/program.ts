@@ -36,6 +36,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   export: async () => (await import('./commands/export.js')).exportCommand,
   base: async () => (await import('./commands/base.js')).baseGroup,
   map: async () => (await import('./commands/map.js')).mapCommand,
+  check: async () => (await import('./commands/check.js')).checkCommand,
   gc: async () => (await import('./commands/gc.js')).gcCommand,
   stats: async () => (await import('./commands/stats.js')).statsCommand,
   completion: async () => (await import('./commands/completion.js')).completionCommand,

@@ -207,6 +207,47 @@ export interface ExportView {
   readonly files: readonly string[];
 }
 
+/** Something that `check` found. */
+export interface FindingView {
+  readonly kind: 'damage' | 'leak';
+  readonly part: 'manifest' | 'header' | 'tuples' | 'data' | 'sums' | 'base' | 'file';
+  readonly message: string;
+  /** Relative to the store. */
+  readonly file: string;
+  /** Bytes of that file. */
+  readonly offset?: number;
+  readonly length?: number;
+  readonly vm?: string;
+  readonly disk?: string;
+  /** Id of the delta. */
+  readonly delta?: string;
+  /** First 4 KiB block of the disk that is hurt, and how many. */
+  readonly block?: number;
+  readonly blocks?: number;
+  /** `VM/DISK` and `VM@SNAPSHOT/DISK`: at most 100, and how many more. */
+  readonly seenBy: readonly string[];
+  readonly seenByMore: number;
+  readonly repaired: boolean;
+  /** What to do. */
+  readonly remedy: string;
+}
+
+export interface CheckView {
+  readonly vms: number;
+  readonly deltas: number;
+  readonly bytesRead: number;
+  /** Sealed deltas that have no checksums yet: their data was not verified. */
+  readonly notSummed: number;
+  /** At most 500. */
+  readonly findings: readonly FindingView[];
+  /** Findings that are only counted. */
+  readonly more: number;
+  /** Damage and leaks that are left. */
+  readonly damaged: number;
+  readonly leaks: number;
+  readonly repaired: number;
+}
+
 /** A reference `VM` or `VM@SNAPSHOT`, and which disk where there are several. */
 export interface Target {
   readonly vm: string;
@@ -313,6 +354,8 @@ export interface Methods {
   };
   gc: { params: { dryRun?: boolean }; result: GcView };
   stats: { params: { vm?: string }; result: StatsView };
+  /** `deep` reads every block that has a checksum; only `repair` changes anything. */
+  check: { params: { vm?: string; deep?: boolean; repair?: boolean }; result: CheckView };
 }
 
 export type MethodName = keyof Methods;

@@ -130,6 +130,7 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
   }),
   gc: z.strictObject({ dryRun: flag }),
   stats: z.strictObject({ vm: name.exactOptional() }),
+  check: z.strictObject({ vm: name.exactOptional(), deep: flag, repair: flag }),
 };
 
 export function isMethodName(method: string): method is MethodName {

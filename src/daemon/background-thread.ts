@@ -4,6 +4,7 @@ import { invariant } from '../common/assert.js';
 import { DiskError, type DiskErrorJson } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
 import { type CopyHooks, copyVolume } from '../engine/copy-volume.js';
+import type { JobWork } from '../engine/pace.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext } from '../engine/thread.js';
 import { type TidyOrder, type TidyOutcome, tidyDeltas } from '../engine/tidy-deltas.js';
@@ -36,6 +37,8 @@ export interface ExportRequest {
 export interface TidyRequest extends TidyOrder {
   readonly type: 'tidy';
   readonly id: number;
+  /** One Int32: not 0 once the job is cancelled. */
+  readonly cancelled: SharedArrayBuffer;
 }
 
 export type BackgroundRequest = CopyRequest | ExportRequest | TidyRequest | BaseNotice;
@@ -46,7 +49,13 @@ export interface JobOutcome extends TidyOutcome {
 }
 
 export type BackgroundAnswer =
-  | { readonly type: 'progress'; readonly id: number; readonly doneBytes: number }
+  | {
+      readonly type: 'progress';
+      readonly id: number;
+      readonly doneBytes: number;
+      /** Where the job itself knows. */
+      readonly totalBytes?: number;
+    }
   | {
       readonly type: 'done';
       readonly id: number;
@@ -75,7 +84,7 @@ port.on('message', (request: BackgroundRequest) => {
       exported: await exportImage(context, request.job, hooksOf(request)),
     }));
   } else {
-    void run(request.id, () => tidyDeltas(request));
+    void run(request.id, () => tidyDeltas(request, workOf(request)));
   }
 });
 
@@ -93,6 +102,30 @@ async function run(id: number, job: () => Promise<JobOutcome>): Promise<void> {
   }
 }
 
+function workOf({ id, cancelled }: TidyRequest): JobWork {
+  const stop = new Int32Array(cancelled);
+  const tell = teller(id);
+  return {
+    signal: {
+      get aborted() {
+        return Atomics.load(stop, 0) !== 0;
+      },
+    },
+    onProgress: (doneBytes, totalBytes) => tell({ doneBytes, totalBytes }),
+  };
+}
+
+/** Tells progress, but not too often. */
+function teller(id: number): (progress: { doneBytes: number; totalBytes?: number }) => void {
+  let told = 0;
+  return (progress) => {
+    const now = performance.now();
+    if (now - told < PROGRESS_MS) return;
+    told = now;
+    answer({ type: 'progress', id, ...progress });
+  };
+}
+
 function copy(request: CopyRequest): JobOutcome {
   const { source, target } = request;
   copyVolume(context, { source, target }, hooksOf(request));
@@ -101,14 +134,9 @@ function copy(request: CopyRequest): JobOutcome {
 
 function hooksOf({ id, cancelled }: CopyRequest | ExportRequest): CopyHooks {
   const stop = new Int32Array(cancelled);
-  let told = 0;
+  const tell = teller(id);
   return {
     cancelled: () => Atomics.load(stop, 0) !== 0,
-    onProgress: (doneBytes) => {
-      const now = performance.now();
-      if (now - told < PROGRESS_MS) return;
-      told = now;
-      answer({ type: 'progress', id, doneBytes });
-    },
+    onProgress: (doneBytes) => tell({ doneBytes }),
   };
 }

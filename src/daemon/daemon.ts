@@ -67,7 +67,7 @@ export class Daemon {
       baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,
       publishBase: (notice) => this.#threads.publishBase(notice),
       runCopy: (job) => this.#threads.runCopy(job),
-      runReclaim: (order) => this.#threads.runReclaim(order),
+      runReclaim: (order, work) => this.#threads.runReclaim(order, work),
       onError: (what, error) => log.error(what, { error }),
     });
     this.#service = new VmService({
@@ -102,6 +102,7 @@ export class Daemon {
     }
     daemon.#service.start();
     daemon.#engine.volumes.startFlushing();
+    daemon.#engine.health.start();
     for (const { name, problem } of daemon.#service.damaged()) {
       log.error(`VM ${name} cannot be used`, { error: problem.message });
     }
@@ -236,6 +237,7 @@ export class Daemon {
     await this.#control?.close();
     await this.#transport?.stop({ force: true });
     await this.#service.stop();
+    await this.#engine.health.stop();
     await this.#engine.volumes.closeAll();
     await this.#threads.stop();
     this.#store.close();

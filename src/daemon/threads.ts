@@ -6,6 +6,7 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
+import type { Work } from '../engine/health.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import type { TidyOrder, TidyOutcome } from '../engine/tidy-deltas.js';
 import type { CopyJob } from '../engine/volumes.js';
@@ -21,7 +22,7 @@ export const OTHER_THREADS = 2;
 const BACKGROUND_INDEX = 1;
 
 interface Job {
-  readonly onProgress: (doneBytes: number) => void;
+  readonly onProgress: (doneBytes: number, totalBytes: number) => void;
   readonly done: (outcome: JobOutcome) => void;
   readonly fail: (error: unknown) => void;
 }
@@ -80,36 +81,41 @@ export class DaemonThreads implements IoThreads {
 
   /** Copies one volume into another on the background thread. */
   async runCopy({ source, target, signal, onProgress }: CopyJob): Promise<void> {
-    await withCancelWord(signal, (cancelled) =>
-      this.#run((id) => ({ type: 'copy', id, source, target, cancelled }), onProgress),
-    );
+    const request = { type: 'copy', source, target } as const;
+    await this.#run((id, cancelled) => ({ ...request, id, cancelled }), { signal, onProgress });
   }
 
   /** Writes a volume into an image file on the background thread. */
-  readonly runExport: RunExport = async (job, { signal, onProgress }) => {
-    const { exported } = await withCancelWord(signal, (cancelled) =>
-      this.#run((id) => ({ type: 'export', id, job, cancelled }), onProgress),
-    );
+  readonly runExport: RunExport = async (job, work) => {
+    const request = { type: 'export', job } as const;
+    const { exported } = await this.#run((id, cancelled) => ({ ...request, id, cancelled }), work);
     invariant(exported !== undefined, 'an export answers what it made');
     return exported;
   };
 
-  /** Reclaims or merges on the background thread. */
-  async runReclaim(order: TidyOrder): Promise<TidyOutcome> {
-    return await this.#run((id) => ({ type: 'tidy', id, ...order }));
+  /** Reclaims, merges, sums or checks on the background thread. */
+  async runReclaim(order: TidyOrder, work: Work = {}): Promise<TidyOutcome> {
+    return await this.#run((id, cancelled) => ({ type: 'tidy', id, cancelled, ...order }), work);
   }
 
   async #run(
-    request: (id: number) => BackgroundRequest,
-    onProgress: (doneBytes: number) => void = () => {},
+    request: (id: number, cancelled: SharedArrayBuffer) => BackgroundRequest,
+    { signal, onProgress = () => undefined }: Work,
   ): Promise<JobOutcome> {
     const id = this.#nextJob++;
+    const cancelled = new SharedArrayBuffer(4);
+    const cancel = (): void => {
+      Atomics.store(new Int32Array(cancelled), 0, 1);
+    };
+    if (signal?.aborted === true) cancel();
+    signal?.addEventListener('abort', cancel, { once: true });
     try {
       return await new Promise<JobOutcome>((done, fail) => {
         this.#jobs.set(id, { onProgress, done, fail });
-        this.#backgroundThread().postMessage(request(id));
+        this.#backgroundThread().postMessage(request(id, cancelled));
       });
     } finally {
+      signal?.removeEventListener('abort', cancel);
       this.#jobs.delete(id);
     }
   }
@@ -132,7 +138,7 @@ export class DaemonThreads implements IoThreads {
 
   #answered(answer: BackgroundAnswer): void {
     const job = this.#jobs.get(answer.id);
-    if (answer.type === 'progress') job?.onProgress(answer.doneBytes);
+    if (answer.type === 'progress') job?.onProgress(answer.doneBytes, answer.totalBytes ?? 0);
     else if (answer.error === undefined) job?.done(answer.outcome);
     else job?.fail(DiskError.fromJSON(answer.error));
   }
@@ -146,23 +152,5 @@ export class DaemonThreads implements IoThreads {
   /** Ends the background thread. I/O threads end by themselves when their mount is gone. */
   async stop(): Promise<void> {
     await this.#background?.terminate();
-  }
-}
-
-/** Runs `work` with a word that is not 0 any more once `signal` has come. */
-async function withCancelWord<T>(
-  signal: AbortSignal | undefined,
-  work: (cancelled: SharedArrayBuffer) => Promise<T>,
-): Promise<T> {
-  const cancelled = new SharedArrayBuffer(4);
-  const cancel = (): void => {
-    Atomics.store(new Int32Array(cancelled), 0, 1);
-  };
-  if (signal?.aborted === true) cancel();
-  signal?.addEventListener('abort', cancel, { once: true });
-  try {
-    return await work(cancelled);
-  } finally {
-    signal?.removeEventListener('abort', cancel);
   }
 }

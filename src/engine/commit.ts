@@ -1,6 +1,6 @@
 /**
  * Making a head durable: data first, then the count of records that rest on it, then the tuple
- * file.
+ * file; then the other copy of the header is made to say the same.
  *
  * INVARIANT: the commit lock of the volume is held from before the data sync until after the tuple
  * sync; a head switch holds it too, so a flush never reports success while an older head or the
@@ -10,6 +10,8 @@ import { fdatasyncSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { hostError } from '../storage/exact-io.js';
 import { readHeaderFrom, writeHeader } from './delta-files.js';
+import type { DeltaHeader } from './delta-layout.js';
+import { mirrorHeader } from './header-copies.js';
 import { type SharedViews, VOLUME } from './shared-memory.js';
 import { lockMutex, unlockMutex } from './shared-mutex.js';
 import type { VolumeRow } from './volume-row.js';
@@ -34,8 +36,9 @@ export function flushVolume(views: SharedViews, row: VolumeRow): void {
     try {
       fdatasyncSync(row.headDataFd);
       if (count !== row.get(VOLUME.committedCount)) {
-        publishCommit(row, count, {});
+        const header = publishCommit(row, count);
         fdatasyncSync(row.headTuplesFd);
+        mirrorHeader(row.headTuplesFd, header);
       }
     } catch (error) {
       row.markFailed();
@@ -55,13 +58,13 @@ export function recordsSoFar(views: SharedViews, row: VolumeRow): number {
 }
 
 /** Writes the header that says so many records are durable; the caller syncs the file. */
-export function publishCommit(row: VolumeRow, count: number, change: { sealed?: boolean }): void {
+export function publishCommit(row: VolumeRow, count: number): DeltaHeader {
   const { current } = readHeaderFrom(row.headTuplesFd, 'tuple file of an open head', undefined);
-  writeHeader(row.headTuplesFd, {
+  const header = writeHeader(row.headTuplesFd, {
     ...current,
     committedRecords: count,
     mappedBlocks: row.get(VOLUME.mappedBlocks),
-    ...change,
   });
   row.set(VOLUME.committedCount, count);
+  return header;
 }

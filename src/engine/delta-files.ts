@@ -38,6 +38,7 @@ import type { DeltaSpec } from './engine.js';
 
 const TUPLES = '.tuples';
 const DATA = '.data';
+const SUMS = '.sums';
 
 /** Both headers as found, newest first. */
 export interface HeaderCopies {
@@ -64,6 +65,11 @@ export class DeltaFiles {
 
   dataPath(id: DeltaId, dataGeneration: number): string {
     return join(this.folder, `${id}.${dataGeneration}${DATA}`);
+  }
+
+  /** Checksums of a sealed delta's slots: see sums-layout.ts. */
+  sumsPath(id: DeltaId): string {
+    return join(this.folder, id + SUMS);
   }
 
   /**
@@ -176,7 +182,8 @@ export class DeltaFiles {
     const file = await open(this.tuplesPath(header.id), 'wx', 0o600);
     try {
       const head = Buffer.alloc(RECORDS_OFFSET);
-      encodeHeader(header).copy(head, HEADER_OFFSETS[header.generation % 2]);
+      // Both copies from the start: the loss of one is no loss.
+      for (const at of HEADER_OFFSETS) encodeHeader(header).copy(head, at);
       writeExact(file.fd, Buffer.concat([head, records]), 0, head.length + records.length, 0);
       await file.sync();
     } finally {
@@ -185,7 +192,8 @@ export class DeltaFiles {
   }
 
   #discard({ id, dataGeneration }: { id: DeltaId; dataGeneration: number }): void {
-    for (const path of [this.tuplesPath(id), this.dataPath(id, dataGeneration)]) {
+    const data = this.dataPath(id, dataGeneration);
+    for (const path of [this.tuplesPath(id), data, this.sumsPath(id)]) {
       try {
         unlinkSync(path);
       } catch {
@@ -212,6 +220,16 @@ export class DeltaFiles {
       await folder.sync();
     } finally {
       await folder.close();
+    }
+  }
+
+  /** The same, at once. */
+  syncFolderNow(): void {
+    const folder = openSync(this.folder, 'r');
+    try {
+      fsyncSync(folder);
+    } finally {
+      closeSync(folder);
     }
   }
 
@@ -250,7 +268,8 @@ export class DeltaFiles {
       this.tuplesPath(header.id),
       this.dataPath(header.id, header.dataGeneration),
     ]) {
-      bytes += statSync(path).blocks * 512;
+      // A missing one is said by whoever opens it; what the chain is can be told without.
+      bytes += (statSync(path, { throwIfNoEntry: false })?.blocks ?? 0) * 512;
     }
     return bytes;
   }
@@ -258,18 +277,21 @@ export class DeltaFiles {
   /**
    * Moves every file of deltas that are not in `keep` into `trash`, and data files whose delta
    * names another generation. Foreign files are left alone.
+   * @param summing whether checksums are being written now: those that are not finished stay.
    */
   async collect(
     keep: ReadonlyMap<DeltaId, number>,
     trash: string,
     dryRun: boolean,
+    summing: boolean,
   ): Promise<{ files: string[]; bytes: number }> {
     const files: string[] = [];
     let bytes = 0;
     for (const name of await readdir(this.folder)) {
-      const match = /^([0-9a-f]{32})(?:\.(\d+)\.data|\.tuples)(\.new)?$/.exec(name);
+      const match = /^([0-9a-f]{32})(?:\.(\d+)\.data|\.tuples|\.sums)(\.new)?$/.exec(name);
       if (match === null) continue;
       const [, id, dataGeneration, unfinished] = match;
+      if (summing && name.endsWith(`${SUMS}.new`)) continue;
       const kept = keep.get(id!);
       const wanted =
         unfinished === undefined &&

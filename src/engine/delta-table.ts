@@ -9,6 +9,7 @@ import { hostError } from '../storage/exact-io.js';
 import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { DeltaHeader, TupleRecord } from './delta-layout.js';
+import { mirrorHeader } from './header-copies.js';
 import { DELTA, DELTA_WORDS, type SharedViews } from './shared-memory.js';
 import { repairTuples, type ScanResult, scanTuples } from './tuple-scan.js';
 
@@ -85,13 +86,10 @@ export class DeltaTable {
     repairTuples(tuples, delta.id, scan);
     fdatasyncSync(this.dataFd(delta));
     const { epoch } = this.#files;
-    writeHeader(tuples, {
-      ...header,
-      committedRecords: scan.count,
-      sealed: true,
-      cacheEpoch: epoch,
-    });
+    const sealed = { ...header, committedRecords: scan.count, sealed: true, cacheEpoch: epoch };
+    const written = writeHeader(tuples, sealed);
     fdatasyncSync(tuples);
+    mirrorHeader(tuples, written);
   }
 
   /**
@@ -107,8 +105,9 @@ export class DeltaTable {
     repairTuples(tuples, header.id, scan);
     const { epoch } = this.#files;
     if (header.cacheEpoch === epoch && scan.torn.length === 0) return;
-    writeHeader(tuples, { ...header, cacheEpoch: epoch });
+    const written = writeHeader(tuples, { ...header, cacheEpoch: epoch });
     fdatasyncSync(tuples);
+    mirrorHeader(tuples, written);
   }
 
   get(id: DeltaId): OpenDelta | undefined {

@@ -10,6 +10,7 @@ import { publishCommit, recordsSoFar, suspectError } from './commit.js';
 import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import { RECORD_SIZE, RECORDS_OFFSET } from './delta-layout.js';
+import { mirrorHeader } from './header-copies.js';
 import { type SharedViews, VOLUME } from './shared-memory.js';
 import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
 import { repairTuples, scanTuples } from './tuple-scan.js';
@@ -19,9 +20,18 @@ const fdatasyncAsync = promisify(fdatasync);
 
 /** `flushVolume` for the main thread: the syncs run on the thread pool. */
 export async function flushVolumeAsync(views: SharedViews, row: VolumeRow): Promise<void> {
+  await withCommitLock(views, row, () => flushLocked(views, row));
+}
+
+/** Runs `task` while no flush of the volume does. */
+export async function withCommitLock<T>(
+  views: SharedViews,
+  row: VolumeRow,
+  task: () => Promise<T>,
+): Promise<T> {
   await lockMutexAsync(views.volumeWords, row.word(VOLUME.commitLock));
   try {
-    await flushLocked(views, row);
+    return await task();
   } finally {
     unlockMutex(views.volumeWords, row.word(VOLUME.commitLock));
   }
@@ -35,8 +45,9 @@ export async function flushLocked(views: SharedViews, row: VolumeRow): Promise<v
     const count = recordsSoFar(views, row);
     await fdatasyncAsync(row.headDataFd);
     if (count === row.get(VOLUME.committedCount)) return;
-    publishCommit(row, count, {});
+    const header = publishCommit(row, count);
     await fdatasyncAsync(row.headTuplesFd);
+    mirrorHeader(row.headTuplesFd, header);
   } catch (error) {
     row.markFailed();
     throw error instanceof DiskError ? error : hostError('cannot make the disk durable', error);
@@ -57,13 +68,14 @@ export interface RetiredHead {
 export async function sealRetired(head: RetiredHead): Promise<void> {
   await fdatasyncAsync(head.dataFd);
   const { current } = readHeaderFrom(head.tuplesFd, 'tuple file of a retired head', undefined);
-  writeHeader(head.tuplesFd, {
+  const sealed = writeHeader(head.tuplesFd, {
     ...current,
     committedRecords: head.recordCount,
     mappedBlocks: head.mappedBlocks,
     sealed: true,
   });
   await fdatasyncAsync(head.tuplesFd);
+  mirrorHeader(head.tuplesFd, sealed);
 }
 
 /**
@@ -92,8 +104,11 @@ export function settleClosed(files: DeltaFiles, id: DeltaId, sealed: boolean): v
       count = scan.count;
     }
     if (clean && !sealed) return;
-    writeHeader(tuples, { ...current, committedRecords: count, sealed, cacheEpoch: files.epoch });
+    const { epoch } = files;
+    const next = { ...current, committedRecords: count, sealed, cacheEpoch: epoch };
+    const header = writeHeader(tuples, next);
     fdatasyncSync(tuples);
+    mirrorHeader(tuples, header);
   } finally {
     closeSync(tuples);
   }

@@ -3,6 +3,7 @@
  * thread only.
  */
 import type { DeltaId } from './delta-id.js';
+import type { JobWork } from './pace.js';
 
 /** What lies directly below a delta. */
 export type Below =
@@ -130,6 +131,69 @@ export interface Volumes {
   ): Promise<void>;
 }
 
+/** Something that is wrong with a delta. */
+export interface DeltaFinding {
+  readonly delta: DeltaId;
+  readonly part: 'header' | 'tuples' | 'data' | 'sums';
+  /** What is wrong, without the delta's name. */
+  readonly message: string;
+  /** Absolute. */
+  readonly file: string;
+  /** Bytes of that file. */
+  readonly offset?: number;
+  readonly length?: number;
+  /** Blocks of the disk, where it is known which: 4 KiB each. */
+  readonly block?: number;
+  readonly blocks?: number;
+  /** `copy`: the other copy is intact, and `repairHeader` writes this one anew from it. */
+  readonly remedy?: 'copy';
+}
+
+export interface CheckedDeltas {
+  readonly findings: readonly DeltaFinding[];
+  /** Findings that are only counted. */
+  readonly more: number;
+  readonly bytesRead: number;
+  /** Sealed deltas that have no checksums yet. */
+  readonly notSummed: readonly DeltaId[];
+}
+
+/** What the background thread made of the sealed deltas without checksums. */
+export interface Summed {
+  /** Deltas that have them now. */
+  readonly deltas: number;
+  /** Why others could not be summed: damage that a check describes. */
+  readonly problems: readonly string[];
+  /** Whether some are to be tried again: blocks were given back meanwhile. */
+  readonly again: boolean;
+}
+
+export interface BlockRange {
+  readonly block: number;
+  readonly blocks: number;
+}
+
+/** Looking after what is stored. Works while disks are in use; changes only what it says. */
+export interface StoreHealth {
+  /**
+   * Checks deltas, which the caller keeps from being removed or reclaimed; `deep` reads every block
+   * that has a checksum. @throws DiskError `interrupted`.
+   */
+  check(
+    request: { deltas: readonly DeltaId[]; deep: boolean },
+    work: JobWork,
+  ): Promise<CheckedDeltas>;
+  /**
+   * For each delta and each range: a bit for every block (lowest first) that the delta has a tuple
+   * of. A delta that can't be read answers for nothing.
+   */
+  answered(deltas: readonly DeltaId[], ranges: readonly BlockRange[]): Promise<Uint8Array[][]>;
+  /** Writes a damaged header copy anew from the intact one. @returns whether there was one. */
+  repairHeader(id: DeltaId): Promise<boolean>;
+  /** Computes missing checksums now. */
+  sum(work: JobWork): Promise<Summed>;
+}
+
 export interface Engine {
   readonly deltas: Deltas;
   readonly volumes: Volumes;
@@ -139,4 +203,5 @@ export interface Engine {
    * which leaves the row as garbage. Runs on a background thread; safe to break off and to repeat.
    */
   reclaim?(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed>;
+  readonly health?: StoreHealth;
 }

@@ -15,6 +15,7 @@ import type { DeltaId } from './delta-id.js';
 import { DeltaTable } from './delta-table.js';
 import { ChainNames } from './disk-map.js';
 import type { Engine, Reclaimed, ReclaimRequest } from './engine.js';
+import { Health, type Work } from './health.js';
 import { ROW_LENGTH } from './merge.js';
 import { Reclaimer } from './reclaimer.js';
 import {
@@ -42,7 +43,7 @@ export interface EngineOptions {
   readonly publishBase: (notice: BaseNotice) => void;
   readonly runCopy: (job: CopyJob) => Promise<void>;
   /** Runs `tidyDeltas` on a background thread. */
-  readonly runReclaim: (order: TidyOrder) => Promise<TidyOutcome>;
+  readonly runReclaim: (order: TidyOrder, work?: Work) => Promise<TidyOutcome>;
   /** How long a row of deltas must be to be merged. Default `ROW_LENGTH`. */
   readonly rowLength?: number;
   readonly onError: (what: string, error: unknown) => void;
@@ -60,6 +61,7 @@ export class LocalEngine implements Engine {
   readonly context: ThreadContext;
   readonly deltas: StoreDeltas;
   readonly volumes: OpenVolumes;
+  readonly health: Health;
   readonly #files: DeltaFiles;
   readonly #table: DeltaTable;
   readonly #volumeOf: (handle: number) => Volume;
@@ -88,7 +90,13 @@ export class LocalEngine implements Engine {
     this.#table = table;
     this.#volumeOf = volumesOf(this.context);
     this.#baseAllocatedSize = options.baseAllocatedSize;
-    this.deltas = new StoreDeltas(files, table, trash);
+    this.health = new Health({
+      files,
+      volumes: () => this.volumes,
+      run: options.runReclaim,
+      onError: options.onError,
+    });
+    this.deltas = new StoreDeltas(files, table, trash, () => this.health.isSumming);
     this.volumes = new OpenVolumes({
       tools: { views, pool, files, table },
       resolveBase: options.resolveBase,
@@ -98,6 +106,7 @@ export class LocalEngine implements Engine {
       },
       runCopy: options.runCopy,
       onOpen: (row) => this.#baselines.set(row, this.#countersOf(row)),
+      onSealed: () => this.health.schedule(),
       onError: options.onError,
     });
     this.#reclaimer = new Reclaimer({
@@ -106,6 +115,7 @@ export class LocalEngine implements Engine {
       volumes: this.volumes,
       run: options.runReclaim,
       rowLength: options.rowLength ?? ROW_LENGTH,
+      onError: options.onError,
     });
   }
 

@@ -3,8 +3,10 @@
  * that chains do not grow for ever under disks whose snapshots come and go. Background thread.
  *
  * 1. read the logs of the row, oldest first, into one map
- * 2. copy what it maps into the data file of a new delta (sharing blocks where the host can)
- * 3. write that delta's tuples, sealed, and make both durable
+ * 2. copy what it maps into the data file of a new delta (sharing blocks where the host can); what
+ *    is read is verified against the checksums of the row, what is shared keeps its old ones, so
+ *    that rot stays recognisable
+ * 3. write that delta's checksums and tuples, sealed, and make all of it durable
  *
  * The row itself is not touched. The caller then lets the child of the row name the new delta,
  * which is the commit point; before it the new delta is garbage, after it the row is.
@@ -24,8 +26,11 @@ import {
   RECORD_ZERO,
   type TupleRecord,
 } from './delta-layout.js';
+import { NO_EPOCH } from './header-copies.js';
 import { PagePool } from './page-pool.js';
 import { PAGE_WORDS } from './shared-memory.js';
+import { SumsReader, SumsWriter } from './sums-file.js';
+import { NOT_COVERED, slotSum } from './sums-layout.js';
 import { scanTuples } from './tuple-scan.js';
 
 /** A row is merged when so many of its deltas are of comparable size. */
@@ -34,8 +39,6 @@ export const ROW_LENGTH = 8;
 const POOL_BYTES = 4 * GiB;
 const MAX_ADDRESS = 2 ** 32 - 1;
 const CHUNK = MiB;
-/** No epoch has this name: only committed records are read, and sealed deltas have no others. */
-const NO_EPOCH = '';
 
 export interface MergeJob {
   /** Oldest first, each the only child of the one before. */
@@ -43,13 +46,19 @@ export interface MergeJob {
 }
 
 interface Source {
+  readonly id: DeltaId;
   readonly fd: number;
+  /** Undefined while there are none. */
+  readonly sums: SumsReader | undefined;
   /** Addresses of its slots begin here. */
   readonly firstAddress: number;
   readonly endAddress: number;
 }
 
-/** @returns the new delta, durable, with the row's content on top of what the row stood on. */
+/**
+ * @returns the new delta, durable, with the row's content on top of what the row stood on.
+ * @throws DiskError `damaged` when something of the row has rotted.
+ */
 export async function mergeRow(files: DeltaFiles, { row }: MergeJob): Promise<DeltaId> {
   const headers = row.map((id) => files.readHeader(id).current);
   const bottom = headers[0]!;
@@ -59,12 +68,14 @@ export async function mergeRow(files: DeltaFiles, { row }: MergeJob): Promise<De
     const map = mapRow(files, headers, sources);
     const id = newDeltaId();
     const blocks = Math.ceil(top.virtualSize / BLOCK_SIZE);
-    await files.createSealed({ ...top, id, below: bottom.below, allocation: 'dynamic' }, (data) =>
-      copyRow(map, blocks, sources, data),
-    );
+    const like = { ...top, id, below: bottom.below, allocation: 'dynamic' } as const;
+    await files.createSealed(like, (data) => copyRow(files, { id, map, blocks, sources, data }));
     return id;
   } finally {
-    for (const { fd } of sources) closeSync(fd);
+    for (const { fd, sums } of sources) {
+      closeSync(fd);
+      sums?.close();
+    }
   }
 }
 
@@ -95,58 +106,125 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
       throw new DiskError('not-supported', 'a row of deltas holds more than 16 TiB: left as it is');
     }
     const fd = openSync(files.dataPath(header.id, header.dataGeneration), 'r');
-    sources.push({ fd, firstAddress, endAddress });
+    const { id } = header;
+    // In the list first: whatever happens next, it is closed.
+    const source = { id, fd, firstAddress, endAddress, sums: undefined as SumsReader | undefined };
+    sources.push(source);
+    source.sums = SumsReader.open(files, header);
     firstAddress = endAddress;
   }
   return map;
 }
 
-/** Copies what the map names into the slots of `data`. @returns the records of the new delta. */
-function copyRow(
-  map: ChainMap,
-  blocks: number,
-  sources: readonly Source[],
-  data: number,
-): TupleRecord[] {
-  const records: TupleRecord[] = [];
-  const buffer = Buffer.alloc(CHUNK);
+interface RowCopy {
+  readonly id: DeltaId;
+  readonly map: ChainMap;
+  readonly blocks: number;
+  readonly sources: readonly Source[];
+  /** The new data file. */
+  readonly data: number;
+}
+
+/** Copies what the map names, and writes its checksums. @returns the records of the new delta. */
+function copyRow(files: DeltaFiles, row: RowCopy): TupleRecord[] {
+  const extents = planRow(row);
+  const last = extents.findLast(({ source }) => source !== undefined);
+  const slots = last === undefined ? 0 : last.record.slot + last.record.count;
+  const sums = new SumsWriter(files, { id: row.id, dataGeneration: 1, slots });
+  try {
+    const target = { data: row.data, sums, buffer: Buffer.alloc(CHUNK) };
+    for (const { source, from, record } of extents) {
+      if (source !== undefined) copySlots(source, from, record, target);
+    }
+    sums.finish();
+  } catch (error) {
+    sums.abandon();
+    throw error;
+  }
+  return extents.map(({ record }) => record);
+}
+
+interface PlannedExtent {
+  readonly record: TupleRecord;
+  /** Undefined for zeroes. */
+  readonly source?: Source;
+  /** The first slot there. */
+  readonly from: number;
+}
+
+function planRow({ map, blocks, sources }: RowCopy): PlannedExtent[] {
+  const planned: PlannedExtent[] = [];
   let slot = 0;
   for (let block = 0; block < blocks; ) {
     map.find(block, Math.min(blocks - block, MAX_RECORD_BLOCKS));
     const { kind, address } = map;
     let { count } = map;
-    if (kind === ZERO) records.push({ kind: RECORD_ZERO, block, count, slot: 0 });
+    if (kind === ZERO)
+      planned.push({ record: { kind: RECORD_ZERO, block, count, slot: 0 }, from: 0 });
     if (kind !== UNMAPPED && kind !== ZERO) {
       const source = sources.find((each) => address < each.endAddress)!;
       count = Math.min(count, source.endAddress - address);
-      copySlots(source, address - source.firstAddress, { data, slot, count, buffer });
-      records.push({ kind: RECORD_WRITE, block, count, slot });
+      const record: TupleRecord = { kind: RECORD_WRITE, block, count, slot };
+      planned.push({ record, source, from: address - source.firstAddress });
       slot += count;
     }
     block += count;
   }
-  return records;
+  return planned;
 }
 
 interface Target {
   readonly data: number;
-  readonly slot: number;
-  readonly count: number;
+  readonly sums: SumsWriter;
   readonly buffer: Buffer;
 }
 
-function copySlots(source: Source, slot: number, target: Target): void {
-  const length = target.count * BLOCK_SIZE;
-  const from = slot * BLOCK_SIZE;
-  const to = target.slot * BLOCK_SIZE;
-  const range = { sourceFd: source.fd, sourceOffset: from, targetFd: target.data };
-  if (reflink({ ...range, targetOffset: to, length })) return;
-  for (let done = 0; done < length; ) {
-    const part = Math.min(CHUNK, length - done);
-    readPadded(source.fd, target.buffer, 0, part, from + done);
-    writeExact(target.data, target.buffer, 0, part, to + done);
-    done += part;
+function copySlots(source: Source, from: number, record: TupleRecord, target: Target): void {
+  const { slot, count } = record;
+  const length = count * BLOCK_SIZE;
+  const range = { sourceFd: source.fd, sourceOffset: from * BLOCK_SIZE, targetFd: target.data };
+  const shared = reflink({ ...range, targetOffset: slot * BLOCK_SIZE, length });
+  if (shared && source.sums !== undefined) {
+    for (let done = 0; done < count; done += 1) {
+      target.sums.put(slot + done, knownSum(source, source.sums, from + done));
+    }
+    return;
   }
+  const most = CHUNK / BLOCK_SIZE;
+  for (let done = 0; done < count; done += most) {
+    const part = Math.min(most, count - done);
+    readPadded(source.fd, target.buffer, 0, part * BLOCK_SIZE, (from + done) * BLOCK_SIZE);
+    for (let index = 0; index < part; index += 1) {
+      const at = index * BLOCK_SIZE;
+      const sum = slotSum(target.buffer.subarray(at, at + BLOCK_SIZE));
+      const known = verify(source, from + done + index, record.block + done + index, sum);
+      target.sums.put(slot + done + index, known);
+    }
+    if (shared) continue;
+    writeExact(target.data, target.buffer, 0, part * BLOCK_SIZE, (slot + done) * BLOCK_SIZE);
+  }
+}
+
+/** @returns what is to be the sum of the copy. @throws DiskError `damaged` when it rotted. */
+function verify(source: Source, slot: number, block: number, sum: number): number {
+  if (source.sums === undefined) return sum;
+  const known = knownSum(source, source.sums, slot);
+  // Punched, because what stands on the row overrides it.
+  if (known === NOT_COVERED || known === sum) return known;
+  throw rotten(`block ${block} of delta ${source.id} is not what it was`);
+}
+
+function knownSum(source: Source, sums: SumsReader, slot: number): number {
+  const known = sums.get(slot);
+  if (known !== undefined) return known;
+  throw rotten(`the checksums of delta ${source.id} are damaged`);
+}
+
+function rotten(what: string): DiskError {
+  return new DiskError('damaged', `${what}: its row of deltas is not merged`, {
+    hint: `what is damaged, and who sees it: layerdisk check --deep`,
+    errno: 'EIO',
+  });
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Decides what can be tidied up below the labels, and lets it be done. Main thread only. */
 import { invariant } from '../common/assert.js';
+import { DiskError } from '../common/errors.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { Reclaimed, ReclaimRequest } from './engine.js';
@@ -14,6 +15,8 @@ export interface ReclaimerParts {
   readonly volumes: OpenVolumes;
   readonly run: (order: TidyOrder) => Promise<TidyOutcome>;
   readonly rowLength: number;
+  /** Something that was left as it is. */
+  readonly onError: (what: string, error: unknown) => void;
 }
 
 /** A delta that nobody names and only one other stands on. */
@@ -89,13 +92,20 @@ export class Reclaimer {
 
   /** Merges the part of a row that is worth it. @returns how many deltas became garbage. */
   async #merge(row: readonly DeltaId[], hidden: ReadonlyMap<DeltaId, Hidden>): Promise<number> {
-    const { files, deltas, volumes, run, rowLength } = this.#parts;
+    const { files, deltas, volumes, run, rowLength, onError } = this.#parts;
     const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
     const start = mergeStart(sizes, rowLength);
     if (start < 0) return 0;
     const part = row.slice(start);
     const { folder, epoch } = files;
-    const { made } = await run({ folder, epoch, job: { kind: 'merge', row: part } });
+    let made: DeltaId | undefined;
+    try {
+      ({ made } = await run({ folder, epoch, job: { kind: 'merge', row: part } }));
+    } catch (error) {
+      if (!(error instanceof DiskError) || error.code !== 'damaged') throw error;
+      onError('a row of deltas is left as it is', error);
+      return 0;
+    }
     invariant(made !== undefined, 'a merge makes a delta');
     deltas.adopt(made);
     try {

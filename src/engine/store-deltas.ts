@@ -9,13 +9,15 @@ export class StoreDeltas implements Deltas {
   readonly #files: DeltaFiles;
   readonly #table: DeltaTable;
   readonly #trash: string;
+  readonly #isSumming: () => boolean;
   /** Made by this process and not yet seen in a manifest: work under way, not garbage. */
   readonly #fresh = new Set<DeltaId>();
 
-  constructor(files: DeltaFiles, table: DeltaTable, trash: string) {
+  constructor(files: DeltaFiles, table: DeltaTable, trash: string, isSumming: () => boolean) {
     this.#files = files;
     this.#table = table;
     this.#trash = trash;
+    this.#isSumming = isSumming;
   }
 
   async create(spec: DeltaSpec): Promise<DeltaId> {
@@ -73,6 +75,6 @@ export class StoreDeltas implements Deltas {
     for (const id of this.#table.openIds()) {
       keep.set(id, this.#files.readHeader(id).current.dataGeneration);
     }
-    return await this.#files.collect(keep, this.#trash, dryRun);
+    return await this.#files.collect(keep, this.#trash, dryRun, this.#isSumming());
   }
 }

@@ -1,9 +1,14 @@
-/** The jobs below the labels, as a background thread is given them: it knows no store. */
+/** The long jobs on delta files, as a background thread is given them: it knows no store. */
 import { unreachable } from '../common/assert.js';
+import { type AnsweredJob, answeredBlocks } from './answered-blocks.js';
+import { type CheckJob, checkDeltas } from './check-deltas.js';
 import { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
+import type { CheckedDeltas, Summed } from './engine.js';
 import { type MergeJob, mergeRow } from './merge.js';
+import type { JobWork } from './pace.js';
 import { type ReclaimJob, reclaimDelta } from './reclaim.js';
+import { type SumJob, sumDeltas } from './sum-deltas.js';
 
 export interface TidyOrder {
   /** Folder of the delta files. */
@@ -11,7 +16,10 @@ export interface TidyOrder {
   readonly epoch: string;
   readonly job:
     | ({ readonly kind: 'reclaim' } & ReclaimJob)
-    | ({ readonly kind: 'merge' } & MergeJob);
+    | ({ readonly kind: 'merge' } & MergeJob)
+    | ({ readonly kind: 'sum' } & SumJob)
+    | ({ readonly kind: 'check' } & CheckJob)
+    | ({ readonly kind: 'answered' } & AnsweredJob);
 }
 
 export interface TidyOutcome {
@@ -19,15 +27,25 @@ export interface TidyOutcome {
   readonly bytes: number;
   /** The delta that `merge` made. */
   readonly made?: DeltaId;
+  readonly summed?: Summed;
+  readonly checked?: CheckedDeltas;
+  readonly answered?: Uint8Array[][];
 }
 
-export async function tidyDeltas({ folder, epoch, job }: TidyOrder): Promise<TidyOutcome> {
+export async function tidyDeltas(order: TidyOrder, work: JobWork = {}): Promise<TidyOutcome> {
+  const { folder, epoch, job } = order;
   const files = new DeltaFiles(folder, epoch);
   switch (job.kind) {
     case 'reclaim':
       return { bytes: reclaimDelta(files, job) };
     case 'merge':
       return { bytes: 0, made: await mergeRow(files, job) };
+    case 'sum':
+      return { bytes: 0, summed: await sumDeltas(files, job, work) };
+    case 'check':
+      return { bytes: 0, checked: await checkDeltas(files, job, work) };
+    case 'answered':
+      return { bytes: 0, answered: answeredBlocks(files, job) };
     default:
       return unreachable(job);
   }

@@ -15,13 +15,13 @@ import {
   walkChain,
 } from './chain-loader.js';
 import type { DeltaId } from './delta-id.js';
-import { flushVolumeAsync, settleClosed } from './durable-switch.js';
+import { flushVolumeAsync, settleClosed, withCommitLock } from './durable-switch.js';
 import type { CopyProgress, HeadSwitch, OpenVolume, Volumes } from './engine.js';
 import { closeGates, drain, openGates } from './gate.js';
 import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
+import { repairCopies } from './header-copies.js';
 import { OpenBases } from './open-bases.js';
-import { MAX_VOLUMES, VOLUME } from './shared-memory.js';
-import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
+import { MAX_VOLUMES } from './shared-memory.js';
 import { describeVolume, VolumeRow } from './volume-row.js';
 
 /** How long a chain stays open after its last user left, milliseconds. */
@@ -48,6 +48,8 @@ export interface VolumesOptions {
   readonly runCopy: (job: CopyJob) => Promise<void>;
   /** A row was given to a volume. */
   readonly onOpen: (row: number) => void;
+  /** Heads became sealed deltas. */
+  readonly onSealed: () => void;
   /** An error that no caller waits for. */
   readonly onError: (what: string, error: unknown) => void;
 }
@@ -222,32 +224,30 @@ export class OpenVolumes implements Volumes {
     return this.#byTop.size;
   }
 
-  /**
-   * Lets a delta stand on another one that shows the same. What is open goes on with what it has;
-   * a flush of an open head, which writes the same header, waits meanwhile.
-   */
+  /** Lets a delta stand on another one that shows the same. What is open goes on with its own. */
   async changeBelow(id: DeltaId, below: DeltaId): Promise<void> {
-    const { views, files } = this.#options.tools;
-    const entry = this.#byTop.get(id);
-    if (entry === undefined) {
-      // Puts a torn commit right first: afterwards both header copies count all its records.
-      settleClosed(files, id, false);
+    const { files } = this.#options.tools;
+    await this.#rewriteHeader(id, (isOpen) => {
+      // Puts a torn commit right first: afterwards both copies count all its records.
+      if (!isOpen) settleClosed(files, id, false);
       files.changeBelow(id, below);
-      return;
-    }
-    const lock = new VolumeRow(views, entry.index).word(VOLUME.commitLock);
-    await lockMutexAsync(views.volumeWords, lock);
-    try {
-      files.changeBelow(id, below);
-    } finally {
-      unlockMutex(views.volumeWords, lock);
-    }
+    });
   }
 
-  /**
-   * Returns when no request that is under way now is still inside: nobody reads any longer what the
-   * maps named before.
-   */
+  /** Writes a damaged header copy anew from the intact one. @returns whether there was one. */
+  async repairHeader(id: DeltaId): Promise<boolean> {
+    return await this.#rewriteHeader(id, () => repairCopies(this.#options.tools.files, id));
+  }
+
+  /** Runs `write` while no flush of an open head writes the same header. */
+  async #rewriteHeader<T>(id: DeltaId, write: (isOpen: boolean) => T): Promise<T> {
+    const entry = this.#byTop.get(id);
+    if (entry === undefined) return write(false);
+    const { views } = this.#options.tools;
+    return await withCommitLock(views, new VolumeRow(views, entry.index), async () => write(true));
+  }
+
+  /** Returns when nobody reads any longer what the maps named before. */
   settleReaders(): void {
     const { volumeWords, threads } = this.#options.tools.views;
     const rows = [...this.#byHandle.keys()];
@@ -259,7 +259,7 @@ export class OpenVolumes implements Volumes {
     }
   }
 
-  /** Rows that were ever used: they are numbered from 0. */
+  /** Rows ever used, numbered from 0. */
   get rowsUsed(): number {
     return this.#nextRow;
   }
@@ -311,6 +311,7 @@ export class OpenVolumes implements Volumes {
         settle,
       );
       for (const { from } of sealed) settleClosed(tools.files, from, true);
+      this.#options.onSealed();
     } finally {
       for (const { entry, snapshot, base } of open) {
         const dropped = moved ? bases.get(entry) : base?.spec.id;
@@ -320,10 +321,7 @@ export class OpenVolumes implements Volumes {
     }
   }
 
-  /**
-   * The switches whose volume is open, which is kept from closing; restores hold the base they move
-   * to.
-   */
+  /** The switches whose volume is open, kept from closing; restores hold the base they move to. */
   async #openSwitches(
     switches: readonly HeadSwitch[],
     isSnapshot: (change: HeadSwitch) => boolean,

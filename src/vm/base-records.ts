@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
+import { formatSealed, parseSealed } from '../common/sealed-json.js';
 import type { BaseSpec } from '../engine/base.js';
 import { replaceFile } from '../storage/atomic-write.js';
 import { findFileId } from '../storage/file-id.js';
@@ -104,7 +105,9 @@ export class BaseRecords {
   read(id: string): BaseRecord {
     const path = this.#path(id);
     try {
-      return recordSchema.parse(JSON.parse(readText(path) ?? ''));
+      const { json, intact } = parseSealed(readText(path) ?? '');
+      if (!intact) throw new Error('it does not match its checksum');
+      return recordSchema.parse(json);
     } catch (error) {
       throw new DiskError('damaged', `the base record bases/${id}.json can't be read`, {
         hint: 'restore that file from a backup',
@@ -172,7 +175,7 @@ export class BaseRecords {
   }
 
   #write(record: BaseRecord): Promise<void> {
-    const text = `${JSON.stringify(recordSchema.parse(record), null, 2)}\n`;
+    const text = formatSealed(recordSchema.parse(record));
     return replaceFile(this.#store.files, this.#path(record.id), text, 'base');
   }
 

@@ -88,6 +88,21 @@ export class GarbageCollector {
     return this.#collect(dryRun, Number.POSITIVE_INFINITY);
   }
 
+  /** What is removed goes to the trash and stays there for a while. @throws DiskError as above. */
+  collectIntoTrash(): Promise<Collected> {
+    return this.#collect(false, 0);
+  }
+
+  /** Runs `task` while nothing is collected, reclaimed or merged. */
+  quiet<T>(task: () => Promise<T>): Promise<T> {
+    return this.#mutex.run(task);
+  }
+
+  /** Whether a collection is due anyway. */
+  get isDue(): boolean {
+    return this.#timer !== undefined;
+  }
+
   #collect(dryRun: boolean, trashBefore: number): Promise<Collected> {
     const { store, pins } = this.#context;
     return this.#mutex.run(async () => {

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { DiskError } from '../common/errors.js';
+import { formatSealed, parseSealed } from '../common/sealed-json.js';
 import { MAX_DISK_SIZE, MIN_DISK_SIZE, SECTOR_SIZE } from '../common/units.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import { isName } from './names.js';
@@ -100,7 +101,7 @@ export function hardwareOf({ vcpus, memory, nics }: Hardware): Hardware {
 }
 
 export function formatManifest(manifest: Manifest): string {
-  return `${JSON.stringify(manifest, null, 2)}\n`;
+  return formatSealed(manifest);
 }
 
 /**
@@ -109,14 +110,16 @@ export function formatManifest(manifest: Manifest): string {
  */
 export function parseManifest(vm: string, text: string): Manifest {
   let json: unknown;
+  let intact: boolean;
   try {
-    json = JSON.parse(text);
+    ({ json, intact } = parseSealed(text));
   } catch (error) {
     // The message may quote the file, line breaks and all.
     const why = String(error instanceof Error ? error.message : error).replace(/\s+/g, ' ');
     throw damaged(vm, `is not JSON (${why.slice(0, 100)})`);
   }
   checkVersion(vm, json);
+  if (!intact) throw damaged(vm, 'does not match its checksum', EDITED_HINT);
   const parsed = manifestSchema.safeParse(json);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
@@ -139,9 +142,14 @@ function checkVersion(vm: string, json: unknown): void {
   }
 }
 
-function damaged(vm: string, what: string): DiskError {
+const DAMAGED_HINT =
+  'take its copy: layerdisk check --repair; or restore it from a backup. Nothing was removed';
+const EDITED_HINT =
+  'take its copy: layerdisk check --repair; if the change was yours, remove the line "checksum"';
+
+function damaged(vm: string, what: string, hint = DAMAGED_HINT): DiskError {
   return new DiskError('damaged', `VM "${vm}": its manifest vms/${vm}.json ${what}`, {
-    hint: 'restore that file from a backup, or move it out of the store; nothing was removed',
+    hint,
     errno: 'EIO',
   });
 }

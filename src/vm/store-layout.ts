@@ -5,6 +5,7 @@
  *     numbers.json       VM numbers that were given out
  *     lock               held by the daemon while it runs
  *     vms/NAME.json      one manifest per VM
+ *     vms/NAME.json.copy the same once more, should that one be damaged
  *     bases/ID.json      one record per referenced base image
  *     deltas/            the engine's
  *     trash/             what was removed, until it is deleted
@@ -55,6 +56,11 @@ export function layoutOf(root: string): StoreLayout {
 
 export function manifestPath(layout: StoreLayout, vm: string): string {
   return join(layout.vms, `${vm}.json`);
+}
+
+/** Never in force: only `check --repair` takes it, when the manifest itself can't be read. */
+export function copyPath(layout: StoreLayout, vm: string): string {
+  return `${manifestPath(layout, vm)}.copy`;
 }
 
 /**

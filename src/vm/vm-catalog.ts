@@ -151,6 +151,20 @@ export class VmCatalog {
     return entry;
   }
 
+  /** Adds a VM whose manifest was damaged until now. @returns how. @throws DiskError as `add`. */
+  restore(name: string, manifest: Manifest): DiskError {
+    const damaged = this.#damaged.get(name);
+    if (damaged === undefined) throw new Error(`bug: VM ${name} is not damaged`);
+    this.add(name, manifest);
+    this.#damaged.delete(name);
+    return damaged.problem;
+  }
+
+  /** Whether there is a VM of that name, damaged or not. */
+  knows(name: string): boolean {
+    return this.#byName.has(name) || this.#damaged.has(name);
+  }
+
   addDamaged(name: string, problem: DiskError): void {
     this.#damaged.set(name, { name, problem });
   }

@@ -6,6 +6,7 @@ import type { DeltaId } from '../engine/delta-id.js';
 import type { Engine } from '../engine/engine.js';
 import type { BaseRecord, BaseRecords, BaseRequest } from './base-records.js';
 import { type ChainFacts, Chains } from './chains.js';
+import { type CheckOutcome, type CheckRequest, StoreCheck } from './check.js';
 import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
 import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from './context.js';
 import { createVm, type DiskRequest } from './create.js';
@@ -237,6 +238,14 @@ export class VmService {
       }
       return changed;
     });
+  }
+
+  /**
+   * Checks the store, or one VM of it, while it is in use.
+   * @throws DiskError `not-found`, `interrupted`.
+   */
+  check(request: CheckRequest, work: Work = {}): Promise<CheckOutcome> {
+    return new StoreCheck(this.#context, this.#garbage, request, work).run();
   }
 
   collectGarbage(dryRun: boolean): Promise<Collected> {

@@ -21,6 +21,7 @@ import { FileLock } from '../storage/file-lock.js';
 import { listFolder, readText } from '../storage/small-files.js';
 import { formatManifest, type Manifest, parseManifest } from './manifest.js';
 import { ManifestCache } from './manifest-cache.js';
+import { ManifestCopies } from './manifest-copies.js';
 import { isName } from './names.js';
 import {
   establish,
@@ -46,6 +47,7 @@ export class VmStore {
   readonly #lock: FileLock;
   #numbers: VmNumbers | undefined;
   readonly #cache = new ManifestCache();
+  readonly copies: ManifestCopies;
 
   private constructor(
     layout: StoreLayout,
@@ -57,6 +59,7 @@ export class VmStore {
     this.identity = identity;
     this.files = files;
     this.trash = new Trash(layout.trash, files);
+    this.copies = new ManifestCopies(layout, files);
     this.#lock = lock;
   }
 
@@ -74,6 +77,9 @@ export class VmStore {
       removeTemporaries(layout);
       const store = new VmStore(layout, identity, files, lock);
       store.#loadAll();
+      for (const { name } of store.catalog.list()) {
+        if (store.copies.isBehind(name)) await store.copies.refresh(name);
+      }
       return store;
     } catch (error) {
       lock.release();
@@ -164,12 +170,15 @@ export class VmStore {
   async rename(entry: VmEntry, name: string): Promise<void> {
     const target = manifestPath(this.layout, name);
     try {
+      this.copies.remove(entry.name);
       this.files.rename(manifestPath(this.layout, entry.name), target, 'manifest.rename-vm');
     } catch (error) {
       throw writeError(target, error);
     }
     this.catalog.rename(entry.id, name);
     await this.#settle([this.layout.vms], target);
+    // The change stands; a copy that can't be made now is made with the next one.
+    await this.copies.refresh(name).catch(() => undefined);
   }
 
   /**
@@ -178,6 +187,7 @@ export class VmStore {
   async remove(entry: VmEntry): Promise<void> {
     const path = manifestPath(this.layout, entry.name);
     try {
+      this.copies.remove(entry.name);
       this.trash.put(path, 'manifest.trash');
     } catch (error) {
       throw writeError(path, error);
@@ -187,9 +197,45 @@ export class VmStore {
     await this.#settle([this.layout.vms, this.layout.trash], path);
   }
 
-  #prepare(name: string, manifest: Manifest): Promise<PendingFile> {
+  /** What the manifest's file says now, whatever is in memory. @throws DiskError `damaged`. */
+  readFile(name: string): Manifest {
+    return this.#read(name);
+  }
+
+  /**
+   * Puts the copy of a damaged manifest in its place.
+   * @throws DiskError `damaged` when there is no good copy, or it is of another VM.
+   */
+  async restoreManifest(name: string): Promise<void> {
+    const copy = this.copies.read(name);
+    const entry = this.catalog.find(name);
+    if (copy === undefined || (entry !== undefined && entry.id !== copy.manifest.id)) {
+      throw new DiskError('damaged', `there is no copy of vms/${name}.json that can be used`, {
+        hint: 'restore that file from a backup of the store',
+      });
+    }
+    const known = entry === undefined ? undefined : this.#cache.get(entry.id);
+    const text = known === undefined ? copy.text : formatManifest(known);
     const path = manifestPath(this.layout, name);
-    return prepareFile(this.files, path, formatManifest(manifest), 'manifest');
+    const pending = await prepareFile(this.files, path, text, 'manifest');
+    await commitChange({
+      ...pending,
+      commit: () => {
+        if (entry !== undefined) return pending.commit();
+        const problem = this.catalog.restore(name, copy.manifest);
+        try {
+          pending.commit();
+        } catch (error) {
+          this.catalog.remove(copy.manifest.id);
+          this.catalog.addDamaged(name, problem);
+          throw error;
+        }
+      },
+    });
+  }
+
+  #prepare(name: string, manifest: Manifest): Promise<PendingFile> {
+    return this.copies.prepare(name, formatManifest(manifest));
   }
 
   async #settle(folders: readonly string[], path: string): Promise<void> {
@@ -209,6 +255,17 @@ export class VmStore {
     // nothing else runs yet. In the order of names, so that of two with one identity always the
     // same one is refused.
     for (const name of names) this.#admit(name);
+    this.#admitOrphans();
+  }
+
+  /** A copy without its manifest: that file was lost, and with it what the VM's deltas are for. */
+  #admitOrphans(): void {
+    for (const file of listFolder(this.layout.vms) ?? []) {
+      if (!file.endsWith('.json.copy')) continue;
+      const name = basename(file, '.json.copy');
+      if (this.catalog.knows(name) || !isName(name)) continue;
+      this.catalog.addDamaged(name, unreadable(name, new Error('it is gone')));
+    }
   }
 
   /** @throws DiskError `damaged`. */
@@ -253,7 +310,7 @@ export async function commitChange(pending: PendingFile): Promise<void> {
 function unreadable(name: string, error: unknown): DiskError {
   const why = errnoName(error) ?? (error instanceof Error ? error.message : 'EIO');
   return new DiskError('damaged', `VM "${name}": cannot read vms/${name}.json (${why})`, {
-    hint: 'check that file, its owner and the host disk',
+    hint: 'take its copy: layerdisk check --repair; or look at that file and the host disk',
     errno: 'EIO',
     cause: error,
   });

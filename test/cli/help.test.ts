@@ -41,6 +41,7 @@ const EXPECTED = [
   'export',
   'base accept',
   'map',
+  'check',
   'gc',
   'stats',
   'completion',

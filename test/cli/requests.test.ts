@@ -250,6 +250,13 @@ const CASES: readonly Case[] = [
     names: '/images/base.qcow2\n',
   },
   {
+    args: 'check web --deep',
+    method: 'check',
+    params: { vm: 'web', deep: true },
+    human: /^checked 1 VM, 2 deltas; read 8 KiB\n$/,
+    names: '',
+  },
+  {
     args: 'gc --dry-run',
     method: 'gc',
     params: { dryRun: true },

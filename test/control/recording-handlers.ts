@@ -159,6 +159,10 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     storedSize: 2 ** 20,
     files: [path],
   }),
+  check: () => ({
+    ...{ vms: 1, deltas: 2, bytesRead: 8192, notSummed: 0, findings: [], more: 0 },
+    ...{ damaged: 0, leaks: 0, repaired: 0 },
+  }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   map: ({ start = 0 }) => ({
     extents: [{ ...MAPPED, start, offset: 8192 + start }],

@@ -30,6 +30,7 @@ const GOOD: readonly (readonly [MethodName, object])[] = [
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: 'name' }],
   ['clone', { vm: 'web', name: 'copy', mode: 'full', mac: 'keep-nat', vcpus: 3 }],
   ['export', { vm: 'web', path: '/x.vdi', format: 'vdi', subformat: 'static', force: true }],
+  ['check', { vm: 'web', deep: true, repair: false }],
   ['gc', { dryRun: true }],
   ['map', { vm: 'web', snapshot: 's', disk: 'd', start: 4096, limit: 1000 }],
 ];
@@ -73,6 +74,7 @@ const BAD: readonly (readonly [MethodName, unknown, RegExp])[] = [
   ['clone', { vm: 'web', name: 'copy', mode: 'half' }, /"mode"/],
   ['export', { vm: 'web', path: 'x.vdi', format: 'vdi' }, /"path"/],
   ['export', { vm: 'web', path: '/x.iso', format: 'iso' }, /"format"/],
+  ['check', { deep: 1 }, /"deep"/],
   ['gc', { dryRun: 'yes' }, /"dryRun"/],
 ];
 

@@ -56,6 +56,10 @@ export class RealEngine implements TestEngine {
     }
   }
 
+  get health(): LocalEngine['health'] {
+    return this.#engine.health;
+  }
+
   reclaim(...request: Parameters<LocalEngine['reclaim']>): Promise<Reclaimed> {
     return this.#engine.reclaim(...request);
   }

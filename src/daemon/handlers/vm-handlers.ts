@@ -45,6 +45,7 @@ export type VmMethod =
   | 'snapshot.restore'
   | 'clone'
   | 'export'
+  | 'check'
   | 'gc';
 
 /**
@@ -92,6 +93,11 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
     },
     clone: (params, context) => clone(sources, params, context),
     export: (params, context) => exportDisk(sources, params, context),
+    check: ({ vm, deep = false, repair = false }, context) =>
+      service.check(
+        { deep, repair, ...(vm === undefined ? {} : { vm }) },
+        workOf(`checking ${vm ?? 'the store'}`, context),
+      ),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },

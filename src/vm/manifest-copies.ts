@@ -1,0 +1,100 @@
+/**
+ * The second copy of every manifest, `vms/NAME.json.copy`: what `check --repair` takes when the
+ * manifest itself is damaged.
+ *
+ * The rename of the manifest stays the one commit point. The copy is written, durable, before it,
+ * and gets its name right after it, in the same tick; both names are made durable by one sync. So a
+ * copy is behind only after a crash between two renames; the next start makes it anew. It is never
+ * in force, and losing it loses nothing.
+ */
+import {
+  type DurableFiles,
+  type PendingFile,
+  prepareFile,
+  replaceFile,
+} from '../storage/atomic-write.js';
+import { readText, removeFile } from '../storage/small-files.js';
+import { type Manifest, parseManifest } from './manifest.js';
+import { copyPath, manifestPath, type StoreLayout } from './store-layout.js';
+
+export class ManifestCopies {
+  readonly #layout: StoreLayout;
+  readonly #files: DurableFiles;
+
+  constructor(layout: StoreLayout, files: DurableFiles) {
+    this.#layout = layout;
+    this.#files = files;
+  }
+
+  /** A new manifest together with its copy. */
+  async prepare(vm: string, text: string): Promise<PendingFile> {
+    const files = this.#files;
+    const copy = await prepareFile(files, copyPath(this.#layout, vm), text, 'manifest-copy');
+    let main: PendingFile;
+    try {
+      main = await prepareFile(files, manifestPath(this.#layout, vm), text, 'manifest');
+    } catch (error) {
+      // The first error is the one to report; a leftover is removed at the next start.
+      await copy.abandon().catch(() => undefined);
+      throw error;
+    }
+    return {
+      commit() {
+        main.commit();
+        try {
+          copy.commit();
+        } catch {
+          // The change stands. The copy is behind until the next change or start.
+        }
+      },
+      settle: () => main.settle(),
+      async abandon() {
+        await copy.abandon();
+        await main.abandon();
+      },
+    };
+  }
+
+  /** @returns the copy's text, undefined when there is none that is good. */
+  read(vm: string): { readonly text: string; readonly manifest: Manifest } | undefined {
+    try {
+      const text = readText(copyPath(this.#layout, vm));
+      return text === undefined ? undefined : { text, manifest: parseManifest(vm, text) };
+    } catch {
+      // Damaged or unreadable: as good as none. Its own finding is made by `check`.
+      return undefined;
+    }
+  }
+
+  /** Whether there is a copy that does not say the same. */
+  isBehind(vm: string): boolean {
+    try {
+      const copy = readText(copyPath(this.#layout, vm));
+      return copy !== undefined && copy !== readText(manifestPath(this.#layout, vm));
+    } catch {
+      // It can't be read, so it is not the same.
+      return true;
+    }
+  }
+
+  exists(vm: string): boolean {
+    try {
+      return readText(copyPath(this.#layout, vm)) !== undefined;
+    } catch {
+      // There is something that can't be read.
+      return true;
+    }
+  }
+
+  /** Makes the copy say what the manifest says. */
+  async refresh(vm: string): Promise<void> {
+    const text = readText(manifestPath(this.#layout, vm));
+    if (text === undefined) return;
+    await replaceFile(this.#files, copyPath(this.#layout, vm), text, 'manifest-copy');
+  }
+
+  /** Before the manifest goes or gets another name: a copy is never all that there is. */
+  remove(vm: string): void {
+    removeFile(copyPath(this.#layout, vm));
+  }
+}

@@ -1,0 +1,236 @@
+/**
+ * Checksums of sealed deltas: made, kept right by what gives blocks back, never making rot look
+ * right.
+ */
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import t, { type Test } from 'tap';
+import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
+import { answeredBlocks } from '../../src/engine/answered-blocks.js';
+import { DeltaFiles } from '../../src/engine/delta-files.js';
+import type { DeltaId } from '../../src/engine/delta-id.js';
+import { HEADER_OFFSETS, HEADER_SIZE, RECORDS_OFFSET } from '../../src/engine/delta-layout.js';
+import { mergeRow } from '../../src/engine/merge.js';
+import { reclaimDelta } from '../../src/engine/reclaim.js';
+import { sumDeltas } from '../../src/engine/sum-deltas.js';
+import { SumsReader } from '../../src/engine/sums-file.js';
+import { SUMS_PAGE, SUMS_PER_PAGE } from '../../src/engine/sums-layout.js';
+import { ScratchEngine } from '../support/engine.js';
+
+const SIZE = 8 * MiB;
+
+/** A chain of deltas: each writes its own number into the blocks given. */
+class Chain {
+  readonly scratch = new ScratchEngine();
+  readonly deltas: DeltaId[] = [];
+  readonly files: DeltaFiles;
+
+  constructor(t: Test) {
+    t.teardown(() => this.scratch.close());
+    this.files = new DeltaFiles(`${this.scratch.folder}/deltas`, 'e'.repeat(32));
+  }
+
+  /** Puts a delta on top; what was the head is sealed. */
+  async push(...blocks: readonly (readonly [first: number, count: number])[]): Promise<DeltaId> {
+    const { deltas, volumes } = this.scratch.engine;
+    const from = this.deltas.at(-1);
+    const below =
+      from === undefined ? { kind: 'none' as const } : { kind: 'delta' as const, id: from };
+    const to = await deltas.create({ below, virtualSize: SIZE, allocation: 'dynamic' });
+    if (from !== undefined) await volumes.switchHeads([{ from, to }], () => {});
+    this.deltas.push(to);
+    const open = await volumes.acquire(to, { writable: true });
+    for (const [first, count] of blocks) {
+      const data = Buffer.alloc(count * BLOCK_SIZE, this.deltas.length);
+      this.scratch.volumeOf(open.handle).write(data, 0, first * BLOCK_SIZE, data.length);
+    }
+    volumes.release(open);
+    await volumes.flush(to);
+    return to;
+  }
+
+  async sum(): Promise<number> {
+    const { deltas, problems, again } = await sumDeltas(this.files, { share: 1 });
+    if (problems.length > 0 || again) throw new Error(problems.join());
+    return deltas;
+  }
+
+  async findings(deep = true) {
+    const { health, deltas } = this.scratch.engine;
+    return health.check({ deltas: await deltas.list(), deep }, {});
+  }
+
+  dataPath(id: DeltaId): string {
+    return this.files.dataPath(id, 1);
+  }
+}
+
+function flip(path: string, offset: number, bit = 3): void {
+  const bytes = readFileSync(path);
+  bytes[offset]! ^= 1 << bit;
+  writeFileSync(path, bytes);
+}
+
+t.test('every sealed delta is summed once; a head is not', async (t) => {
+  const chain = new Chain(t);
+  const first = await chain.push([0, SUMS_PER_PAGE + 5]);
+  await chain.push([3, 2]);
+  await chain.push();
+  t.same((await chain.findings()).notSummed.length, 2, 'a store without checksums is whole');
+  t.equal(await chain.sum(), 2);
+  t.equal(await chain.sum(), 0);
+  t.equal(statSync(chain.files.sumsPath(first)).size, 3 * SUMS_PAGE, 'a header and two pages');
+  const { findings, notSummed, bytesRead } = await chain.findings();
+  t.same([findings, notSummed], [[], []]);
+  t.ok(bytesRead > (SUMS_PER_PAGE + 7) * BLOCK_SIZE);
+});
+
+t.test('a flipped bit in data is found, with its block', async (t) => {
+  const chain = new Chain(t);
+  const first = await chain.push([100, 20]);
+  const second = await chain.push([110, 1]);
+  await chain.push();
+  await chain.sum();
+  flip(chain.dataPath(first), 10 * BLOCK_SIZE + 77);
+  flip(chain.dataPath(first), 11 * BLOCK_SIZE);
+  t.same((await chain.findings(false)).findings, [], 'not without reading it');
+  t.match((await chain.findings()).findings, [
+    { delta: first, part: 'data', block: 110, blocks: 2, offset: 10 * BLOCK_SIZE },
+  ]);
+  const ranges = [{ block: 110, blocks: 2 }];
+  t.same(answeredBlocks(chain.files, { deltas: [second], ranges }), [[Uint8Array.of(1)]]);
+});
+
+t.test('flipped bits in tuples, headers and the checksums themselves are found', async (t) => {
+  const chain = new Chain(t);
+  const first = await chain.push([0, 4]);
+  await chain.push();
+  await chain.sum();
+  const tuples = chain.files.tuplesPath(first);
+  const sums = chain.files.sumsPath(first);
+  const cases = [
+    {
+      file: tuples,
+      at: HEADER_OFFSETS[0] + 100,
+      expect: { part: 'header', offset: 0, remedy: 'copy' },
+    },
+    {
+      file: tuples,
+      at: HEADER_OFFSETS[1],
+      expect: { part: 'header', offset: 4096, remedy: 'copy' },
+    },
+    { file: tuples, at: RECORDS_OFFSET + 9, expect: { part: 'tuples', offset: RECORDS_OFFSET } },
+    { file: sums, at: 60, expect: { part: 'sums', offset: 0 } },
+    { file: sums, at: SUMS_PAGE + 4, expect: { part: 'sums', offset: SUMS_PAGE } },
+    { file: sums, at: 2 * SUMS_PAGE - 1, expect: { part: 'sums', offset: SUMS_PAGE } },
+  ];
+  for (const { file, at, expect } of cases) {
+    flip(file, at);
+    t.match(
+      (await chain.findings()).findings,
+      [{ delta: first, file, ...expect }],
+      `${file} ${at}`,
+    );
+    flip(file, at);
+  }
+  t.same((await chain.findings()).findings, []);
+});
+
+t.test(
+  'either header copy may be lost: the disk shows the same, and the copy comes back',
+  async (t) => {
+    const chain = new Chain(t);
+    const first = await chain.push([0, 4]);
+    const head = await chain.push([1, 1]);
+    const { health } = chain.scratch.engine;
+    for (const id of [first, head]) {
+      const path = chain.files.tuplesPath(id);
+      const whole = readFileSync(path);
+      for (const offset of HEADER_OFFSETS) {
+        const spoilt = Buffer.from(whole);
+        spoilt.fill(0xff, offset, offset + HEADER_SIZE);
+        writeFileSync(path, spoilt);
+        const { committedRecords, sealed } = chain.files.readHeader(id).current;
+        t.same([committedRecords, sealed], [1, id === first]);
+        t.equal(await health.repairHeader(id), true);
+        t.same((await chain.findings()).findings, []);
+        t.equal(await health.repairHeader(id), false, 'nothing left to do');
+      }
+    }
+  },
+);
+
+t.test('reclaiming takes what it punches out of the checksums', async (t) => {
+  const chain = new Chain(t);
+  const first = await chain.push([0, 64]);
+  const second = await chain.push([10, 5]);
+  await chain.push();
+  await chain.sum();
+  const job = { delta: first, child: second, childRecords: 1 };
+  t.equal(reclaimDelta(chain.files, job), 5 * BLOCK_SIZE);
+  t.same((await chain.findings()).findings, []);
+  const inode = statSync(chain.files.sumsPath(first)).ino;
+  t.equal(reclaimDelta(chain.files, job), 5 * BLOCK_SIZE, 'again, as after a crash between');
+  t.equal(statSync(chain.files.sumsPath(first)).ino, inode, 'the checksums are written once');
+
+  t.comment('damaged checksums are not made to look right, and the blocks stay');
+  flip(chain.files.sumsPath(second), SUMS_PAGE);
+  await chain.push([12, 1]);
+  await chain.push();
+  const third = chain.deltas[2]!;
+  const before = readFileSync(chain.files.sumsPath(second));
+  t.equal(reclaimDelta(chain.files, { delta: second, child: third, childRecords: 1 }), 0);
+  t.same(readFileSync(chain.files.sumsPath(second)), before);
+});
+
+t.test('a merge carries the checksums over, and refuses rot', async (t) => {
+  for (const summed of [true, false]) {
+    const chain = new Chain(t);
+    const row = [
+      await chain.push([0, 64]),
+      await chain.push([10, 5], [100, 1]),
+      await chain.push([12, 1]),
+    ];
+    await chain.push();
+    if (summed) await chain.sum();
+    const merged = await mergeRow(chain.files, { row });
+    const { current } = chain.files.readHeader(merged);
+    const sums = SumsReader.open(chain.files, current);
+    t.equal(sums?.header.slots, 65);
+    sums?.close();
+    t.same((await chain.findings()).findings, []);
+    if (!summed) continue;
+    flip(chain.dataPath(merged), 5 * BLOCK_SIZE);
+    t.match((await chain.findings()).findings, [{ delta: merged, part: 'data', block: 5 }]);
+    flip(chain.dataPath(row[0]!), 20 * BLOCK_SIZE);
+    const before = readdirSync(chain.files.folder).sort();
+    await t.rejects(mergeRow(chain.files, { row }), { code: 'damaged', message: /block 20/ });
+    t.same(readdirSync(chain.files.folder).sort(), before, 'nothing is left behind');
+  }
+});
+
+t.test('summing is broken off and taken up again', async (t) => {
+  const chain = new Chain(t);
+  const first = await chain.push([0, 2000]);
+  const second = await chain.push([0, 2000]);
+  await chain.push();
+  let polls = 0;
+  const signal = {
+    get aborted() {
+      polls += 1;
+      return polls > 12;
+    },
+  };
+  const { files } = chain;
+  await t.rejects(sumDeltas(files, { share: 1 }, { signal }), { code: 'interrupted' });
+  t.same(
+    readdirSync(files.folder).filter((name) => name.endsWith('.new')),
+    [],
+  );
+  const made = [first, second].filter((id) => existsSync(files.sumsPath(id))).length;
+  t.ok(made < 2);
+
+  t.comment('a killed process leaves an unfinished file: it is written over');
+  writeFileSync(`${files.sumsPath(first)}.new`, Buffer.alloc(9 * SUMS_PAGE, 1));
+  t.equal(await chain.sum(), 2 - made);
+  t.same((await chain.findings()).findings, []);
+});
