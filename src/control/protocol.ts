@@ -119,6 +119,11 @@ export interface VmView {
   readonly origin?: string;
 }
 
+export interface ImportView extends VmView {
+  /** What of a machine was not taken over as it was, one line each. */
+  readonly warnings?: readonly string[];
+}
+
 /**
  * One VM of `tree`: snapshots as nodes, the current state among them, clones under the snapshot
  * they stand on.
@@ -211,9 +216,10 @@ export interface Methods {
   };
   import: {
     params: {
-      /** Absolute paths; each becomes a disk. */
+      /** Absolute paths; each becomes a disk. Or one machine file, which becomes all of the VM. */
       files: readonly string[];
-      vm: string;
+      /** May be left out for a machine file: then it has the machine's own name. */
+      vm?: string;
       format?: FormatName | 'auto';
       copy?: boolean;
       /** Folders besides the image's own in which parents may lie. */
@@ -221,7 +227,7 @@ export interface Methods {
       /** Take this file as the parent that the image names. */
       parent?: string;
     } & HardwareChange;
-    result: VmView;
+    result: ImportView;
   };
   list: { params: None; result: readonly VmSummary[] };
   info: { params: { vm: string }; result: VmView };

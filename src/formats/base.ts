@@ -40,10 +40,14 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
         `${path}: its disk of ${base.virtualSize} bytes is no whole number of sectors`,
       );
     }
-    const { allowFolders = [] } = options;
+    const { allowFolders = [], window } = options;
     const spec: BaseSpec = {
       id: newDeltaId(),
-      images: images.map((image) => ({ path: image.path, format: image.format })),
+      images: images.map((image) => ({
+        path: image.path,
+        format: image.format,
+        ...(window === undefined ? {} : { window }),
+      })),
       virtualSize: base.virtualSize,
       allocatedSize: countData(base),
       ...(allowFolders.length === 0 ? {} : { allowFolders }),
@@ -63,8 +67,9 @@ export function openBase(spec: BaseSpec): Base {
   const images: DiskImage[] = [];
   try {
     const { allowFolders = [] } = spec;
-    for (const { path, format } of spec.images) {
-      images.push(openImage(path, format, { allowFolders }));
+    for (const { path, format, window } of spec.images) {
+      const options = { allowFolders, ...(window === undefined ? {} : { window }) };
+      images.push(openImage(path, format, options));
     }
     const base = new ImageBase(images);
     if (base.virtualSize !== spec.virtualSize) {
@@ -131,8 +136,12 @@ export class ImageBase implements Base {
     for (let index = 0; index < this.#images.length; index += 1) {
       const image = this.#images[index]!;
       const size = image.virtualSize;
-      // Beyond a shorter parent's end its child reads zeroes, whatever lies further down.
-      if (offset >= size) break;
+      if (offset >= size) {
+        // Beyond a shorter parent's end its child reads zeroes, whatever lies further down.
+        this.#answering = -1;
+        out.state = 'zero';
+        return;
+      }
       image.extentAt(offset, Math.min(out.length, size - offset), out);
       if (out.state !== 'unallocated') {
         this.#answering = index;

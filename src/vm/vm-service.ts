@@ -15,6 +15,7 @@ import { type Collected, GarbageCollector, type GarbagePace, USUAL_PACE } from '
 import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
 import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
+import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
 import { diskNodes, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
@@ -137,6 +138,13 @@ export class VmService {
     const { copy = false, hardware = {} } = options;
     const ownFolders = this.#ownFolders;
     return importVm(this.#context, { vm, images, copy, hardware, ownFolders }, work);
+  }
+
+  importMachine(
+    request: Omit<MachineImport, 'ownFolders'>,
+    work: Work = {},
+  ): Promise<ImportedMachine> {
+    return importMachine(this.#context, { ...request, ownFolders: this.#ownFolders }, work);
   }
 
   async rename(vm: string, name: string): Promise<void> {

@@ -96,7 +96,7 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
   'daemon.status': () => STATUS,
   'daemon.stop': () => ({}),
   create: ({ vm }) => vmView(vm),
-  import: ({ vm }) => vmView(vm),
+  import: ({ vm = 'machine' }) => vmView(vm),
   list: () => [SUMMARY, { ...SUMMARY, name: 'db' }],
   info: ({ vm }) => vmView(vm),
   tree: () => [
