@@ -102,7 +102,8 @@ function addMember(
 ): void {
   const name = (extension.longName ?? header.path ?? '').replace(/^(\.\/)+/, '');
   const { type } = header;
-  if (type === 'Directory' && isPlain(name.replace(/\/$/, ''))) return;
+  // `./` is how some archivers begin.
+  if (type === 'Directory' && (name === '' || isPlain(name))) return;
   if (!['File', 'OldFile', 'ContiguousFile'].includes(type)) {
     throw unsupported(path, `its member ${quoteName(name)} is no plain file (${type})`);
   }

@@ -188,7 +188,7 @@ function readSnapshots(
   }
   const ids = new Set(numbers.map((number) => vmsd.get(`snapshot${number}.uid`)));
   if (ids.size !== numbers.length) throw damaged(path, 'two of its snapshots have one uid');
-  return numbers.map((number) => {
+  const snapshots = numbers.map((number) => {
     const field = (key: string) => vmsd.get(`snapshot${number}.${key}`);
     const parent = field('parent') ?? '0';
     const created = timeOf(microseconds(field('createtimehigh'), field('createtimelow')) / 1000);
@@ -202,6 +202,23 @@ function readSnapshots(
       disks: snapshotDisks(field),
     };
   });
+  checkTree(path, snapshots);
+  return snapshots;
+}
+
+/** The file names parents by number: nothing in its shape keeps them from going round. */
+function checkTree(path: string, snapshots: readonly MachineSnapshot<DiskDraft>[]): void {
+  const parents = new Map(snapshots.map(({ id, parent }) => [id, parent]));
+  const rooted = new Set<string>();
+  for (const { id: start } of snapshots) {
+    const way = new Set<string>();
+    for (let id: string | null = start; id !== null && !rooted.has(id); ) {
+      if (way.has(id)) throw damaged(path, `its snapshot ${quoteName(start)} is its own ancestor`);
+      way.add(id);
+      id = parents.get(id) ?? null;
+    }
+    for (const id of way) rooted.add(id);
+  }
 }
 
 /** Both halves are written as signed numbers of 32 bits. */

@@ -2,7 +2,7 @@
  * What a machine becomes in this store, before anything is made: names, addresses, images. Pure.
  */
 import { basename, extname } from 'node:path';
-import { DiskError } from '../common/errors.js';
+import { invariant } from '../common/assert.js';
 import type {
   MachineDescription,
   MachineDisk,
@@ -57,7 +57,7 @@ export function nameSnapshots(snapshots: readonly MachineSnapshot<MachineDisk>[]
   });
 }
 
-/** @throws DiskError `damaged` for a parent that is not there, or a ring. */
+/** Machines are trees: whoever reads one sees to that. */
 function parentsFirst(
   snapshots: readonly MachineSnapshot<MachineDisk>[],
 ): MachineSnapshot<MachineDisk>[] {
@@ -70,8 +70,8 @@ function parentsFirst(
   const sorted = [...(children.get(null) ?? [])];
   // Grows while it is walked: each snapshot is followed by its children.
   for (const each of sorted) sorted.push(...(children.get(each.id) ?? []));
-  if (sorted.length === snapshots.length) return sorted;
-  throw new DiskError('damaged', 'its snapshots do not form a tree');
+  invariant(sorted.length === snapshots.length, 'snapshots form a tree');
+  return sorted;
 }
 
 /** What tells one image from another: the file and the place in it. */
