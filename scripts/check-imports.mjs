@@ -32,6 +32,8 @@ const BASE_DOORS = ['formats/base.ts', 'formats/fingerprint.ts'];
 const UNTRUSTED_FILES = ['formats/image-error.ts', 'formats/sibling-path.ts'];
 /** What a machine file says: the contract and the way in. */
 const MACHINE_DOORS = ['machines/machine.ts', 'machines/read-machine.ts', 'machines/digests.ts'];
+/** Writing images: the daemon's background thread does it. */
+const WRITE_DOORS = ['formats/write-image.ts', 'formats/choose-writing.ts'];
 
 /** room -> what it may import besides itself: folders (ending in `/`) or files, below src/. */
 const ROOMS = {
@@ -48,6 +50,7 @@ const ROOMS = {
     ...FORMAT_DOORS,
     ...BASE_DOORS,
     ...MACHINE_DOORS,
+    ...WRITE_DOORS,
   ],
   cli: ['control/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
 };

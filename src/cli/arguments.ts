@@ -20,7 +20,7 @@ const DISK_HINT = '--disk [NAME=]SIZE[,allocation=dynamic|static], for example -
 const NIC_HINT =
   '--nic MODE[,mac=..][,network=..], MODE one of nat, bridged, host-only, internal, none';
 const NIC_MODES: readonly NicMode[] = ['nat', 'bridged', 'host-only', 'internal', 'none'];
-const ALLOCATIONS: readonly Allocation[] = ['dynamic', 'static'];
+export const ALLOCATIONS: readonly Allocation[] = ['dynamic', 'static'];
 
 function refuse(message: string, hint: string): DiskError {
   return new DiskError('usage', message, { hint });

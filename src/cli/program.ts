@@ -33,6 +33,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   unmount: async () => (await import('./commands/mount.js')).unmountCommand,
   snapshot: async () => (await import('./commands/snapshot.js')).snapshotGroup,
   clone: async () => (await import('./commands/clone.js')).cloneCommand,
+  export: async () => (await import('./commands/export.js')).exportCommand,
   base: async () => (await import('./commands/base.js')).baseGroup,
   gc: async () => (await import('./commands/gc.js')).gcCommand,
   stats: async () => (await import('./commands/stats.js')).statsCommand,

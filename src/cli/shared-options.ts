@@ -3,9 +3,8 @@ import type { Argv } from 'yargs';
 import type { FormatName } from '../control/protocol.js';
 import { type GlobalArgv, OWN_OPTIONS } from './command.js';
 
-/** What `--format` of an existing file may be. */
-export const IMAGE_FORMATS: readonly (FormatName | 'auto')[] = [
-  'auto',
+/** What `--format` of a new file may be. */
+export const WRITTEN_FORMATS: readonly FormatName[] = [
   'raw',
   'vdi',
   'vmdk',
@@ -13,6 +12,8 @@ export const IMAGE_FORMATS: readonly (FormatName | 'auto')[] = [
   'vhdx',
   'qcow2',
 ];
+/** What `--format` of an existing file may be. */
+export const IMAGE_FORMATS: readonly (FormatName | 'auto')[] = ['auto', ...WRITTEN_FORMATS];
 
 /** `--vcpus`, `--memory` and `--nic`. */
 export function hardwareOptions<T>(yargs: Argv<T>) {

@@ -197,6 +197,16 @@ export interface GcView {
   readonly bytes: number;
 }
 
+export interface ExportView {
+  /** The main file. */
+  readonly path: string;
+  readonly format: FormatName;
+  readonly subformat: string;
+  /** Bytes of the host that all files take. */
+  readonly storedSize: number;
+  readonly files: readonly string[];
+}
+
 /** A reference `VM` or `VM@SNAPSHOT`, and which disk where there are several. */
 export interface Target {
   readonly vm: string;
@@ -275,6 +285,22 @@ export interface Methods {
       mac?: MacPolicy;
     } & HardwareChange;
     result: { vm: VmView; tookSnapshot?: string };
+  };
+  /** One disk as an image file. */
+  export: {
+    params: Target & {
+      /** Absolute. */
+      path: string;
+      format: FormatName;
+      /** Default: the first that `formats/` names for the format. */
+      subformat?: string;
+      allocation?: Allocation;
+      /** Only what was changed, as a child of the image that the disk was imported from. */
+      differencing?: boolean;
+      /** Replace a file that is there already. */
+      force?: boolean;
+    };
+    result: ExportView;
   };
   gc: { params: { dryRun?: boolean }; result: GcView };
   stats: { params: { vm?: string }; result: StatsView };

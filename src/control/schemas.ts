@@ -108,6 +108,15 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     mac: z.enum(['new', 'keep', 'keep-nat']).exactOptional(),
     ...hardware,
   }),
+  export: z.strictObject({
+    ...target,
+    path,
+    format: z.enum(['raw', 'vdi', 'vmdk', 'vhd', 'vhdx', 'qcow2']),
+    subformat: z.string().min(1).max(64).exactOptional(),
+    allocation: z.enum(['dynamic', 'static']).exactOptional(),
+    differencing: flag,
+    force: flag,
+  }),
   gc: z.strictObject({ dryRun: flag }),
   stats: z.strictObject({ vm: name.exactOptional() }),
 };

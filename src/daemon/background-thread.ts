@@ -1,13 +1,15 @@
-/** Entry of the background thread: long jobs on volumes, one after the other. */
+/** Entry of the background thread: long jobs on volumes. Those that wait let others in between. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import { DiskError, type DiskErrorJson } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
-import { copyVolume } from '../engine/copy-volume.js';
+import { type CopyHooks, copyVolume } from '../engine/copy-volume.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext } from '../engine/thread.js';
 import { type TidyOrder, type TidyOutcome, tidyDeltas } from '../engine/tidy-deltas.js';
 import { openBase } from '../formats/base.js';
+import type { ExportJob, ExportOutcome } from '../vm/exports.js';
+import { exportImage } from './export-image.js';
 
 export interface BackgroundThreadData {
   readonly memory: SharedMemory;
@@ -24,24 +26,38 @@ export interface CopyRequest {
   readonly cancelled: SharedArrayBuffer;
 }
 
+export interface ExportRequest {
+  readonly type: 'export';
+  readonly id: number;
+  readonly job: ExportJob;
+  readonly cancelled: SharedArrayBuffer;
+}
+
 export interface TidyRequest extends TidyOrder {
   readonly type: 'tidy';
   readonly id: number;
 }
 
-export type BackgroundRequest = CopyRequest | TidyRequest | BaseNotice;
+export type BackgroundRequest = CopyRequest | ExportRequest | TidyRequest | BaseNotice;
+
+/** What a job came to; each kind of job fills in its own part. */
+export interface JobOutcome extends TidyOutcome {
+  readonly exported?: ExportOutcome;
+}
 
 export type BackgroundAnswer =
   | { readonly type: 'progress'; readonly id: number; readonly doneBytes: number }
   | {
       readonly type: 'done';
       readonly id: number;
-      readonly outcome: TidyOutcome;
+      readonly outcome: JobOutcome;
       readonly error?: DiskErrorJson;
     };
 
 /** Progress is told at most this often, milliseconds. */
 const PROGRESS_MS = 50;
+
+const NOTHING: JobOutcome = { bytes: 0 };
 
 const port = parentPort;
 invariant(port !== null, 'the background thread is started by the daemon');
@@ -53,6 +69,11 @@ port.on('message', (request: BackgroundRequest) => {
     context.bases.apply(request);
   } else if (request.type === 'copy') {
     void run(request.id, async () => copy(request));
+  } else if (request.type === 'export') {
+    void run(request.id, async () => ({
+      ...NOTHING,
+      exported: await exportImage(context, request.job, hooksOf(request)),
+    }));
   } else {
     void run(request.id, () => tidyDeltas(request));
   }
@@ -62,9 +83,7 @@ function answer(message: BackgroundAnswer): void {
   port?.postMessage(message);
 }
 
-const NOTHING: TidyOutcome = { bytes: 0 };
-
-async function run(id: number, job: () => Promise<TidyOutcome>): Promise<void> {
+async function run(id: number, job: () => Promise<JobOutcome>): Promise<void> {
   try {
     answer({ type: 'done', id, outcome: await job() });
   } catch (error) {
@@ -74,21 +93,22 @@ async function run(id: number, job: () => Promise<TidyOutcome>): Promise<void> {
   }
 }
 
-function copy({ id, source, target, cancelled }: CopyRequest): TidyOutcome {
+function copy(request: CopyRequest): JobOutcome {
+  const { source, target } = request;
+  copyVolume(context, { source, target }, hooksOf(request));
+  return NOTHING;
+}
+
+function hooksOf({ id, cancelled }: CopyRequest | ExportRequest): CopyHooks {
   const stop = new Int32Array(cancelled);
   let told = 0;
-  copyVolume(
-    context,
-    { source, target },
-    {
-      cancelled: () => Atomics.load(stop, 0) !== 0,
-      onProgress: (doneBytes) => {
-        const now = performance.now();
-        if (now - told < PROGRESS_MS) return;
-        told = now;
-        answer({ type: 'progress', id, doneBytes });
-      },
+  return {
+    cancelled: () => Atomics.load(stop, 0) !== 0,
+    onProgress: (doneBytes) => {
+      const now = performance.now();
+      if (now - told < PROGRESS_MS) return;
+      told = now;
+      answer({ type: 'progress', id, doneBytes });
     },
-  );
-  return NOTHING;
+  };
 }

@@ -3,7 +3,7 @@
  * since.
  */
 import { describeBase } from '../formats/base.js';
-import { type BaseFingerprint, findChange } from '../formats/fingerprint.js';
+import { type BaseFingerprint, filesOf, findChange } from '../formats/fingerprint.js';
 import type { BaseSources } from '../vm/base-records.js';
 import type { Logger } from './logger.js';
 
@@ -15,5 +15,6 @@ export function formatSources(log: Logger): BaseSources {
       return described;
     },
     findChange: (fingerprint) => findChange(fingerprint as BaseFingerprint),
+    filesOf: (fingerprint) => filesOf(fingerprint as BaseFingerprint),
   };
 }

@@ -81,6 +81,7 @@ export class Daemon {
         log,
       }),
       ownFolders: [store.layout.root, options.mountpoint],
+      runExport: this.#threads.runExport,
       onProblem: (error) => log.error('background work failed', { error }),
     });
   }

@@ -3,6 +3,7 @@
  * long jobs.
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
@@ -11,7 +12,8 @@ import type { CopyJob } from '../engine/volumes.js';
 import type { IoThreads } from '../transport/kernel/channel.js';
 import type { ChannelMessage } from '../transport/kernel/messages.js';
 import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.js';
-import type { BackgroundAnswer, BackgroundRequest } from './background-thread.js';
+import type { RunExport } from '../vm/exports.js';
+import type { BackgroundAnswer, BackgroundRequest, JobOutcome } from './background-thread.js';
 import type { ThreadEnded } from './io-thread.js';
 
 /** Threads that touch volumes besides the I/O threads: the main thread and the background one. */
@@ -20,7 +22,7 @@ const BACKGROUND_INDEX = 1;
 
 interface Job {
   readonly onProgress: (doneBytes: number) => void;
-  readonly done: (outcome: TidyOutcome) => void;
+  readonly done: (outcome: JobOutcome) => void;
   readonly fail: (error: unknown) => void;
 }
 
@@ -78,18 +80,19 @@ export class DaemonThreads implements IoThreads {
 
   /** Copies one volume into another on the background thread. */
   async runCopy({ source, target, signal, onProgress }: CopyJob): Promise<void> {
-    const cancelled = new SharedArrayBuffer(4);
-    const cancel = (): void => {
-      Atomics.store(new Int32Array(cancelled), 0, 1);
-    };
-    if (signal?.aborted === true) cancel();
-    signal?.addEventListener('abort', cancel, { once: true });
-    try {
-      await this.#run((id) => ({ type: 'copy', id, source, target, cancelled }), onProgress);
-    } finally {
-      signal?.removeEventListener('abort', cancel);
-    }
+    await withCancelWord(signal, (cancelled) =>
+      this.#run((id) => ({ type: 'copy', id, source, target, cancelled }), onProgress),
+    );
   }
+
+  /** Writes a volume into an image file on the background thread. */
+  readonly runExport: RunExport = async (job, { signal, onProgress }) => {
+    const { exported } = await withCancelWord(signal, (cancelled) =>
+      this.#run((id) => ({ type: 'export', id, job, cancelled }), onProgress),
+    );
+    invariant(exported !== undefined, 'an export answers what it made');
+    return exported;
+  };
 
   /** Reclaims or merges on the background thread. */
   async runReclaim(order: TidyOrder): Promise<TidyOutcome> {
@@ -99,10 +102,10 @@ export class DaemonThreads implements IoThreads {
   async #run(
     request: (id: number) => BackgroundRequest,
     onProgress: (doneBytes: number) => void = () => {},
-  ): Promise<TidyOutcome> {
+  ): Promise<JobOutcome> {
     const id = this.#nextJob++;
     try {
-      return await new Promise<TidyOutcome>((done, fail) => {
+      return await new Promise<JobOutcome>((done, fail) => {
         this.#jobs.set(id, { onProgress, done, fail });
         this.#backgroundThread().postMessage(request(id));
       });
@@ -143,5 +146,23 @@ export class DaemonThreads implements IoThreads {
   /** Ends the background thread. I/O threads end by themselves when their mount is gone. */
   async stop(): Promise<void> {
     await this.#background?.terminate();
+  }
+}
+
+/** Runs `work` with a word that is not 0 any more once `signal` has come. */
+async function withCancelWord<T>(
+  signal: AbortSignal | undefined,
+  work: (cancelled: SharedArrayBuffer) => Promise<T>,
+): Promise<T> {
+  const cancelled = new SharedArrayBuffer(4);
+  const cancel = (): void => {
+    Atomics.store(new Int32Array(cancelled), 0, 1);
+  };
+  if (signal?.aborted === true) cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    return await work(cancelled);
+  } finally {
+    signal?.removeEventListener('abort', cancel);
   }
 }

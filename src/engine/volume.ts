@@ -284,6 +284,20 @@ export class Volume implements BlockDevice {
     }
   }
 
+  /** The run from `offset` on as the deltas alone say it: `unallocated` where the base answers. */
+  deltaExtentAt(offset: number, length: number, out: Extent): void {
+    this.#enter();
+    try {
+      const inner = offset % BLOCK_SIZE;
+      this.map.find((offset - inner) / BLOCK_SIZE, Math.ceil((inner + length) / BLOCK_SIZE));
+      const { kind, count } = this.map;
+      out.state = kind === DATA ? 'data' : kind === UNMAPPED ? 'unallocated' : 'zero';
+      out.length = Math.min(length, count * BLOCK_SIZE - inner);
+    } finally {
+      this.#leave();
+    }
+  }
+
   /** @returns the length, which is in `out` too. */
   extentInside(offset: number, length: number, out: Extent): number {
     const inner = offset % BLOCK_SIZE;

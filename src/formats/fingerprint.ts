@@ -100,6 +100,11 @@ export function findChange(stored: BaseFingerprint): string | undefined {
   return undefined;
 }
 
+/** Every file of the images. */
+export function filesOf({ images }: BaseFingerprint): string[] {
+  return images.flatMap(({ files }) => files.map(({ path }) => path));
+}
+
 function changeOf(stored: FileFingerprint, takenNs: bigint): string | undefined {
   const state = fileState(stored.path);
   if (state.size !== stored.size) {

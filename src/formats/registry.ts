@@ -15,8 +15,11 @@ import {
   PROBE_HEADER_SIZE,
 } from './image-format.js';
 import type { ImageOptions } from './image-options.js';
+import type { ImageWriting } from './image-writer.js';
 import { openQcow2, probeQcow2 } from './qcow2/qcow2-image.js';
+import { qcow2Writing } from './qcow2/qcow2-writer.js';
 import { openRaw } from './raw/raw-image.js';
+import { rawWriting } from './raw/raw-writer.js';
 import { openVdi, probeVdi } from './vdi/vdi-image.js';
 import { openVhd, probeVhd } from './vhd/vhd-image.js';
 import { openVhdx, probeVhdx } from './vhdx/vhdx-image.js';
@@ -26,13 +29,13 @@ export { FORMAT_NAMES, type FormatName, isFormatName } from './image-format.js';
 export type { ImageOptions } from './image-options.js';
 
 const FORMATS: readonly ImageFormat[] = [
-  { name: 'qcow2', probe: probeQcow2, open: openQcow2 },
+  { name: 'qcow2', probe: probeQcow2, open: openQcow2, writing: qcow2Writing },
   { name: 'vhdx', probe: probeVhdx, open: openVhdx },
   { name: 'vdi', probe: probeVdi, open: openVdi },
   { name: 'vmdk', probe: probeVmdk, open: openVmdk },
   // Last of those probed: a VHD may be told by its footer alone.
   { name: 'vhd', probe: probeVhd, open: openVhd },
-  { name: 'raw', probe: () => false, open: openRaw },
+  { name: 'raw', probe: () => false, open: openRaw, writing: rawWriting },
 ];
 
 /**
@@ -70,6 +73,11 @@ export function probeImage(path: string, window?: FileWindow): FormatName {
   } finally {
     file.close();
   }
+}
+
+/** How images of a format are written; undefined where they are only read. */
+export function writingOf(format: FormatName): ImageWriting | undefined {
+  return FORMATS.find(({ name }) => name === format)?.writing;
 }
 
 function formatOf(name: string, path: string): ImageFormat {

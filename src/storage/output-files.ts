@@ -17,6 +17,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
+import { fileId } from './file-id.js';
 import { fallocate } from './libc.js';
 
 /** One file under construction. Offsets and lengths are bytes. */
@@ -68,6 +69,13 @@ export class OutputFile {
   }
 }
 
+export interface OutputOptions {
+  /** Whether what is there already may be replaced. */
+  readonly overwrite?: boolean;
+  /** `fileId`s of files that are not replaced even then. */
+  readonly spared?: ReadonlySet<string>;
+}
+
 /**
  * INVARIANT: nothing has its final name before everything is synced; after `discard` nothing is
  * left.
@@ -76,13 +84,21 @@ export class OutputFiles {
   /** The main file. */
   readonly path: string;
   readonly #overwrite: boolean;
+  readonly #spared: ReadonlySet<string>;
   readonly #files: OutputFile[] = [];
+  readonly #paths: string[] = [];
 
   /** @throws DiskError `exists` when the main file is there and may not be replaced. */
-  constructor(path: string, options: { readonly overwrite?: boolean } = {}) {
+  constructor(path: string, options: OutputOptions = {}) {
     this.path = path;
     this.#overwrite = options.overwrite === true;
+    this.#spared = options.spared ?? new Set();
     this.#checkFree(path);
+  }
+
+  /** The names of all files, in the order in which they were begun. */
+  get paths(): readonly string[] {
+    return this.#paths;
   }
 
   /** A new file; `path` is the main one's or lies in its folder. */
@@ -90,6 +106,7 @@ export class OutputFiles {
     this.#checkFree(path);
     const file = new OutputFile(path);
     this.#files.push(file);
+    this.#paths.push(path);
     return file;
   }
 
@@ -121,15 +138,19 @@ export class OutputFiles {
 
   /** Removes what was made. Harmless after `commit`. */
   discard(): void {
+    let problem: DiskError | undefined;
     for (const file of this.#files.splice(0)) {
       closeSync(file.fd);
       try {
         unlinkSync(file.temporaryPath);
       } catch (error) {
         // It has its name already, or somebody else removed it: nothing of ours is left.
-        if (errnoName(error) !== 'ENOENT') throw failure(file.path, 'cannot be removed', error);
+        if (errnoName(error) !== 'ENOENT') {
+          problem ??= failure(file.temporaryPath, 'cannot be removed', error);
+        }
       }
     }
+    if (problem !== undefined) throw problem;
   }
 
   #giveName(file: OutputFile): void {
@@ -160,6 +181,7 @@ export class OutputFiles {
   }
 
   #checkFree(path: string): void {
+    if (this.#spared.size > 0 && this.#spared.has(fileId(path) ?? '')) throw spared(path);
     if (!this.#overwrite && existsSync(path)) throw exists(path);
   }
 }
@@ -175,7 +197,13 @@ function syncFolder(path: string): void {
   }
 }
 
-function exists(path: string): DiskError {
+export function spared(path: string): DiskError {
+  return new DiskError('exists', `${path} belongs to the base image of a VM`, {
+    hint: 'choose another name: base images are never replaced',
+  });
+}
+
+export function exists(path: string): DiskError {
   return new DiskError('exists', `${path} exists already`, {
     hint: 'choose another name, or pass --force to replace it',
   });

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
 import type { BaseSpec } from '../engine/base.js';
 import { replaceFile } from '../storage/atomic-write.js';
+import { findFileId } from '../storage/file-id.js';
 import { listFolder, readText } from '../storage/small-files.js';
 import type { VmStore } from './vm-store.js';
 
@@ -44,6 +45,8 @@ export interface BaseSources {
    * @throws DiskError when one is gone or can't be read.
    */
   findChange(fingerprint: unknown): string | undefined | Promise<string | undefined>;
+  /** Absolute paths of all files of the base. */
+  filesOf(fingerprint: unknown): readonly string[];
 }
 
 const strings = z.array(z.string()).readonly();
@@ -120,6 +123,21 @@ export class BaseRecords {
         cause: error,
       });
     }
+  }
+
+  /**
+   * `fileId`s of all files of all bases, as far as they are there.
+   * @throws DiskError `damaged` when a record can't be read: its files are unknown then.
+   */
+  async fileIds(): Promise<Set<string>> {
+    const ids = new Set<string>();
+    for (const id of this.list()) {
+      for (const path of this.#sources.filesOf(this.read(id).fingerprint)) {
+        const file = await findFileId(path);
+        if (file !== undefined) ids.add(file);
+      }
+    }
+    return ids;
   }
 
   list(): string[] {

@@ -10,6 +10,13 @@ import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
 import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from './context.js';
 import { createVm, type DiskRequest } from './create.js';
 import { DeltaPins } from './delta-pins.js';
+import {
+  type ExportOutcome,
+  type ExportRequest,
+  type ExportTools,
+  exportDisk,
+  type RunExport,
+} from './exports.js';
 import { Exposure } from './exposure.js';
 import { type Collected, GarbageCollector, type GarbagePace, USUAL_PACE } from './garbage.js';
 import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
@@ -37,6 +44,7 @@ export interface VmServiceOptions {
   readonly hooks: VmHooks;
   /** Absolute folders whose files are no base images: the store and the mount point. */
   readonly ownFolders: readonly string[];
+  readonly runExport: RunExport;
   /** Told of what fails in the background. */
   readonly onProblem: (error: unknown) => void;
   readonly garbagePace?: GarbagePace;
@@ -51,6 +59,7 @@ export class VmService {
   readonly #context: VmContext;
   readonly #garbage: GarbageCollector;
   readonly #ownFolders: readonly string[];
+  readonly #exportTools: ExportTools;
 
   constructor(options: VmServiceOptions) {
     const { store, bases, engine, hooks, ownFolders, garbagePace = USUAL_PACE } = options;
@@ -67,6 +76,7 @@ export class VmService {
     this.exposure = new Exposure(store);
     this.#garbage = new GarbageCollector(this.#context, options.onProblem, garbagePace);
     this.#ownFolders = ownFolders;
+    this.#exportTools = { run: options.runExport, ownFolders };
   }
 
   /** Removes in the background what an earlier run left behind. */
@@ -212,6 +222,10 @@ export class VmService {
 
   clone(request: CloneRequest, work: Work = {}): Promise<CloneOutcome> {
     return cloneVm(this.#context, request, work);
+  }
+
+  export(request: ExportRequest, work: Work = {}): Promise<ExportOutcome> {
+    return exportDisk(this.#context, request, this.#exportTools, work);
   }
 
   /** Takes the bases that a VM stands on as they are now; answers the images that had changed. */

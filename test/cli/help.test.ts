@@ -38,6 +38,7 @@ const EXPECTED = [
   'snapshot delete',
   'snapshot rename',
   'clone',
+  'export',
   'base accept',
   'gc',
   'stats',

@@ -47,6 +47,25 @@ const CASES: readonly Case[] = [
   },
   {
     args:
+      'export web@v1 out.VMDK --disk root --subformat monolithicFlat --allocation static ' +
+      '--differencing --force',
+    method: 'export',
+    params: {
+      vm: 'web',
+      snapshot: 'v1',
+      disk: 'root',
+      path: 'CWD/out.VMDK',
+      format: 'vmdk',
+      subformat: 'monolithicFlat',
+      allocation: 'static',
+      differencing: true,
+      force: true,
+    },
+    human: /^exported web@v1 to CWD\/out\.VMDK: vmdk \(plain\), 1 MiB on the host\n$/,
+    names: 'CWD/out.VMDK\n',
+  },
+  {
+    args:
       'import CWD/a.qcow2 /images/b.vmdk web --format auto --copy --allow-folder sub ' +
       '--parent p.vhd',
     method: 'import',

@@ -144,6 +144,13 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     ...(saveCurrent === undefined ? {} : { saved: snapshotView('saved') }),
   }),
   clone: ({ name }) => ({ vm: vmView(name), tookSnapshot: 'for-clone' }),
+  export: ({ path, format }) => ({
+    path,
+    format,
+    subformat: 'plain',
+    storedSize: 2 ** 20,
+    files: [path],
+  }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   stats: () => ({
     uptimeSeconds: 90,

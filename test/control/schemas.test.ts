@@ -29,6 +29,7 @@ const GOOD: readonly (readonly [MethodName, object])[] = [
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: true }],
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: 'name' }],
   ['clone', { vm: 'web', name: 'copy', mode: 'full', mac: 'keep-nat', vcpus: 3 }],
+  ['export', { vm: 'web', path: '/x.vdi', format: 'vdi', subformat: 'static', force: true }],
   ['gc', { dryRun: true }],
 ];
 
@@ -67,6 +68,8 @@ const BAD: readonly (readonly [MethodName, unknown, RegExp])[] = [
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: true, discard: true }, /exactly/],
   ['snapshot.restore', { vm: 'web', snapshot: 's', saveCurrent: false }, /exactly one/],
   ['clone', { vm: 'web', name: 'copy', mode: 'half' }, /"mode"/],
+  ['export', { vm: 'web', path: 'x.vdi', format: 'vdi' }, /"path"/],
+  ['export', { vm: 'web', path: '/x.iso', format: 'iso' }, /"format"/],
   ['gc', { dryRun: 'yes' }, /"dryRun"/],
 ];
 

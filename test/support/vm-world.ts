@@ -11,8 +11,9 @@ import { KiB } from '../../src/common/units.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Engine } from '../../src/engine/engine.js';
 import { describeBase } from '../../src/formats/base.js';
-import { type BaseFingerprint, findChange } from '../../src/formats/fingerprint.js';
+import { type BaseFingerprint, filesOf, findChange } from '../../src/formats/fingerprint.js';
 import { BaseRecords, type BaseSources } from '../../src/vm/base-records.js';
+import type { ExportJob } from '../../src/vm/exports.js';
 import type { GarbagePace } from '../../src/vm/garbage.js';
 import type { Exposed, Flushed, Holder, VmHooks } from '../../src/vm/hooks.js';
 import type { Manifest } from '../../src/vm/manifest.js';
@@ -36,12 +37,14 @@ export const rawBases: BaseSources = {
     const { path, hash } = fingerprint as { path: string; hash: string };
     return hashOf(await readBase(path)) === hash ? undefined : `${path}: other content`;
   },
+  filesOf: (fingerprint) => [(fingerprint as { path: string }).path],
 };
 
 /** The formats themselves. */
 const formatBases: BaseSources = {
   describeBase,
   findChange: (fingerprint) => findChange(fingerprint as BaseFingerprint),
+  filesOf: (fingerprint) => filesOf(fingerprint as BaseFingerprint),
 };
 
 async function readBase(path: string): Promise<Buffer> {
@@ -116,6 +119,8 @@ export class VmWorld {
   readonly faults = new Faults();
   readonly hooks = new FakeHooks();
   readonly problems: unknown[] = [];
+  /** What the format side was asked to write. */
+  readonly exports: ExportJob[] = [];
   /** For the next start; the usual one is too slow for a test to wait for. */
   garbagePace: GarbagePace = { restMs: 3_600_000, retryMs: 3_600_000, trashAgeMs: 3_600_000 };
   store!: VmStore;
@@ -176,6 +181,10 @@ export class VmWorld {
       engine: this.engine,
       hooks: this.hooks,
       ownFolders: [store.layout.root, this.mountpoint],
+      runExport: async (job) => {
+        this.exports.push(job);
+        return { files: [job.path], storedSize: 0 };
+      },
       onProblem: (problem) => this.problems.push(problem),
       garbagePace: this.garbagePace,
     });

@@ -1,5 +1,4 @@
 /** `import` of the control protocol: images as the disks of a VM, or a whole machine. */
-import { isAbsolute } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { CallContext, Params } from '../../control/protocol.js';
 import { verifyDigests } from '../../machines/digests.js';
@@ -7,7 +6,7 @@ import { isMachineFile, readMachine } from '../../machines/read-machine.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
 import type { ImportedMachine } from '../../vm/machine-import.js';
 import type { VmService } from '../../vm/vm-service.js';
-import { workOf } from './work.js';
+import { requireAbsolute, workOf } from './requests.js';
 
 /** @returns the VM that was made, and what was not taken over. */
 export async function importFiles(
@@ -18,10 +17,7 @@ export async function importFiles(
 ): Promise<ImportedMachine> {
   const { files, vm, format = 'auto', copy = false, allowFolders = [], parent } = params;
   for (const path of [...files, ...allowFolders, ...(parent === undefined ? [] : [parent])]) {
-    if (isAbsolute(path)) continue;
-    throw new DiskError('usage', `${path} is no absolute path`, {
-      hint: 'the daemon does not know the folder you are in',
-    });
+    requireAbsolute(path);
   }
   // Who names a format says that the file is an image, whatever it is called.
   const machine = format === 'auto' ? files.find(isMachineFile) : undefined;

@@ -2,6 +2,7 @@
 import { DiskError } from '../../common/errors.js';
 import type {
   CallContext,
+  ExportView,
   Handlers,
   HardwareChange,
   Params,
@@ -9,6 +10,7 @@ import type {
   SnapshotView,
   TreeNode,
 } from '../../control/protocol.js';
+import { chooseWriting } from '../../formats/choose-writing.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
 import type { SnapshotRecord } from '../../vm/manifest.js';
 import { importFiles } from './import-handler.js';
@@ -22,7 +24,7 @@ import {
   viewTree,
   viewVm,
 } from './vm-views.js';
-import { workOf } from './work.js';
+import { requireAbsolute, workOf } from './requests.js';
 
 /** Methods that this file answers for. */
 export type VmMethod =
@@ -42,6 +44,7 @@ export type VmMethod =
   | 'snapshot.rename'
   | 'snapshot.restore'
   | 'clone'
+  | 'export'
   | 'gc';
 
 /**
@@ -89,6 +92,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
       return { accepted: await service.acceptBases(vm) };
     },
     clone: (params, context) => clone(sources, params, context),
+    export: (params, context) => exportDisk(sources, params, context),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
@@ -153,6 +157,21 @@ async function clone(
   const { tookSnapshot } = await sources.service.clone(request, workOf(`copying ${vm}`, context));
   const view = viewVm(sources, name);
   return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
+}
+
+async function exportDisk(
+  sources: ViewSources,
+  params: Params<'export'>,
+  context: CallContext,
+): Promise<ExportView> {
+  const { path, format, force: overwrite = false, differencing = false } = params;
+  requireAbsolute(path);
+  const { subformat } = chooseWriting(params);
+  const { vm, snapshot, disk } = resolveTarget(sources, params);
+  const shape = { path, format, subformat, differencing, overwrite };
+  const request = { vm, disk, ...shape, ...(snapshot === undefined ? {} : { snapshot }) };
+  const outcome = await sources.service.export(request, workOf(`exporting ${vm}`, context));
+  return { path, format, subformat, ...outcome };
 }
 
 async function viewTrees({ service }: ViewSources, vm: string | undefined): Promise<TreeNode[]> {

@@ -52,6 +52,7 @@ export const CRYPT_NAMES: Readonly<Record<number, string>> = { 1: 'AES', 2: 'LUK
 
 /** Section "Header extensions": type and length, then the data, padded to 8 bytes. */
 export const EXTENSION = struct('qcow2 header extension', 8, { type: u32be, length: u32be });
+export const EXTENSION_ALIGNMENT = 8;
 export const EXTENSION_END = 0;
 export const EXTENSION_BACKING_FORMAT = 0xe2792aca;
 export const EXTENSION_FEATURE_NAMES = 0x6803f857;
@@ -108,3 +109,10 @@ export const L2_SLICE_SIZE = 4 * KiB;
 export const L2_CACHE_BYTES = 16 * MiB;
 /** Decompressed clusters kept at most. */
 export const CLUSTER_CACHE_BYTES = 8 * MiB;
+
+/** Of images that are written here: QEMU's own choices, and 16 bits a reference count. */
+export const WRITTEN_CLUSTER_BITS = 16;
+export const WRITTEN_CLUSTER_SIZE = 64 * KiB;
+export const WRITTEN_REFCOUNT_ORDER = 4;
+/** Section "Clusters": deflate streams have a window of 4 KiB. */
+export const DEFLATE_WINDOW_BITS = 12;

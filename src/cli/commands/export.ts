@@ -1,0 +1,90 @@
+/** `export`: a disk as an image file. */
+import { extname, resolve } from 'node:path';
+import { DiskError } from '../../common/errors.js';
+import { formatSize } from '../../common/units.js';
+import type { FormatName } from '../../control/protocol.js';
+import { ALLOCATIONS, parseChoice, parseTarget } from '../arguments.js';
+import { defineCommand, OWN_OPTIONS } from '../command.js';
+import { targetOptions, WRITTEN_FORMATS } from '../shared-options.js';
+
+const EXTENSIONS: Readonly<Record<string, FormatName>> = {
+  '.raw': 'raw',
+  '.img': 'raw',
+  '.vdi': 'vdi',
+  '.vmdk': 'vmdk',
+  '.vhd': 'vhd',
+  '.vhdx': 'vhdx',
+  '.qcow2': 'qcow2',
+};
+
+export const exportCommand = defineCommand({
+  command: 'export <target> <file>',
+  describe: 'Write a disk of a VM, or of one of its snapshots, into an image file',
+  notes:
+    'The file holds one instant; the VM may go on writing. Zeroes take no space unless ' +
+    '--allocation static says so. With --differencing the file holds only what was changed, as a ' +
+    'child of the image that the VM was imported from, which must stay where it is.',
+  example: 'layerdisk export web@before-upgrade web.qcow2 --subformat compressed',
+  options: (yargs) =>
+    targetOptions(yargs)
+      .positional('file', { type: 'string', demandOption: true, describe: 'The file to make' })
+      .option('format', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: `Format: ${WRITTEN_FORMATS.join(', ')}; default: what the file's name ends in`,
+      })
+      .option('subformat', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: 'Variant of the format, for example compressed, streamOptimized',
+      })
+      .option('allocation', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: 'dynamic: space as it is needed; static: all at once',
+      })
+      .option('differencing', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Only what was changed, as a child of the imported image',
+      })
+      .option('force', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Replace a file that is there already',
+      }),
+  run: async (session, args) => {
+    const { allocation, subformat } = args;
+    const result = await session.call('export', {
+      ...parseTarget(args.target, args.disk),
+      path: resolve(args.file),
+      format: formatOf(args.file, args.format),
+      ...(subformat === undefined ? {} : { subformat }),
+      ...(allocation === undefined
+        ? {}
+        : { allocation: parseChoice(allocation, '--allocation', ALLOCATIONS) }),
+      ...(args.differencing === true ? { differencing: true } : {}),
+      ...(args.force === true ? { force: true } : {}),
+    });
+    const { path, format, storedSize } = result;
+    session.show(result, {
+      names: () => [path],
+      human: () => [
+        `exported ${args.target} to ${path}: ` +
+          `${format} (${result.subformat}), ${formatSize(storedSize)} on the host`,
+      ],
+    });
+  },
+});
+
+function formatOf(file: string, format: string | undefined): FormatName {
+  if (format !== undefined) return parseChoice(format, '--format', WRITTEN_FORMATS);
+  const known = EXTENSIONS[extname(file).toLowerCase()];
+  if (known !== undefined) return known;
+  throw new DiskError('usage', `export: the name "${file}" does not tell the format`, {
+    hint: `say which one: --format ${WRITTEN_FORMATS.join('|')}`,
+  });
+}
