@@ -24,7 +24,7 @@ const ENGINE_CONTRACTS = [
   'engine/engine.ts',
 ];
 /** The ways into the formats; what lies behind them is nobody else's business. */
-const FORMAT_DOORS = ['formats/registry.ts', 'formats/open-chain.ts'];
+const FORMAT_DOORS = ['formats/registry.ts', 'formats/open-chain.ts', 'formats/image-map.ts'];
 /** Besides: a foreign chain as the engine's base, which only the daemon hands to the engine. */
 const BASE_DOORS = ['formats/base.ts', 'formats/fingerprint.ts'];
 

@@ -22,6 +22,7 @@ const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   set: 'vm',
   stats: 'vm',
   path: 'target',
+  map: 'target',
   attach: 'target',
   detach: 'target',
   mount: 'target',

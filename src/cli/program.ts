@@ -35,6 +35,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   clone: async () => (await import('./commands/clone.js')).cloneCommand,
   export: async () => (await import('./commands/export.js')).exportCommand,
   base: async () => (await import('./commands/base.js')).baseGroup,
+  map: async () => (await import('./commands/map.js')).mapCommand,
   gc: async () => (await import('./commands/gc.js')).gcCommand,
   stats: async () => (await import('./commands/stats.js')).statsCommand,
   completion: async () => (await import('./commands/completion.js')).completionCommand,

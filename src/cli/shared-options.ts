@@ -39,6 +39,30 @@ export function hardwareOptions<T>(yargs: Argv<T>) {
     });
 }
 
+/** `--format`, `--allow-folder` and `--parent`: how image files are opened. */
+export function parentOptions<T>(yargs: Argv<T>) {
+  return yargs
+    .option('format', {
+      group: OWN_OPTIONS,
+      type: 'string',
+      requiresArg: true,
+      describe: `Format of the image: ${IMAGE_FORMATS.join(', ')}`,
+    })
+    .option('allow-folder', {
+      group: OWN_OPTIONS,
+      type: 'string',
+      array: true,
+      requiresArg: true,
+      describe: 'Folder in which parents may lie',
+    })
+    .option('parent', {
+      group: OWN_OPTIONS,
+      type: 'string',
+      requiresArg: true,
+      describe: 'Take this file as the parent that the image names',
+    });
+}
+
 /** The positional `VM[@SNAP]` and `--disk`, for a command on one disk. */
 export function targetOptions(yargs: GlobalArgv) {
   return yargs

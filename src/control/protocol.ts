@@ -4,12 +4,17 @@
  * bytes, times ISO 8601.
  */
 
+import type { MapPage } from '../common/extent-map.js';
+
 /** Longest request that the daemon accepts, bytes with its newline left out. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
 /**
  * Longest answer that a client accepts: a store of 10,000 VMs does not fit into a request's limit.
  */
 export const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+
+/** Most extents in one answer of `map`. */
+export const MAX_MAP_EXTENTS = 1000;
 
 /** What VMs, snapshots and disks may be called. */
 export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -246,6 +251,16 @@ export interface Methods {
   delete: { params: { vm: string }; result: { kept: number } };
   set: { params: { vm: string } & HardwareChange; result: VmView };
   path: { params: Target; result: { path: string } };
+  /** Who answers for the bytes of a disk: ask again from `next` on until there is none. */
+  map: {
+    params: Target & {
+      /** Byte to begin at; default 0. */
+      start?: number;
+      /** Most extents that the answer may have; default and at most `MAX_MAP_EXTENTS`. */
+      limit?: number;
+    };
+    result: MapPage;
+  };
   /** Accept a referenced base as it is now, although it changed. */
   'base.accept': { params: { vm: string }; result: { accepted: readonly string[] } };
   attach: { params: Target & { readOnly?: boolean; directIo?: boolean }; result: AttachView };

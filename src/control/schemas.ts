@@ -5,7 +5,13 @@
 import * as z from 'zod';
 import { DiskError } from '../common/errors.js';
 import { oneLine } from './messages.js';
-import { type MethodName, NAME_PATTERN, NAME_RULE, type Params } from './protocol.js';
+import {
+  MAX_MAP_EXTENTS,
+  type MethodName,
+  NAME_PATTERN,
+  NAME_RULE,
+  type Params,
+} from './protocol.js';
 
 /** Longest path Linux takes, bytes (PATH_MAX with its NUL). */
 const MAX_PATH_BYTES = 4095;
@@ -86,6 +92,11 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
   delete: onlyVm,
   set: z.strictObject({ vm: name, ...hardware }),
   path: z.strictObject(target),
+  map: z.strictObject({
+    ...target,
+    start: size.exactOptional(),
+    limit: z.int().min(1).max(MAX_MAP_EXTENTS).exactOptional(),
+  }),
   'base.accept': onlyVm,
   attach: z.strictObject({ ...target, readOnly: flag, directIo: flag }),
   detach,

@@ -20,6 +20,7 @@ import { formatSources } from './base-sources.js';
 import { attachHandlers } from './handlers/attach-handlers.js';
 import { daemonHandlers } from './handlers/daemon-handlers.js';
 import { DiskUsers } from './handlers/disk-users.js';
+import { mapHandlers } from './handlers/map-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import type { Logger } from './logger.js';
@@ -190,6 +191,7 @@ export class Daemon {
     const handlers = {
       ...vmHandlers(sources),
       ...attachHandlers(sources),
+      ...mapHandlers({ ...sources, engine: this.#engine }),
       ...daemonHandlers({
         service: this.#service,
         engine: this.#engine,

@@ -1,4 +1,5 @@
 /** The bottom of a chain as the engine sees it: an immutable disk that is never written. */
+import type { MapExtent } from '../common/extent-map.js';
 import type { Extent } from './disk-image.js';
 
 export interface BaseImage {
@@ -38,6 +39,11 @@ export interface Base {
   extentAt(offset: number, length: number, out: Extent): void;
   /** Reads any range inside the virtual size; zero and unallocated parts are filled with zeroes. */
   readAt(target: Buffer, targetOffset: number, offset: number, length: number): void;
+  /**
+   * The piece of a map that begins at `offset`, at most `length` bytes: which image of the chain
+   * answers (`depth`), and where its bytes lie. Absent where nothing is known of that.
+   */
+  mapAt?(offset: number, length: number): MapExtent;
   close(): void;
 }
 

@@ -70,13 +70,14 @@ export interface ImageInfo {
   readonly notes: readonly string[];
 }
 
-/**
- * Where a data extent lies on the host, for `map`. `offset` undefined: compressed or otherwise not
- * plain.
- */
+/** Where data lie on the host, for maps. */
 export interface ExtentLocation {
   readonly file: string;
+  /** Absent where the bytes are not there as they are: compressed, changed by a log. */
   readonly offset?: number;
+  /** Bytes for which this holds; may reach past the end of the extent. */
+  readonly length: number;
+  readonly compressed?: boolean;
 }
 
 /**
@@ -109,6 +110,7 @@ export interface DiskImage {
    * one or more `data` or `zero` extents (zero ranges are filled with zeroes).
    */
   readAt(target: Buffer, targetOffset: number, offset: number, length: number): void;
+  /** Where the byte at `offset`, which is `data`, lies; undefined where that is nowhere. */
   locate?(offset: number): ExtentLocation | undefined;
   close(): void;
 }

@@ -4,6 +4,7 @@
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { collectPage, type MapPage } from '../common/extent-map.js';
 import { alignUp, BLOCK_SIZE } from '../common/units.js';
 import { cacheEpoch } from '../storage/cache-epoch.js';
 import type { BaseSpec, OpenBase } from './base.js';
@@ -12,6 +13,7 @@ import { walkChain } from './chain-loader.js';
 import { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import { DeltaTable } from './delta-table.js';
+import { ChainNames } from './disk-map.js';
 import type { Engine, Reclaimed, ReclaimRequest } from './engine.js';
 import { ROW_LENGTH } from './merge.js';
 import { Reclaimer } from './reclaimer.js';
@@ -22,9 +24,9 @@ import {
   STAT_FIELDS,
 } from './shared-memory.js';
 import { StoreDeltas } from './store-deltas.js';
-import { createThreadContext } from './thread.js';
+import { createThreadContext, volumesOf } from './thread.js';
 import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
-import type { ThreadContext } from './volume.js';
+import type { ThreadContext, Volume } from './volume.js';
 import { type CopyJob, OpenVolumes } from './volumes.js';
 
 export interface EngineOptions {
@@ -47,6 +49,8 @@ export interface EngineOptions {
 }
 
 const REMEMBERED_BOTTOMS = 20_000;
+/** How long the main thread works on one page of a map, milliseconds. */
+const MAX_PAGE_MS = 20;
 
 /** Counters of one volume row, summed over threads, in the order of STAT. */
 export type VolumeStats = readonly number[];
@@ -57,6 +61,8 @@ export class LocalEngine implements Engine {
   readonly deltas: StoreDeltas;
   readonly volumes: OpenVolumes;
   readonly #files: DeltaFiles;
+  readonly #table: DeltaTable;
+  readonly #volumeOf: (handle: number) => Volume;
   readonly #reclaimer: Reclaimer;
   readonly #baseAllocatedSize: (id: string) => number;
   /** Counters of a row when its present volume was opened: rows are used again. */
@@ -79,6 +85,8 @@ export class LocalEngine implements Engine {
     const files = new DeltaFiles(folder, cacheEpoch(folder));
     const table = new DeltaTable(files, views);
     this.#files = files;
+    this.#table = table;
+    this.#volumeOf = volumesOf(this.context);
     this.#baseAllocatedSize = options.baseAllocatedSize;
     this.deltas = new StoreDeltas(files, table, trash);
     this.volumes = new OpenVolumes({
@@ -127,6 +135,27 @@ export class LocalEngine implements Engine {
     if (this.#bottoms.size >= REMEMBERED_BOTTOMS) this.#bottoms.clear();
     this.#bottoms.set(top, { base });
     return base;
+  }
+
+  /**
+   * One page of the map of the disk under `top`: a disk that is written to meanwhile may have
+   * changed before the next one.
+   */
+  async mapPage(
+    top: DeltaId,
+    options: { readonly writable: boolean },
+    range: { readonly start: number; readonly limit: number },
+  ): Promise<MapPage> {
+    const open = await this.volumes.acquire(top, options);
+    try {
+      const names = new ChainNames(this.#files, this.#table, this.volumes.chainOf(open));
+      const volume = this.#volumeOf(open.handle);
+      return collectPage({ ...range, end: volume.size, maxMs: MAX_PAGE_MS }, (at) =>
+        names.describe(at, volume.mapAt(at, volume.size - at)),
+      );
+    } finally {
+      this.volumes.release(open);
+    }
   }
 
   async reclaim(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed> {

@@ -7,6 +7,7 @@
  */
 
 import { DiskError } from '../common/errors.js';
+import type { MapExtent } from '../common/extent-map.js';
 import { BLOCK_SIZE } from '../common/units.js';
 import { readPadded } from '../storage/exact-io.js';
 import type { Base } from './base.js';
@@ -41,6 +42,15 @@ export interface ThreadContext {
   /** Index of this thread among all that touch volumes. */
   readonly thread: number;
 }
+
+/** Who answers for a run of `length` bytes of a volume. */
+export type VolumePiece = { readonly length: number } & (
+  | { readonly kind: 'delta'; readonly delta: number; readonly offset: number }
+  | { readonly kind: 'base'; readonly extent: MapExtent }
+  /** Some delta says zero; the map does not remember which. */
+  | { readonly kind: 'zero' }
+  | { readonly kind: 'nothing' }
+);
 
 export class Volume implements BlockDevice {
   readonly row: VolumeRow;
@@ -296,6 +306,40 @@ export class Volume implements BlockDevice {
     } finally {
       this.#leave();
     }
+  }
+
+  /** The piece of a map that begins at `offset`, at most `length` bytes. */
+  mapAt(offset: number, length: number): VolumePiece {
+    this.#enter();
+    try {
+      return this.#mapInside(offset, length);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  #mapInside(offset: number, length: number): VolumePiece {
+    const inner = offset % BLOCK_SIZE;
+    const { map, space } = this;
+    map.find((offset - inner) / BLOCK_SIZE, Math.ceil((inner + length) / BLOCK_SIZE));
+    const bytes = Math.min(length, map.count * BLOCK_SIZE - inner);
+    if (map.kind === DATA) {
+      const inSegment = slotsToSegmentEnd(map.address) * BLOCK_SIZE - inner;
+      space.resolve(map.address);
+      return {
+        kind: 'delta',
+        delta: space.delta,
+        offset: space.slot * BLOCK_SIZE + inner,
+        length: Math.min(bytes, inSegment),
+      };
+    }
+    const base = this.#base;
+    if (map.kind === UNMAPPED && base !== undefined && offset < base.virtualSize) {
+      const inside = Math.min(bytes, base.virtualSize - offset);
+      const extent = base.mapAt?.(offset, inside);
+      if (extent !== undefined) return { kind: 'base', extent, length: extent.length };
+    }
+    return { kind: map.kind === UNMAPPED ? 'nothing' : 'zero', length: bytes };
   }
 
   /** @returns the length, which is in `out` too. */

@@ -61,7 +61,6 @@ export class OpenVolumes implements Volumes {
   readonly #freeRows: number[] = [];
   #nextRow = 0;
   readonly #bases: OpenBases;
-
   // `sync` never reaches a FUSE daemon: native-notes/kernel-guarantees.md.
   readonly #flusher = new Periodic(FLUSH_MS, () => this.#flushAll());
 
@@ -116,9 +115,7 @@ export class OpenVolumes implements Volumes {
     if (opening === undefined) {
       opening = this.#open(top, writable);
       this.#opening.set(top, opening);
-      const done = (): void => {
-        this.#opening.delete(top);
-      };
+      const done = (): unknown => this.#opening.delete(top);
       opening.then(done, done);
     }
     return await opening;
@@ -216,6 +213,11 @@ export class OpenVolumes implements Volumes {
     return entry === undefined ? undefined : describeVolume(this.#options.tools.views, entry.index);
   }
 
+  /** What a volume that is open consists of. */
+  chainOf(volume: Pick<OpenVolume, 'handle'>): LoadedChain {
+    return this.#byHandle.get(volume.handle)!.chain;
+  }
+
   get openCount(): number {
     return this.#byTop.size;
   }
@@ -265,11 +267,8 @@ export class OpenVolumes implements Volumes {
   async flush(top: DeltaId): Promise<void> {
     const { tools } = this.#options;
     const entry = this.#byTop.get(this.#follow(top));
-    if (entry !== undefined) {
-      await flushVolumeAsync(tools.views, new VolumeRow(tools.views, entry.index));
-    } else {
-      settleClosed(tools.files, top, false);
-    }
+    if (entry === undefined) settleClosed(tools.files, top, false);
+    else await this.flushHandle(entry.index);
   }
 
   /** For a transport on the main thread: the flush of a handle without blocking. */

@@ -3,12 +3,14 @@
  */
 import { resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
+import type { MapExtent } from '../common/extent-map.js';
 import { SECTOR_SIZE } from '../common/units.js';
 import type { Base, BaseSpec } from '../engine/base.js';
 import { newDeltaId } from '../engine/delta-id.js';
 import type { DiskImage, Extent } from '../engine/disk-image.js';
 import { countData } from './count-data.js';
 import { type BaseFingerprint, takeFingerprint } from './fingerprint.js';
+import { findAnswer, mapImages } from './image-map.js';
 import { type ChainOptions, openChain } from './open-chain.js';
 import { openImage } from './registry.js';
 
@@ -96,8 +98,8 @@ export class ImageBase implements Base {
   readonly virtualSize: number;
   readonly #images: readonly DiskImage[];
   readonly #extent: Extent = { state: 'data', length: 0 };
-  /** Which image answered the last `#find`; -1 where none did. */
-  #answering = -1;
+  /** Which image answered the last `#find`. */
+  #answering = 0;
 
   constructor(images: readonly DiskImage[]) {
     this.#images = images;
@@ -126,29 +128,16 @@ export class ImageBase implements Base {
     }
   }
 
+  mapAt(offset: number, length: number): MapExtent {
+    return mapImages(this.#images, offset, length);
+  }
+
   close(): void {
     for (const image of this.#images) image.close();
   }
 
-  /** The run at `offset` and who answers for it, going down while an image says `unallocated`. */
+  /** The run at `offset`; notes who answers for it. */
   #find(offset: number, length: number, out: Extent): void {
-    out.length = length;
-    for (let index = 0; index < this.#images.length; index += 1) {
-      const image = this.#images[index]!;
-      const size = image.virtualSize;
-      if (offset >= size) {
-        // Beyond a shorter parent's end its child reads zeroes, whatever lies further down.
-        this.#answering = -1;
-        out.state = 'zero';
-        return;
-      }
-      image.extentAt(offset, Math.min(out.length, size - offset), out);
-      if (out.state !== 'unallocated') {
-        this.#answering = index;
-        return;
-      }
-    }
-    this.#answering = -1;
-    out.state = 'unallocated';
+    this.#answering = findAnswer(this.#images, offset, length, out);
   }
 }

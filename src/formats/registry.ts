@@ -24,6 +24,7 @@ import { openVdi, probeVdi } from './vdi/vdi-image.js';
 import { openVhd, probeVhd } from './vhd/vhd-image.js';
 import { openVhdx, probeVhdx } from './vhdx/vhdx-image.js';
 import { openVmdk, probeVmdk } from './vmdk/vmdk-image.js';
+import { vmdkWriting } from './vmdk/vmdk-writer.js';
 
 export { FORMAT_NAMES, type FormatName, isFormatName } from './image-format.js';
 export type { ImageOptions } from './image-options.js';
@@ -32,7 +33,7 @@ const FORMATS: readonly ImageFormat[] = [
   { name: 'qcow2', probe: probeQcow2, open: openQcow2, writing: qcow2Writing },
   { name: 'vhdx', probe: probeVhdx, open: openVhdx },
   { name: 'vdi', probe: probeVdi, open: openVdi },
-  { name: 'vmdk', probe: probeVmdk, open: openVmdk },
+  { name: 'vmdk', probe: probeVmdk, open: openVmdk, writing: vmdkWriting },
   // Last of those probed: a VHD may be told by its footer alone.
   { name: 'vhd', probe: probeVhd, open: openVhd },
   { name: 'raw', probe: () => false, open: openRaw, writing: rawWriting },

@@ -36,6 +36,8 @@ export interface WriterCapabilities extends WrittenFormat {
     readonly check: boolean;
     /** Whether QEMU follows the parents. */
     readonly chains: boolean;
+    /** False where QEMU takes minutes to walk a disk of terabytes. */
+    readonly huge?: boolean;
   };
   /** Bytes of the largest disk; default 64 TiB. */
   readonly maxSize?: number;
@@ -189,13 +191,14 @@ function compareWithQemu(
 async function checkHugeDisk(t: Test, capabilities: WriterCapabilities): Promise<void> {
   const folder = tempFolder(t);
   const { format, maxSize = MAX_DISK_SIZE, qemu } = capabilities;
-  for (const size of [Math.min(maxSize, 2 * TiB + GiB + 3 * SECTOR_SIZE), maxSize]) {
+  const over2TiB = Math.min(maxSize, 2 * TiB + GiB + 3 * SECTOR_SIZE);
+  for (const size of new Set([over2TiB, maxSize])) {
     const path = join(folder, `${size}.${format}`);
     const islands = delicateIslands(size);
     const written = await writeTestImage(capabilities, path, islandSource(size, islands));
     checkIslands(t, capabilities, written, size, islands);
     // The host's file system may hold no larger file.
-    if (qemu === undefined || size > 4 * TiB) continue;
+    if (qemu === undefined || qemu.huge === false || size > 4 * TiB) continue;
     const raw = join(folder, 'expected.raw');
     const fd = openSync(raw, 'w');
     ftruncateSync(fd, size);

@@ -152,6 +152,10 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     files: [path],
   }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
+  map: ({ start = 0 }) => ({
+    extents: [{ start, length: 4096, depth: 0, present: true, zero: start > 0, data: start === 0 }],
+    ...(start === 0 ? { next: 4096 } : {}),
+  }),
   stats: () => ({
     uptimeSeconds: 90,
     rssBytes: 2 ** 26,

@@ -4,7 +4,7 @@ import { DiskError } from '../../common/errors.js';
 import { parseChoice, parseHardware, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
 import { plain } from '../output.js';
-import { hardwareOptions, IMAGE_FORMATS } from '../shared-options.js';
+import { hardwareOptions, IMAGE_FORMATS, parentOptions } from '../shared-options.js';
 import { vmSummaryLines } from '../views.js';
 
 export const importCommand = defineCommand({
@@ -20,37 +20,20 @@ export const importCommand = defineCommand({
   repeatable: ['file', 'nic', 'allow-folder'],
   options: (yargs) =>
     hardwareOptions(
-      yargs
-        .positional('file', {
-          type: 'string',
-          array: true,
-          demandOption: true,
-          describe: 'Image files, and last the name of the new VM',
-        })
-        .option('format', {
-          group: OWN_OPTIONS,
-          type: 'string',
-          requiresArg: true,
-          describe: `Format of the files: ${IMAGE_FORMATS.join(', ')}`,
-        })
-        .option('copy', {
-          group: OWN_OPTIONS,
-          type: 'boolean',
-          describe: 'Copy the data into the store',
-        })
-        .option('allow-folder', {
-          group: OWN_OPTIONS,
-          type: 'string',
-          array: true,
-          requiresArg: true,
-          describe: 'Folder in which parents may lie',
-        })
-        .option('parent', {
-          group: OWN_OPTIONS,
-          type: 'string',
-          requiresArg: true,
-          describe: 'Take this file as the parent that the image names',
-        }),
+      parentOptions(
+        yargs
+          .positional('file', {
+            type: 'string',
+            array: true,
+            demandOption: true,
+            describe: 'Image files, and last the name of the new VM',
+          })
+          .option('copy', {
+            group: OWN_OPTIONS,
+            type: 'boolean',
+            describe: 'Copy the data into the store',
+          }),
+      ),
     ),
   run: async (session, args) => {
     const { files, name } = splitFiles(args.file);

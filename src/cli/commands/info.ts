@@ -1,19 +1,12 @@
 /** `info`: everything about a VM, or about an image file without asking the daemon. */
-import { statSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { parseChoice, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
 import type { ImageView } from '../image-info.js';
+import { isFile } from '../image-target.js';
 import type { Output } from '../output.js';
 import { IMAGE_FORMATS } from '../shared-options.js';
 import { fieldLines } from '../table.js';
 import { exactSize, vmLines } from '../views.js';
-
-/** Names of VMs have no slash; a name without one that is a file here is taken for the file. */
-function isFile(text: string): boolean {
-  if (text.includes('/')) return true;
-  return statSync(resolve(text), { throwIfNoEntry: false })?.isFile() === true;
-}
 
 function imageLines(output: Output, image: ImageView): string[] {
   const { subformat, parent } = image;

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { Target } from '../../control/protocol.js';
+import type { DeltaId } from '../../engine/delta-id.js';
 import { exposedPath } from '../../vm/exposure.js';
 import { findSnapshot } from '../../vm/snapshot-tree.js';
 import type { ViewSources } from './vm-views.js';
@@ -13,6 +14,10 @@ export interface ResolvedTarget {
   readonly disk: string;
   /** Absolute, below the mount point. */
   readonly path: string;
+  /** Bytes. */
+  readonly size: number;
+  /** The chain behind it: a head, or the sealed delta of a snapshot. */
+  readonly top: DeltaId;
 }
 
 /**
@@ -25,7 +30,11 @@ export function resolveTarget(
 ): ResolvedTarget {
   const manifest = service.read(vm);
   const named = snapshot === undefined ? undefined : findSnapshot(vm, manifest, snapshot);
-  const names = (named ?? manifest).disks.map((each) => each.name);
+  const disks =
+    named === undefined
+      ? manifest.disks.map(({ name, size, head }) => ({ name, size, top: head }))
+      : named.disks.map(({ name, size, delta }) => ({ name, size, top: delta }));
+  const names = disks.map((each) => each.name);
   const owner = snapshot === undefined ? vm : `${vm}@${snapshot}`;
   const found = disk ?? (names.length === 1 ? names[0] : names.find((name) => name === 'disk0'));
   if (found === undefined) {
@@ -33,10 +42,12 @@ export function resolveTarget(
       hint: 'say which one: --disk NAME',
     });
   }
-  if (!names.includes(found)) {
+  const record = disks.find((each) => each.name === found);
+  if (record === undefined) {
     throw new DiskError('not-found', `"${owner}" has no disk "${found}"`, {
       hint: `it has: ${names.join(', ')}`,
     });
   }
-  return { vm, snapshot, disk: found, path: join(mountpoint, exposedPath(vm, snapshot, found)) };
+  const path = join(mountpoint, exposedPath(vm, snapshot, found));
+  return { vm, snapshot, disk: found, path, size: record.size, top: record.top };
 }

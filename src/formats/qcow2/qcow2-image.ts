@@ -196,9 +196,11 @@ export class Qcow2Image implements DiskImage {
   locate(offset: number): ExtentLocation | undefined {
     const unit = Math.floor(offset / this.#unitSize);
     const found = this.#map.find(unit);
-    if (found === COMPRESSED) return { file: this.path };
+    const inUnit = offset - unit * this.#unitSize;
+    const length = this.#unitSize - inUnit;
+    if (found === COMPRESSED) return { file: this.path, length, compressed: true };
     if (found < 0) return undefined;
-    return { file: this.#data.path, offset: found + offset - unit * this.#unitSize };
+    return { file: this.#data.path, offset: found + inUnit, length };
   }
 
   close(): void {

@@ -75,7 +75,7 @@ class RawImage implements DiskImage {
   }
 
   locate(offset: number): ExtentLocation {
-    return { file: this.path, offset };
+    return { file: this.path, offset, length: this.virtualSize - offset };
   }
 
   close(): void {

@@ -149,9 +149,12 @@ export class VdiImage implements DiskImage {
   locate(offset: number): ExtentLocation | undefined {
     const block = Math.floor(offset / this.#blockSize);
     const entry = this.#map.get(block);
-    if (stateOf(entry) !== 'data') return undefined;
+    if (stateOf(entry) !== 'data' || entry >= this.#header.blockCount) return undefined;
     const inBlock = offset - block * this.#blockSize;
-    return { file: this.path, offset: this.#firstBlock + entry * this.#blockStride + inBlock };
+    const start = this.#firstBlock + entry * this.#blockStride;
+    const end = Math.min(start + this.#blockSize, this.#file.size);
+    const length = end - start - inBlock;
+    return length <= 0 ? undefined : { file: this.path, offset: start + inBlock, length };
   }
 
   close(): void {

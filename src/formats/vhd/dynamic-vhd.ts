@@ -117,7 +117,8 @@ export class DynamicVhd implements DiskImage {
     const block = Math.floor(offset / this.#blockSize);
     const found = this.#blocks.find(block);
     if (found < 0) return undefined;
-    return { file: this.path, offset: found + offset - block * this.#blockSize };
+    const inBlock = offset - block * this.#blockSize;
+    return { file: this.path, offset: found + inBlock, length: this.#blockSize - inBlock };
   }
 
   close(): void {

@@ -61,7 +61,7 @@ export class FixedVhd implements DiskImage {
   }
 
   locate(offset: number): ExtentLocation {
-    return { file: this.path, offset };
+    return { file: this.path, offset, length: this.virtualSize - offset };
   }
 
   close(): void {

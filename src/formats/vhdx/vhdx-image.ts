@@ -170,10 +170,11 @@ export class VhdxImage implements DiskImage {
     const block = Math.floor(offset / this.#blockSize);
     const state = this.#blocks.state(block);
     if (state !== PAYLOAD_FULLY_PRESENT && state !== PAYLOAD_PARTIALLY_PRESENT) return undefined;
-    // What the log changes is not in the file yet.
-    if (this.#isReplayed) return { file: this.path };
     const inBlock = offset - block * this.#blockSize;
-    return { file: this.path, offset: this.#blocks.offset(block) + inBlock };
+    const length = this.#blockSize - inBlock;
+    // What the log changes is not in the file yet.
+    if (this.#isReplayed) return { file: this.path, length };
+    return { file: this.path, offset: this.#blocks.offset(block) + inBlock, length };
   }
 
   close(): void {

@@ -30,7 +30,7 @@ export const NO_PARENT = 'ffffffff';
 /** Largest descriptor that is read. Real ones have some hundred bytes. */
 export const MAX_DESCRIPTOR_SIZE = MiB;
 /** Most extents; 2 GiB each, as VMware splits. */
-const MAX_EXTENTS = 4096;
+export const MAX_EXTENTS = 4096;
 /** Sectors past which a line cannot be meant: 64 TiB. */
 const MAX_SECTORS = 2 ** 37;
 

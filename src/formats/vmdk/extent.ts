@@ -55,7 +55,8 @@ export class FlatExtent implements VmdkExtent {
   }
 
   locate(offset: number): ExtentLocation {
-    return { file: this.#file.path, offset: this.#start + offset };
+    const length = this.length - offset;
+    return { file: this.#file.path, offset: this.#start + offset, length };
   }
 }
 

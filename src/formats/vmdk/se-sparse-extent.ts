@@ -113,7 +113,9 @@ export class SeSparseExtent implements VmdkExtent {
     const isLost = this.#tableStateOf(grain) === 'lost';
     if (isLost || this.#stateOf(grain) !== 'data') return undefined;
     const inGrain = offset - grain * GRAIN_SIZE;
-    return { file: this.#file.path, offset: this.#positionOf(grain) + inGrain };
+    const start = this.#positionOf(grain);
+    const length = Math.min(GRAIN_SIZE, this.#file.size - start) - inGrain;
+    return length <= 0 ? undefined : { file: this.#file.path, offset: start + inGrain, length };
   }
 
   /**

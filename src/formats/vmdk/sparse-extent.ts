@@ -93,9 +93,15 @@ export class SparseExtent implements VmdkExtent {
     const grain = Math.floor(offset / this.grainSize);
     const entry = this.#map.entryOrLost(grain);
     if (entry === ENTRY_LOST || this.#stateOf(entry) !== 'data') return undefined;
-    if (this.#compressed !== undefined) return { file: this.#file.path };
+    const { path: file, size } = this.#file;
+    const start = entry * SECTOR_SIZE;
+    if (start < this.#dataStart || start >= size) return undefined;
     const inGrain = offset - grain * this.grainSize;
-    return { file: this.#file.path, offset: entry * SECTOR_SIZE + inGrain };
+    if (this.#compressed !== undefined) {
+      return { file, length: this.grainSize - inGrain, compressed: true };
+    }
+    const length = Math.min(this.grainSize, size - start) - inGrain;
+    return length <= 0 ? undefined : { file, offset: start + inGrain, length };
   }
 
   #stateOf(entry: number): ExtentState {

@@ -69,6 +69,22 @@ export const FOOTER_OFFSET_FROM_END = 1024;
  */
 export const GRAIN_MARKER = struct('VMDK grain marker', 12, { sector: u64le, size: u32le });
 
+/**
+ * What precedes tables, the directory and the footer of a streamed file; `size` 0 tells it from a
+ * grain's.
+ */
+export const METADATA_MARKER = struct('VMDK metadata marker', 512, {
+  /** Sectors that follow. */
+  sectors: u64le,
+  size: u32le,
+  type: u32le,
+  padding: bytes(496),
+});
+export const MARKER_END_OF_STREAM = 0;
+export const MARKER_TABLE = 1;
+export const MARKER_DIRECTORY = 2;
+export const MARKER_FOOTER = 3;
+
 /** COWDisk_Header; the union holds a geometry or the parent's name, neither of which is used. */
 export const COWD_HEADER = struct('VMDK COWD header', 2048, {
   magic: u32le,

@@ -147,14 +147,13 @@ class VmdkImage implements DiskImage {
   }
 
   info(): ImageInfo {
-    const { createType, cid, parentCid } = this.#descriptor;
     return infoOf(this, {
       format: 'vmdk',
-      subformat: createType,
+      subformat: this.#descriptor.createType,
       virtualSize: this.virtualSize,
       unitSize: Math.max(0, ...this.#extents.map((extent) => extent.grainSize)),
       logicalSectorSize: SECTOR_SIZE,
-      identity: { cid, 'parent-cid': parentCid },
+      identity: identityOf(this.#descriptor),
       notes: [...new Set(this.#extents.flatMap((extent) => extent.notes))],
     });
   }
@@ -201,6 +200,18 @@ class VmdkImage implements DiskImage {
     this.#current = low;
     return low;
   }
+}
+
+/** VMware tells disks by their CIDs, VirtualBox by UUIDs that it adds. */
+function identityOf({ cid, parentCid, values }: VmdkDescriptor): Record<string, string> {
+  const uuid = values.get('ddb.uuid.image');
+  const modification = values.get('ddb.uuid.modification');
+  return {
+    cid,
+    'parent-cid': parentCid,
+    ...(uuid === undefined ? {} : { uuid }),
+    ...(modification === undefined ? {} : { 'modification-uuid': modification }),
+  };
 }
 
 function parentOf(path: string, descriptor: VmdkDescriptor): ParentReference | undefined {

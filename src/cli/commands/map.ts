@@ -1,0 +1,116 @@
+/** `map`: which bytes of a disk lie where, for a VM or an image file. */
+import { resolve } from 'node:path';
+import { DiskError } from '../../common/errors.js';
+import type { MapExtent } from '../../common/extent-map.js';
+import { parseChoice, parseTarget } from '../arguments.js';
+import { defineCommand, type GlobalArguments } from '../command.js';
+import { imagePages, joined, type MapPages, vmPages } from '../disk-map.js';
+import { isFile } from '../image-target.js';
+import { plain } from '../output.js';
+import type { Session } from '../session.js';
+import { IMAGE_FORMATS, parentOptions, targetOptions } from '../shared-options.js';
+
+/** Columns as wide as those of qemu-img; the last one is open. */
+const COLUMN = 16;
+
+interface MapArguments extends GlobalArguments {
+  readonly target: string;
+  readonly disk?: string | undefined;
+  readonly format?: string | undefined;
+  readonly 'allow-folder'?: readonly string[] | undefined;
+  readonly parent?: string | undefined;
+}
+
+export const mapCommand = defineCommand<MapArguments>({
+  command: 'map <target>',
+  describe: 'Show where the bytes of a disk lie: of a VM, a snapshot, or an image file',
+  notes:
+    'Extents as qemu-img map prints them, with the file and the offset that answer; --json also ' +
+    'shows what reads as zeroes, and for a VM which layer answers: a delta or a base image. ' +
+    'What contains a slash, or is the name of a file in this folder, is an image file: it is ' +
+    'read directly, with its parents, without the daemon.',
+  example: 'layerdisk map web@clean --json; layerdisk map ./base.qcow2',
+  repeatable: ['allow-folder'],
+  options: (yargs) => parentOptions(targetOptions(yargs)),
+  run: async (session, args) => {
+    await show(session, joined(pagesOf(session, args)));
+  },
+});
+
+function pagesOf(session: Session, args: MapArguments): MapPages {
+  const { target, disk, format, parent } = args;
+  const folders = args['allow-folder']?.map((folder) => resolve(folder));
+  if (!isFile(target)) {
+    refuseGiven(args, ['format', 'allow-folder', 'parent'], 'is for image files', target);
+    return vmPages(session, parseTarget(target, disk));
+  }
+  refuseGiven(args, ['disk'], 'is for VMs', target);
+  return imagePages(target, {
+    format: parseChoice(format ?? 'auto', '--format', IMAGE_FORMATS),
+    ...(folders === undefined ? {} : { allowFolders: folders }),
+    ...(parent === undefined ? {} : { parent: resolve(parent) }),
+    onWarning: (text) => session.stderr.line(`layerdisk: ${plain(text)}`),
+  });
+}
+
+function refuseGiven(
+  args: MapArguments,
+  options: readonly ('disk' | 'format' | 'allow-folder' | 'parent')[],
+  why: string,
+  target: string,
+): void {
+  const given = options.find((option) => args[option] !== undefined);
+  if (given === undefined) return;
+  throw new DiskError('usage', `--${given} ${why}, and "${target}" is none`, {
+    hint: 'an image file is written with a slash: ./NAME',
+  });
+}
+
+/** Prints pages as they come: a map may be longer than what fits into memory. */
+async function show(session: Session, pages: MapPages): Promise<void> {
+  const { stdout } = session;
+  if (session.json) await showJson(session, pages);
+  else if (session.quiet) await showFiles(session, pages);
+  else {
+    stdout.line(stdout.style('bold', row('Offset', 'Length', 'Mapped to', 'File')));
+    for await (const page of pages) {
+      const lines = page.filter((extent) => extent.data).map(extentLine);
+      if (lines.length > 0) stdout.line(lines.join('\n'));
+    }
+  }
+}
+
+async function showJson({ stdout }: Session, pages: MapPages): Promise<void> {
+  let before = '[';
+  for await (const page of pages) {
+    if (page.length === 0) continue;
+    stdout.raw(`${before}${page.map((extent) => JSON.stringify(extent)).join(',\n')}`);
+    before = ',\n';
+  }
+  // Nothing at all was printed for a disk without bytes.
+  stdout.line(before === '[' ? '[]' : ']');
+}
+
+async function showFiles({ stdout }: Session, pages: MapPages): Promise<void> {
+  const seen = new Set<string>();
+  for await (const page of pages) {
+    for (const { file } of page) {
+      if (file === undefined || seen.has(file)) continue;
+      seen.add(file);
+      stdout.line(plain(file));
+    }
+  }
+}
+
+function extentLine({ start, length, offset, compressed, file = '-' }: MapExtent): string {
+  const place = offset === undefined ? (compressed === true ? 'compressed' : '-') : hex(offset);
+  return row(hex(start), hex(length), place, plain(file));
+}
+
+function row(start: string, length: string, place: string, file: string): string {
+  return `${[start, length, place].map((cell) => cell.padEnd(COLUMN)).join('')}${file}`;
+}
+
+function hex(bytes: number): string {
+  return bytes === 0 ? '0' : `0x${bytes.toString(16)}`;
+}
