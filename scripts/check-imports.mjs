@@ -42,7 +42,14 @@ const ROOMS = {
   engine: ['storage/', 'common/'],
   formats: [...ENGINE_CONTRACTS, 'storage/', 'common/'],
   machines: [...UNTRUSTED_FILES, 'storage/', 'common/'],
-  vm: [...FORMAT_DOORS, 'machines/machine.ts', 'engine/', 'storage/', 'common/'],
+  vm: [
+    ...FORMAT_DOORS,
+    'machines/machine.ts',
+    'machines/write-ova.ts',
+    'engine/',
+    'storage/',
+    'common/',
+  ],
   transport: ['engine/block-device.ts', 'storage/libc.ts', 'common/'],
   control: ['common/'],
   daemon: [

@@ -212,6 +212,12 @@ export interface ExportView {
   readonly files: readonly string[];
 }
 
+export interface OvaView {
+  readonly path: string;
+  /** Bytes of the host that it takes. */
+  readonly storedSize: number;
+}
+
 /** A reference `VM` or `VM@SNAPSHOT`, and which disk where there are several. */
 export interface Target {
   readonly vm: string;
@@ -316,6 +322,18 @@ export interface Methods {
       force?: boolean;
     };
     result: ExportView;
+  };
+  /** All disks of a VM at one instant, with its hardware, as an OVA. */
+  'export.ova': {
+    params: {
+      vm: string;
+      snapshot?: string;
+      /** Absolute. */
+      path: string;
+      /** Replace a file that is there already. */
+      force?: boolean;
+    };
+    result: OvaView;
   };
   gc: { params: { dryRun?: boolean }; result: GcView };
   stats: { params: { vm?: string }; result: StatsView };

@@ -128,6 +128,7 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     differencing: flag,
     force: flag,
   }),
+  'export.ova': z.strictObject({ vm: name, snapshot: name.exactOptional(), path, force: flag }),
   gc: z.strictObject({ dryRun: flag }),
   stats: z.strictObject({ vm: name.exactOptional() }),
 };

@@ -25,6 +25,7 @@ import { importVm } from './import.js';
 import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
 import { diskNodes, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
 import { checkName } from './names.js';
+import { exportOva, type OvaRequest } from './ova-export.js';
 import { Preparation } from './preparation.js';
 import {
   deleteSnapshot,
@@ -222,6 +223,10 @@ export class VmService {
 
   clone(request: CloneRequest, work: Work = {}): Promise<CloneOutcome> {
     return cloneVm(this.#context, request, work);
+  }
+
+  exportOva(request: OvaRequest, work: Work = {}): Promise<ExportOutcome> {
+    return exportOva(this.#context, request, this.#exportTools, work);
   }
 
   export(request: ExportRequest, work: Work = {}): Promise<ExportOutcome> {

@@ -151,6 +151,7 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     storedSize: 2 ** 20,
     files: [path],
   }),
+  'export.ova': ({ path }) => ({ path, storedSize: 2 ** 20 }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   map: ({ start = 0 }) => ({
     extents: [{ start, length: 4096, depth: 0, present: true, zero: start > 0, data: start === 0 }],

@@ -3,7 +3,7 @@
  * what the hypervisor would, over the mount, and no file of the machine changes.
  */
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
@@ -249,6 +249,46 @@ t.test('an appliance, as OVF and as OVA', { skip }, async (t) => {
     await checkContents(t, daemon, 'box', new Map([['', written]]));
     await checkContents(t, daemon, 'copied', contents);
   });
+});
+
+t.test('a VM goes out as an OVA and comes back the same', { skip }, async (t) => {
+  const daemon = await startDaemon(t);
+  await daemon.ok(
+    ...['create', 'web', '--disk', 'root=3M', '--disk', 'data=1M', '--vcpus', '3'],
+    ...['--memory', '700M', '--nic', 'nat', '--nic', 'host-only'],
+  );
+  const root = stampedModel({ size: 3 * MIB, unitSize: 65536, pattern: 'duuddu', salt: 3 });
+  writeFileSync(daemon.rawFile('web', undefined, 'root'), root.content, { flag: 'r+' });
+  await daemon.ok('snapshot', 'take', 'web@kept');
+  writeFileSync(daemon.rawFile('web', undefined, 'data'), Buffer.alloc(MIB, 'new'), { flag: 'r+' });
+  const folder = join(daemon.folder, 'out');
+  await mkdir(folder);
+  const ova = join(folder, 'web.ova');
+  await daemon.ok('export', 'web', ova);
+  await daemon.ok('export', 'web@kept', join(folder, 'kept.ova'), '--ova');
+  t.strictSame((await readdir(folder)).sort(), ['kept.ova', 'web.ova'], 'nothing else is left');
+  const members = await tool('tar', ['-tf', ova]);
+  t.equal(members, 'web.ovf\nweb.mf\nweb-root.vmdk\nweb-data.vmdk\n', 'the order that OVF wants');
+  await tool('tar', ['-xf', ova, '-C', folder]);
+  await tool('qemu-img', ['check', '-q', join(folder, 'web-root.vmdk')]);
+  for (const [path, vm] of [
+    [ova, 'back'],
+    [join(folder, 'kept.ova'), 'old'],
+    [join(folder, 'web.ovf'), 'unpacked'],
+  ] as const) {
+    const view = await daemon.json<View>('import', path, vm);
+    t.match(view, { vcpus: 3, memory: 700 * MIB, nics: [{ mode: 'nat' }, { mode: 'host-only' }] });
+    t.equal(view.warnings, undefined, 'all of it is understood');
+    const data = vm === 'old' ? Buffer.alloc(MIB) : Buffer.alloc(MIB, 'new');
+    t.ok((await readFile(daemon.rawFile(vm))).equals(root.content), `${vm}: the first disk`);
+    t.ok((await readFile(daemon.rawFile(vm, undefined, 'disk1'))).equals(data), 'the second');
+  }
+  const again = await daemon.cli(['export', 'web', ova]);
+  t.equal(again.code, 5, 'nothing is replaced unasked');
+  const spared = await daemon.cli(['export', 'web', ova, '--force']);
+  t.equal(spared.code, 5, 'nor at all when a VM stands on it');
+  const wrong = await daemon.cli(['export', 'web', join(folder, 'x.ova'), '--disk', 'root']);
+  t.equal(wrong.code, 2, 'one disk is no machine');
 });
 
 t.test('a domain of libvirt', { skip }, async (t) => {

@@ -1,4 +1,7 @@
-/** What requests of clients have in common: absolute paths, and long work that is told and cancelled. */
+/**
+ * What requests of clients have in common: absolute paths, and long work that is told and
+ * cancelled.
+ */
 import { isAbsolute } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { CallContext } from '../../control/protocol.js';

@@ -14,6 +14,7 @@ import { chooseWriting } from '../../formats/choose-writing.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
 import type { SnapshotRecord } from '../../vm/manifest.js';
 import { importFiles } from './import-handler.js';
+import { requireAbsolute, workOf } from './requests.js';
 import { resolveTarget } from './targets.js';
 import {
   clonesBySnapshot,
@@ -24,7 +25,6 @@ import {
   viewTree,
   viewVm,
 } from './vm-views.js';
-import { requireAbsolute, workOf } from './requests.js';
 
 /** Methods that this file answers for. */
 export type VmMethod =
@@ -45,6 +45,7 @@ export type VmMethod =
   | 'snapshot.restore'
   | 'clone'
   | 'export'
+  | 'export.ova'
   | 'gc';
 
 /**
@@ -93,6 +94,12 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
     },
     clone: (params, context) => clone(sources, params, context),
     export: (params, context) => exportDisk(sources, params, context),
+    async 'export.ova'({ path, force: overwrite = false, ...target }, context) {
+      requireAbsolute(path);
+      const work = workOf(`exporting ${target.vm}`, context);
+      const { storedSize } = await service.exportOva({ ...target, path, overwrite }, work);
+      return { path, storedSize };
+    },
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
