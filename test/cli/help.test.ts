@@ -40,6 +40,7 @@ const EXPECTED = [
   'clone',
   'export',
   'base accept',
+  'map',
   'gc',
   'stats',
   'completion',

@@ -89,6 +89,14 @@ export function vmView(name: string): VmView {
   };
 }
 
+/** What `map` answers, a block a page: they go on in each other. */
+const MAPPED = {
+  length: 4096,
+  ...{ depth: 1, present: true, zero: false, data: true },
+  layer: '0123',
+  file: '/store/deltas/0123.data',
+};
+
 const IO = { reads: 1, readBytes: 4096, writes: 2, writtenBytes: 8192, flushes: 3, discards: 4 };
 
 /** Plausible answers to everything. */
@@ -154,8 +162,8 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
   'export.ova': ({ path }) => ({ path, storedSize: 2 ** 20 }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   map: ({ start = 0 }) => ({
-    extents: [{ start, length: 4096, depth: 0, present: true, zero: start > 0, data: start === 0 }],
-    ...(start === 0 ? { next: 4096 } : {}),
+    extents: [{ ...MAPPED, start, offset: 8192 + start }],
+    ...(start < 8192 ? { next: start + 4096 } : {}),
   }),
   stats: () => ({
     uptimeSeconds: 90,

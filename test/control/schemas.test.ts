@@ -31,11 +31,14 @@ const GOOD: readonly (readonly [MethodName, object])[] = [
   ['clone', { vm: 'web', name: 'copy', mode: 'full', mac: 'keep-nat', vcpus: 3 }],
   ['export', { vm: 'web', path: '/x.vdi', format: 'vdi', subformat: 'static', force: true }],
   ['gc', { dryRun: true }],
+  ['map', { vm: 'web', snapshot: 's', disk: 'd', start: 4096, limit: 1000 }],
 ];
 
 const BAD: readonly (readonly [MethodName, unknown, RegExp])[] = [
   ['list', { extra: 1 }, /^list: .*"extra"/],
   ['list', JSON.parse('{"__proto__":1}'), /__proto__/],
+  ['map', { vm: 'web', start: -1 }, /^map: "start": /],
+  ['map', { vm: 'web', limit: 1001 }, /^map: "limit": /],
   ['info', {}, /^info: "vm": /],
   ['info', { vm: 5 }, /^info: "vm": /],
   ['info', { vm: '' }, /must be a name/],

@@ -116,7 +116,8 @@ async function exportOva(session: Session, args: OvaArguments): Promise<void> {
   session.show(result, {
     names: () => [result.path],
     human: () => [
-      `exported ${args.target} to ${result.path}: OVA, ${formatSize(result.storedSize)} on the host`,
+      `exported ${args.target} to ${result.path}: ` +
+        `OVA, ${formatSize(result.storedSize)} on the host`,
     ],
   });
 }

@@ -72,10 +72,11 @@ async function show(session: Session, pages: MapPages): Promise<void> {
   if (session.json) await showJson(session, pages);
   else if (session.quiet) await showFiles(session, pages);
   else {
-    stdout.line(stdout.style('bold', row('Offset', 'Length', 'Mapped to', 'File')));
+    // With the first page: a command that is refused prints nothing.
+    const lines = [stdout.style('bold', row('Offset', 'Length', 'Mapped to', 'File'))];
     for await (const page of pages) {
-      const lines = page.filter((extent) => extent.data).map(extentLine);
-      if (lines.length > 0) stdout.line(lines.join('\n'));
+      lines.push(...page.filter((extent) => extent.data).map(extentLine));
+      if (lines.length > 0) stdout.line(lines.splice(0).join('\n'));
     }
   }
 }
