@@ -121,6 +121,8 @@ export class VmWorld {
   readonly problems: unknown[] = [];
   /** What the format side was asked to write. */
   readonly exports: ExportJob[] = [];
+  /** What happens while it writes. */
+  duringExport: () => Promise<void> = async () => {};
   /** For the next start; the usual one is too slow for a test to wait for. */
   garbagePace: GarbagePace = { restMs: 3_600_000, retryMs: 3_600_000, trashAgeMs: 3_600_000 };
   store!: VmStore;
@@ -183,6 +185,7 @@ export class VmWorld {
       ownFolders: [store.layout.root, this.mountpoint],
       runExport: async (job) => {
         this.exports.push(job);
+        await this.duringExport();
         return { files: [job.path], storedSize: 0 };
       },
       onProblem: (problem) => this.problems.push(problem),

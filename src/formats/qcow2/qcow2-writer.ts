@@ -4,7 +4,7 @@ import { alignDown, alignUp, divCeil, SECTOR_SIZE } from '../../common/units.js'
 import type { OutputFile } from '../../storage/output-files.js';
 import type { ImageWriter, ImageWriting, ParentLink, WriteOptions } from '../image-writer.js';
 import { hasProtocol } from '../sibling-path.js';
-import { deflateClusters } from './cluster-compression.js';
+import { ClusterDeflater } from './cluster-compression.js';
 import {
   COMPRESSED_HIGH,
   COPIED_HIGH,
@@ -54,6 +54,7 @@ class Qcow2Writer implements ImageWriter {
   readonly #options: WriteOptions;
   readonly #backing: Backing | undefined;
   readonly #clusters: RefcountWriter;
+  readonly #deflater: ClusterDeflater | undefined;
   readonly #l1: Buffer;
   readonly #l1Offset: number;
   readonly #tableOffset: number;
@@ -69,6 +70,7 @@ class Qcow2Writer implements ImageWriter {
     this.#options = options;
     this.#backing = backing;
     this.#clusters = new RefcountWriter(file);
+    this.#deflater = options.subformat === COMPRESSED ? new ClusterDeflater() : undefined;
     const diskClusters = divCeil(options.virtualSize, WRITTEN_CLUSTER_SIZE);
     const l2Tables = divCeil(diskClusters, L2_ENTRIES);
     this.#l1 = Buffer.alloc(l2Tables * ENTRY_SIZE);
@@ -87,8 +89,9 @@ class Qcow2Writer implements ImageWriter {
     sourceOffset: number,
     length: number,
   ): Promise<void> | undefined {
-    if (this.#options.subformat === COMPRESSED) {
-      return this.#writeCompressed(offset, source.subarray(sourceOffset, sourceOffset + length));
+    if (this.#deflater !== undefined) {
+      const bytes = source.subarray(sourceOffset, sourceOffset + length);
+      return this.#writeCompressed(this.#deflater, offset, bytes);
     }
     let done = 0;
     while (done < length) {
@@ -116,6 +119,7 @@ class Qcow2Writer implements ImageWriter {
   }
 
   finish(): void {
+    this.#deflater?.close();
     this.#flushL2();
     this.#clusters.finish(this.#tableOffset);
     this.#file.write(this.#l1, 0, this.#l1.length, this.#l1Offset);
@@ -131,8 +135,8 @@ class Qcow2Writer implements ImageWriter {
   }
 
   /** Compresses all clusters of the range at once, then writes them in order. */
-  async #writeCompressed(offset: number, source: Buffer): Promise<void> {
-    const packed = await deflateClusters(source);
+  async #writeCompressed(deflater: ClusterDeflater, offset: number, source: Buffer): Promise<void> {
+    const packed = await deflater.deflate(source);
     for (const [index, bytes] of packed.entries()) {
       const done = index * WRITTEN_CLUSTER_SIZE;
       this.#enter(offset + done);
