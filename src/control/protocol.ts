@@ -124,6 +124,11 @@ export interface VmView {
   readonly origin?: string;
 }
 
+export interface ImportView extends VmView {
+  /** What of a machine was not taken over as it was, one line each. */
+  readonly warnings?: readonly string[];
+}
+
 /**
  * One VM of `tree`: snapshots as nodes, the current state among them, clones under the snapshot
  * they stand on.
@@ -248,6 +253,12 @@ export interface CheckView {
   readonly repaired: number;
 }
 
+export interface OvaView {
+  readonly path: string;
+  /** Bytes of the host that it takes. */
+  readonly storedSize: number;
+}
+
 /** A reference `VM` or `VM@SNAPSHOT`, and which disk where there are several. */
 export interface Target {
   readonly vm: string;
@@ -267,9 +278,10 @@ export interface Methods {
   };
   import: {
     params: {
-      /** Absolute paths; each becomes a disk. */
+      /** Absolute paths; each becomes a disk. Or one machine file, which becomes all of the VM. */
       files: readonly string[];
-      vm: string;
+      /** May be left out for a machine file: then it has the machine's own name. */
+      vm?: string;
       format?: FormatName | 'auto';
       copy?: boolean;
       /** Folders besides the image's own in which parents may lie. */
@@ -277,7 +289,7 @@ export interface Methods {
       /** Take this file as the parent that the image names. */
       parent?: string;
     } & HardwareChange;
-    result: VmView;
+    result: ImportView;
   };
   list: { params: None; result: readonly VmSummary[] };
   info: { params: { vm: string }; result: VmView };
@@ -351,6 +363,18 @@ export interface Methods {
       force?: boolean;
     };
     result: ExportView;
+  };
+  /** All disks of a VM at one instant, with its hardware, as an OVA. */
+  'export.ova': {
+    params: {
+      vm: string;
+      snapshot?: string;
+      /** Absolute. */
+      path: string;
+      /** Replace a file that is there already. */
+      force?: boolean;
+    };
+    result: OvaView;
   };
   gc: { params: { dryRun?: boolean }; result: GcView };
   stats: { params: { vm?: string }; result: StatsView };

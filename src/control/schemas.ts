@@ -78,7 +78,7 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
   create: z.strictObject({ vm: name, disks: z.array(disk).max(MAX_LIST), ...hardware }),
   import: z.strictObject({
     files: z.array(path).min(1).max(MAX_LIST),
-    vm: name,
+    vm: name.exactOptional(),
     format: z.enum(['auto', 'raw', 'vdi', 'vmdk', 'vhd', 'vhdx', 'qcow2']).exactOptional(),
     copy: flag,
     allowFolders: z.array(path).max(MAX_LIST).exactOptional(),
@@ -128,6 +128,7 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     differencing: flag,
     force: flag,
   }),
+  'export.ova': z.strictObject({ vm: name, snapshot: name.exactOptional(), path, force: flag }),
   gc: z.strictObject({ dryRun: flag }),
   stats: z.strictObject({ vm: name.exactOptional() }),
   check: z.strictObject({ vm: name.exactOptional(), deep: flag, repair: flag }),

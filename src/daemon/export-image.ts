@@ -41,6 +41,11 @@ export async function exportImage(
 function openParent({ base }: ParentSpec): DiskImage {
   const [top] = base.images;
   if (top === undefined) throw new DiskError('damaged', `base ${base.id} consists of no image`);
+  if (top.window !== undefined) {
+    throw new DiskError('not-supported', `${top.path} is an archive: no child can stand on it`, {
+      hint: 'export all of the disk: leave --differencing out',
+    });
+  }
   const { allowFolders = [] } = base;
   return openImage(top.path, top.format, { allowFolders });
 }

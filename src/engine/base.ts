@@ -2,14 +2,22 @@
 import type { MapExtent } from '../common/extent-map.js';
 import type { Extent } from './disk-image.js';
 
+export interface BaseImage {
+  /** Absolute. */
+  readonly path: string;
+  readonly format: string;
+  /** The part of the file that the image is; default all of it. */
+  readonly window?: { readonly offset: number; readonly length: number };
+}
+
 /**
  * How a base is opened, as stored by the VM side in the store and handed to every I/O thread.
  * Chains of foreign images are resolved once, at import: `files` lists them top first.
  */
 export interface BaseSpec {
   readonly id: string;
-  /** Absolute path and format of each image of the foreign chain, top first. */
-  readonly images: readonly { readonly path: string; readonly format: string }[];
+  /** Each image of the foreign chain, top first. */
+  readonly images: readonly BaseImage[];
   /**
    * Absolute folders besides each image's own in which its further files (VMDK extents) may lie;
    * default none.

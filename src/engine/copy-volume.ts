@@ -21,7 +21,8 @@ export interface CopyHooks {
 
 /**
  * Copies the allocated ranges of `source` (sealed: it cannot change meanwhile) into the empty head
- * `target`. Shares the host's blocks instead where it can.
+ * `target`. Shares the host's blocks instead where it can. Where the target stands on something,
+ * that shows through where nobody holds anything in the source, and is hidden by its zeroes.
  * @throws DiskError `interrupted` when cancelled; ENOSPC and others from the host.
  */
 export function copyVolume(
@@ -40,6 +41,8 @@ export function copyVolume(
     if (hooks.cancelled()) throw new DiskError('interrupted', 'the copy was cancelled');
     source.extentAt(offset, source.size - offset, extent);
     if (extent.state !== 'data') {
+      // Stored only where something else could be read.
+      if (extent.state === 'zero') target.discard(offset, extent.length);
       offset += extent.length;
       continue;
     }

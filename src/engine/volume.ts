@@ -13,7 +13,7 @@ import { readPadded } from '../storage/exact-io.js';
 import type { Base } from './base.js';
 import type { BaseTable } from './base-table.js';
 import type { BlockDevice } from './block-device.js';
-import { ChainMap, DATA, UNMAPPED } from './chain-map.js';
+import { ChainMap, DATA, UNMAPPED, ZERO } from './chain-map.js';
 import { flushVolume, suspectError } from './commit.js';
 import type { Extent } from './disk-image.js';
 import { flushVolumeAsync } from './durable-switch.js';
@@ -282,7 +282,8 @@ export class Volume implements BlockDevice {
   }
 
   /**
-   * The run from `offset` on, for copies and maps: `data`, or `unallocated` for what reads as zero.
+   * The run from `offset` on, for copies and maps: `data`, `zero` for what someone made zero, or
+   * `unallocated` for what nobody holds, which reads as zero.
    */
   extentAt(offset: number, length: number, out: Extent): void {
     this.#enter();
@@ -349,10 +350,10 @@ export class Volume implements BlockDevice {
     const base = this.#base;
     if (this.map.kind === UNMAPPED && base !== undefined && offset < base.virtualSize) {
       base.extentAt(offset, Math.min(bytes, base.virtualSize - offset), out);
-      if (out.state !== 'data') out.state = 'unallocated';
       return out.length;
     }
-    out.state = this.map.kind === DATA ? 'data' : 'unallocated';
+    const { kind } = this.map;
+    out.state = kind === DATA ? 'data' : kind === ZERO ? 'zero' : 'unallocated';
     out.length = bytes;
     return bytes;
   }

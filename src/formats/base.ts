@@ -42,10 +42,14 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
         `${path}: its disk of ${base.virtualSize} bytes is no whole number of sectors`,
       );
     }
-    const { allowFolders = [] } = options;
+    const { allowFolders = [], window } = options;
     const spec: BaseSpec = {
       id: newDeltaId(),
-      images: images.map((image) => ({ path: image.path, format: image.format })),
+      images: images.map((image) => ({
+        path: image.path,
+        format: image.format,
+        ...(window === undefined ? {} : { window }),
+      })),
       virtualSize: base.virtualSize,
       allocatedSize: countData(base),
       ...(allowFolders.length === 0 ? {} : { allowFolders }),
@@ -65,8 +69,9 @@ export function openBase(spec: BaseSpec): Base {
   const images: DiskImage[] = [];
   try {
     const { allowFolders = [] } = spec;
-    for (const { path, format } of spec.images) {
-      images.push(openImage(path, format, { allowFolders }));
+    for (const { path, format, window } of spec.images) {
+      const options = { allowFolders, ...(window === undefined ? {} : { window }) };
+      images.push(openImage(path, format, options));
     }
     const base = new ImageBase(images);
     if (base.virtualSize !== spec.virtualSize) {

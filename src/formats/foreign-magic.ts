@@ -32,14 +32,19 @@ const FOREIGN: readonly ForeignMagic[] = [
   hex('compressed with lz4', 0, '04224d18', 'decompress it first: unlz4 FILE'),
   text('a ZIP archive', 0, 'PK\x03\x04', 'unpack it first: unzip FILE'),
   hex('a 7z archive', 0, '377abcaf271c', 'unpack it first: 7z x FILE'),
-  text('a tar archive (as OVA files are)', 257, 'ustar', 'unpack it first: tar -xf FILE'),
+  text(
+    'a tar archive (as OVA files are)',
+    257,
+    'ustar',
+    'name it .ova to import the machine in it, or unpack it: tar -xf FILE',
+  ),
   text('a Parallels image', 0, 'WithoutFreeSpace', CONVERT),
   text('a Parallels image', 0, 'WithouFreSpacExt', CONVERT),
   text('a Bochs image', 0, 'Bochs Virtual HD Image', CONVERT),
   text('a QED image', 0, 'QED\0', CONVERT),
   text('an EWF (EnCase) image', 0, 'EVF\x09\x0d\x0a\xff\0', 'export it first: ewfexport FILE'),
   text('a WIM archive', 0, 'MSWIM\0\0\0', 'unpack it first: wimapply FILE'),
-  text('an OVF description', 0, '<?xml', 'import the disk files that it names'),
+  text('an XML text', 0, '<?xml', 'name a machine .vbox, .ovf or .xml to import it'),
 ];
 
 /**

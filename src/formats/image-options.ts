@@ -1,4 +1,5 @@
 /** What a format's `open` may be told besides the path. */
+import type { FileWindow } from '../storage/host-file.js';
 
 export interface ImageOptions {
   /**
@@ -6,4 +7,9 @@ export interface ImageOptions {
    * stands on (VMDK extents, a qcow2 data file, parents).
    */
   readonly allowFolders?: readonly string[];
+  /**
+   * The image is this part of the file (a member of an OVA). It must be all there is of it: one
+   * that names further files is refused.
+   */
+  readonly window?: FileWindow;
 }

@@ -2,8 +2,9 @@
 import { dirname, isAbsolute, join } from 'node:path';
 import { DiskError, type ErrorCode } from '../common/errors.js';
 import type { DiskImage, ParentReference } from '../engine/disk-image.js';
-import { HostFile } from '../storage/host-file.js';
+import { type FileWindow, HostFile } from '../storage/host-file.js';
 import { fileState, pathsIn, realFolder, realPath } from '../storage/host-path.js';
+import { notAlone } from './image-error.js';
 import { openImage, probeImage } from './registry.js';
 import { hasProtocol, quoteName, resolveSibling } from './sibling-path.js';
 
@@ -25,6 +26,13 @@ export interface ChainOptions {
   readonly format?: string;
   /** Absolute folders besides the top image's own in which parents and extents may lie. */
   readonly allowFolders?: readonly string[];
+  /**
+   * What lies below the image, nearest first, where something else than the images says so (a
+   * machine's registry of disks). Their identities are checked all the same.
+   */
+  readonly parents?: readonly string[];
+  /** The image is this part of the file; it can't have a parent then. */
+  readonly window?: FileWindow;
   /**
    * Stands in for the first parent that cannot be found, or not accepted, by what the images say.
    */
@@ -73,8 +81,9 @@ class ChainWalk {
   }
 
   run(): DiskImage[] {
-    const { format = 'auto', allowFolders = [] } = this.#options;
-    this.#push(openImage(this.#path, format, { allowFolders }));
+    const { format = 'auto', allowFolders = [], window } = this.#options;
+    const options = { allowFolders, ...(window === undefined ? {} : { window }) };
+    this.#push(openImage(this.#path, format, options));
     this.#folders.push(realFolder(this.#path));
     for (let child = this.images[0]!; child.parent !== undefined; child = this.images.at(-1)!) {
       if (this.images.length === MAX_CHAIN_DEPTH) {
@@ -83,6 +92,7 @@ class ChainWalk {
           `${this.#path}: more than ${MAX_CHAIN_DEPTH} images stand on each other`,
         );
       }
+      if (window !== undefined) throw notAlone(this.#path, 'its parent');
       this.#openParent(child, child.parent);
     }
     if (this.#substitute !== undefined) {
@@ -131,7 +141,8 @@ class ChainWalk {
   }
 
   #openNamed(child: DiskImage, reference: ParentReference): DiskImage {
-    const path = this.#locate(child, reference);
+    const listed = this.#options.parents?.[this.images.length - 1];
+    const path = listed ?? this.#locate(child, reference);
     const format = reference.format ?? probeImage(path);
     if (format === 'raw' && reference.format === undefined) {
       throw new DiskError(

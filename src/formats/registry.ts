@@ -5,7 +5,7 @@
 import { DiskError } from '../common/errors.js';
 import { formatSize, MAX_DISK_SIZE } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
-import { HostFile, type ReadableFile } from '../storage/host-file.js';
+import { type FileWindow, HostFile, type ReadableFile } from '../storage/host-file.js';
 import { refuseForeign } from './foreign-magic.js';
 import {
   FORMAT_NAMES,
@@ -51,8 +51,9 @@ export function openImage(
   format: string = 'auto',
   options: ImageOptions = {},
 ): DiskImage {
-  const name = format === 'auto' ? probeImage(path) : format;
+  const name = format === 'auto' ? probeImage(path, options.window) : format;
   const image = formatOf(name, path).open(path, options);
+  if (options.window !== undefined) shiftLocations(image, options.window.offset);
   if (image.virtualSize >= 1 && image.virtualSize <= MAX_DISK_SIZE) return image;
   image.close();
   const size = formatSize(image.virtualSize);
@@ -63,8 +64,8 @@ export function openImage(
  * The format that a file says it is of by its magic; `raw` where there is none.
  * @throws DiskError `not-supported` for compressed files, archives and foreign formats.
  */
-export function probeImage(path: string): FormatName {
-  const file = HostFile.open(path);
+export function probeImage(path: string, window?: FileWindow): FormatName {
+  const file = HostFile.open(path, window);
   try {
     const header = readPart(file, 0, PROBE_HEADER_SIZE);
     const footerSize = Math.min(PROBE_FOOTER_SIZE, file.size);
@@ -89,6 +90,16 @@ function formatOf(name: string, path: string): ImageFormat {
   throw new DiskError('not-supported', `${path}: format ${JSON.stringify(name)} is not supported`, {
     hint: `the formats are ${FORMAT_NAMES.join(', ')}`,
   });
+}
+
+/** An image knows places in its window; who asks for one wants the place in the file. */
+function shiftLocations(image: DiskImage, start: number): void {
+  const locate = image.locate?.bind(image);
+  if (locate === undefined) return;
+  image.locate = (offset) => {
+    const found = locate(offset);
+    return found?.offset === undefined ? found : { ...found, offset: found.offset + start };
+  };
 }
 
 function readPart(file: ReadableFile, offset: number, length: number): Buffer {

@@ -1,11 +1,18 @@
 /** A host file opened for exact positioned reads: the door through which image bytes come in. */
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
+
+/** Part of a file that stands for a whole one: a member of an archive, read where it lies. */
+export interface FileWindow {
+  /** Bytes. */
+  readonly offset: number;
+  readonly length: number;
+}
 
 /** What a format needs of a file. Tests give it memory instead. */
 export interface ReadableFile {
   readonly path: string;
-  /** Bytes at the time of opening. */
+  /** Bytes at the time of opening; of the window, where there is one. */
   readonly size: number;
   /**
    * Reads exactly `length` bytes.
@@ -13,77 +20,108 @@ export interface ReadableFile {
    * reports an error.
    */
   readExact(target: Buffer, targetOffset: number, length: number, offset: number): void;
-  /** The descriptor for holes and reflinks; -1 where there is none (memory). */
+  /** The descriptor for holes and reflinks; -1 where there is none (memory, windows). */
   readonly fd: number;
   close(): void;
 }
 
-/** A regular file or block device opened read-only. */
+/**
+ * A regular file opened read-only, or a window into one.
+ *
+ * INVARIANT: nothing outside the window is ever read.
+ */
 export class HostFile implements ReadableFile {
   readonly path: string;
   readonly fd: number;
   readonly size: number;
+  readonly #descriptor: number;
+  /** Where offset 0 lies in the file. */
+  readonly #start: number;
 
-  private constructor(path: string, fd: number, size: number) {
+  private constructor(path: string, descriptor: number, size: number, start?: number) {
     this.path = path;
-    this.fd = fd;
+    this.fd = start === undefined ? descriptor : -1;
     this.size = size;
+    this.#descriptor = descriptor;
+    this.#start = start ?? 0;
   }
 
   /**
    * Opens a regular file read-only, without changing it in any way. Never blocks on a FIFO or a
    * device.
-   * @throws DiskError `not-found`, `not-permitted`, or `failed` for what is no regular file.
+   * @throws DiskError `not-found`, `not-permitted`, or `failed` for what is no regular file;
+   * `damaged` when the file ends before the window does.
    */
-  static open(path: string): HostFile {
+  static open(path: string, window?: FileWindow): HostFile {
     let fd: number;
     try {
       fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
     } catch (error) {
       throw describeOpenError(path, error);
     }
-    let stat: Stats;
     try {
-      stat = fstatSync(fd);
+      const stat = fstatSync(fd);
       if (!stat.isFile()) {
         const kind = stat.isDirectory() ? 'a directory' : 'not a regular file';
         throw new DiskError('failed', `${path} is ${kind}`, {
           hint: 'give the path of an image file',
         });
       }
+      if (window === undefined) return new HostFile(path, fd, stat.size);
+      checkWindow(path, window, stat.size);
+      return new HostFile(path, fd, window.length, window.offset);
     } catch (error) {
       closeSync(fd);
       throw error;
     }
-    return new HostFile(path, fd, stat.size);
   }
 
   readExact(target: Buffer, targetOffset: number, length: number, offset: number): void {
+    // Only a window needs the check: what lies behind a file's end can't be read anyway.
+    if (this.fd < 0 && offset + length > this.size) throw this.#ended(this.size, length, offset);
+    const start = this.#start + offset;
     let done = 0;
     while (done < length) {
       let count: number;
       try {
-        count = readSync(this.fd, target, targetOffset + done, length - done, offset + done);
+        count = readSync(
+          this.#descriptor,
+          target,
+          targetOffset + done,
+          length - done,
+          start + done,
+        );
       } catch (error) {
         throw new DiskError('failed', `${this.path}: cannot read ${length} bytes at ${offset}`, {
           errno: errnoName(error) ?? 'EIO',
           cause: error,
         });
       }
-      if (count === 0) {
-        throw new DiskError(
-          'damaged',
-          `${this.path}: file ends at ${offset + done}, needed are ${length} bytes at ${offset}`,
-          { errno: 'EIO' },
-        );
-      }
+      if (count === 0) throw this.#ended(offset + done, length, offset);
       done += count;
     }
   }
 
   close(): void {
-    closeSync(this.fd);
+    closeSync(this.#descriptor);
   }
+
+  #ended(end: number, length: number, offset: number): DiskError {
+    return new DiskError(
+      'damaged',
+      `${this.path}: file ends at ${end}, needed are ${length} bytes at ${offset}`,
+      { errno: 'EIO' },
+    );
+  }
+}
+
+function checkWindow(path: string, { offset, length }: FileWindow, size: number): void {
+  if (offset + length <= size) return;
+  throw new DiskError(
+    'damaged',
+    `${path}: file ends at ${size}, needed are ${length} bytes at ${offset}`,
+    { errno: 'EIO' },
+  );
 }
 
 function describeOpenError(path: string, error: unknown): DiskError {

@@ -24,6 +24,10 @@ export interface BaseOptions {
   readonly allowFolders?: readonly string[];
   /** Taken as the parent that the image names. */
   readonly parent?: string;
+  /** What lies below the image, nearest first, as a machine's own registry says. */
+  readonly parents?: readonly string[];
+  /** The part of the file that the image is. */
+  readonly window?: { readonly offset: number; readonly length: number };
 }
 
 export interface DescribedBase {
@@ -47,6 +51,7 @@ export interface BaseSources {
 }
 
 const strings = z.array(z.string()).readonly();
+const window = z.strictObject({ offset: z.int().min(0), length: z.int().min(0) });
 const recordSchema = z.strictObject({
   version: z.literal(1),
   id: z.string().regex(/^[0-9a-f]{32}$/),
@@ -58,9 +63,15 @@ const recordSchema = z.strictObject({
     format: z.string(),
     allowFolders: strings.exactOptional(),
     parent: z.string().exactOptional(),
+    parents: strings.exactOptional(),
+    window: window.exactOptional(),
   }),
   spec: z.strictObject({
-    images: z.array(z.strictObject({ path: z.string(), format: z.string() })).readonly(),
+    images: z
+      .array(
+        z.strictObject({ path: z.string(), format: z.string(), window: window.exactOptional() }),
+      )
+      .readonly(),
     virtualSize: z.int().min(0),
     allocatedSize: z.int().min(0),
     allowFolders: strings.exactOptional(),

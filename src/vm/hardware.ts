@@ -9,9 +9,9 @@ import type { VmCatalog } from './vm-catalog.js';
 const MAX_VCPUS = 1024;
 const MIN_MEMORY = MiB;
 const MAX_MEMORY = 64 * TiB;
-const MAX_NICS = 32;
+export const MAX_NICS = 32;
 /** What a new VM has when nobody says otherwise. */
-const DEFAULT_HARDWARE: Hardware = { vcpus: 1, memory: GiB, nics: [] };
+export const DEFAULT_HARDWARE: Hardware = { vcpus: 1, memory: GiB, nics: [] };
 
 /** QEMU's and KVM's prefix for addresses that are given out locally. */
 const MAC_PREFIX = '52:54:00';

@@ -118,7 +118,7 @@ async function copyFromBases(
 }
 
 /** An exposed disk as a base of another would be served through itself, and changes besides. */
-async function refuseOwnFile(path: string, ownFolders: readonly string[]): Promise<void> {
+export async function refuseOwnFile(path: string, ownFolders: readonly string[]): Promise<void> {
   const isOwn = (file: string) => ownFolders.some((folder) => file.startsWith(folder + sep));
   // By name first: a look at the daemon's own mount is for its I/O threads to answer.
   const own = isOwn(path) || isOwn(await resolveLinks(path));

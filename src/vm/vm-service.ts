@@ -23,8 +23,10 @@ import { type Collected, GarbageCollector, type GarbagePace, USUAL_PACE } from '
 import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
 import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
+import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
 import { diskNodes, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
 import { checkName } from './names.js';
+import { exportOva, type OvaRequest } from './ova-export.js';
 import { Preparation } from './preparation.js';
 import {
   deleteSnapshot,
@@ -150,6 +152,13 @@ export class VmService {
     return importVm(this.#context, { vm, images, copy, hardware, ownFolders }, work);
   }
 
+  importMachine(
+    request: Omit<MachineImport, 'ownFolders'>,
+    work: Work = {},
+  ): Promise<ImportedMachine> {
+    return importMachine(this.#context, { ...request, ownFolders: this.#ownFolders }, work);
+  }
+
   async rename(vm: string, name: string): Promise<void> {
     checkName('VM', name);
     const context = this.#context;
@@ -215,6 +224,10 @@ export class VmService {
 
   clone(request: CloneRequest, work: Work = {}): Promise<CloneOutcome> {
     return cloneVm(this.#context, request, work);
+  }
+
+  exportOva(request: OvaRequest, work: Work = {}): Promise<ExportOutcome> {
+    return exportOva(this.#context, request, this.#exportTools, work);
   }
 
   export(request: ExportRequest, work: Work = {}): Promise<ExportOutcome> {

@@ -104,7 +104,7 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
   'daemon.status': () => STATUS,
   'daemon.stop': () => ({}),
   create: ({ vm }) => vmView(vm),
-  import: ({ vm }) => vmView(vm),
+  import: ({ vm = 'machine' }) => vmView(vm),
   list: () => [SUMMARY, { ...SUMMARY, name: 'db' }],
   info: ({ vm }) => vmView(vm),
   tree: () => [
@@ -163,6 +163,7 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     ...{ vms: 1, deltas: 2, bytesRead: 8192, notSummed: 0, findings: [], more: 0 },
     ...{ damaged: 0, leaks: 0, repaired: 0 },
   }),
+  'export.ova': ({ path }) => ({ path, storedSize: 2 ** 20 }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   map: ({ start = 0 }) => ({
     extents: [{ ...MAPPED, start, offset: 8192 + start }],

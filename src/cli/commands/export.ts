@@ -5,6 +5,7 @@ import { formatSize } from '../../common/units.js';
 import type { FormatName } from '../../control/protocol.js';
 import { ALLOCATIONS, parseChoice, parseTarget } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
+import type { Session } from '../session.js';
 import { targetOptions, WRITTEN_FORMATS } from '../shared-options.js';
 
 const EXTENSIONS: Readonly<Record<string, FormatName>> = {
@@ -51,6 +52,11 @@ export const exportCommand = defineCommand({
         type: 'boolean',
         describe: 'Only what was changed, as a child of the imported image',
       })
+      .option('ova', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'The whole VM: all disks at one instant and the hardware, as an OVA',
+      })
       .option('force', {
         group: OWN_OPTIONS,
         type: 'boolean',
@@ -58,6 +64,10 @@ export const exportCommand = defineCommand({
       }),
   run: async (session, args) => {
     const { allocation, subformat } = args;
+    if (args.ova === true || /\.ova$/i.test(args.file)) {
+      await exportOva(session, args);
+      return;
+    }
     const result = await session.call('export', {
       ...parseTarget(args.target, args.disk),
       path: resolve(args.file),
@@ -79,6 +89,38 @@ export const exportCommand = defineCommand({
     });
   },
 });
+
+interface OvaArguments {
+  readonly target: string;
+  readonly file: string;
+  readonly force?: boolean | undefined;
+}
+
+/** What is said of one disk's image does not go with a whole VM. */
+const OF_ONE_DISK = ['disk', 'format', 'subformat', 'allocation', 'differencing'];
+
+async function exportOva(session: Session, args: OvaArguments): Promise<void> {
+  const given = OF_ONE_DISK.find((name) => Object.hasOwn(args, name) && Reflect.get(args, name));
+  if (given !== undefined) {
+    throw new DiskError('usage', `export: --${given} does not go with an OVA`, {
+      hint: 'an OVA holds all disks as streamOptimized VMDKs; to export one disk name a .vmdk file',
+    });
+  }
+  const { vm, snapshot } = parseTarget(args.target, undefined);
+  const result = await session.call('export.ova', {
+    vm,
+    ...(snapshot === undefined ? {} : { snapshot }),
+    path: resolve(args.file),
+    ...(args.force === true ? { force: true } : {}),
+  });
+  session.show(result, {
+    names: () => [result.path],
+    human: () => [
+      `exported ${args.target} to ${result.path}: ` +
+        `OVA, ${formatSize(result.storedSize)} on the host`,
+    ],
+  });
+}
 
 function formatOf(file: string, format: string | undefined): FormatName {
   if (format !== undefined) return parseChoice(format, '--format', WRITTEN_FORMATS);

@@ -1,18 +1,21 @@
-/** `import`: a new VM on existing image files. */
+/** `import`: a new VM on existing image files, or from a whole machine. */
 import { resolve } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import { parseChoice, parseHardware, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
+import { plain } from '../output.js';
 import { hardwareOptions, IMAGE_FORMATS, parentOptions } from '../shared-options.js';
 import { vmSummaryLines } from '../views.js';
 
 export const importCommand = defineCommand({
   command: 'import <file..>',
-  describe: 'Create a VM on existing images: FILE ... VM, each FILE becomes a disk',
+  describe: 'Create a VM on existing images: FILE ... VM, or from a whole machine: FILE [VM]',
   notes:
     'The files are referenced where they are and never written; --copy makes the VM ' +
     'independent of them. ' +
-    'Parents of an image must lie in its own folder, or in one named with --allow-folder.',
+    'Parents of an image must lie in its own folder, or in one named with --allow-folder. ' +
+    'A machine file (.vbox, .vmx, .ovf, .ova, or a libvirt domain in .xml) becomes a VM with its ' +
+    'hardware, disks and snapshots, under its own name when VM is left out.',
   example: 'layerdisk import base.qcow2 data.vmdk web --vcpus 2 --memory 4G',
   repeatable: ['file', 'nic', 'allow-folder'],
   options: (yargs) =>
@@ -33,18 +36,12 @@ export const importCommand = defineCommand({
       ),
     ),
   run: async (session, args) => {
-    const name = args.file.at(-1);
-    const files = args.file.slice(0, -1);
-    if (name === undefined || files.length === 0) {
-      throw new DiskError('usage', 'import: needs at least one file and the name of the new VM', {
-        hint: 'layerdisk import FILE ... VM',
-      });
-    }
+    const { files, name } = splitFiles(args.file);
     if (files.includes('')) throw new DiskError('usage', 'import: a file name is empty');
     const folders = args['allow-folder']?.map((folder) => resolve(folder));
     const vm = await session.call('import', {
       files: files.map((file) => resolve(file)),
-      vm: parseVm(name),
+      ...(name === undefined ? {} : { vm: parseVm(name) }),
       ...(args.format === undefined
         ? {}
         : { format: parseChoice(args.format, '--format', IMAGE_FORMATS) }),
@@ -53,9 +50,27 @@ export const importCommand = defineCommand({
       ...(args.parent === undefined ? {} : { parent: resolve(args.parent) }),
       ...parseHardware(args),
     });
+    for (const warning of vm.warnings ?? []) {
+      session.stderr.line(`layerdisk: warning: ${plain(warning)}`);
+    }
     session.show(vm, {
       names: () => [vm.name],
       human: () => vmSummaryLines('imported', vm),
     });
   },
 });
+
+/** A machine has a name of its own: one that stands alone is no VM's name. */
+const MACHINE_FILE = /\.(vbox|vmx|ovf|ova|xml)$/i;
+
+/** The files, and last the name of the VM. */
+function splitFiles(words: readonly string[]): { files: string[]; name: string | undefined } {
+  const [first = ''] = words;
+  if (words.length === 1 && MACHINE_FILE.test(first)) return { files: [first], name: undefined };
+  if (words.length < 2) {
+    throw new DiskError('usage', 'import: needs at least one file and the name of the new VM', {
+      hint: 'layerdisk import FILE ... VM',
+    });
+  }
+  return { files: words.slice(0, -1), name: words.at(-1) };
+}

@@ -1,5 +1,4 @@
 /** The methods of the control protocol that are about VMs and snapshots. */
-import { isAbsolute } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type {
   CallContext,
@@ -12,9 +11,10 @@ import type {
   TreeNode,
 } from '../../control/protocol.js';
 import { chooseWriting } from '../../formats/choose-writing.js';
-import type { Work } from '../../vm/context.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
 import type { SnapshotRecord } from '../../vm/manifest.js';
+import { importFiles } from './import-handler.js';
+import { requireAbsolute, workOf } from './requests.js';
 import { resolveTarget } from './targets.js';
 import {
   clonesBySnapshot,
@@ -46,6 +46,7 @@ export type VmMethod =
   | 'clone'
   | 'export'
   | 'check'
+  | 'export.ova'
   | 'gc';
 
 /**
@@ -61,8 +62,9 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
       return viewVm(sources, vm);
     },
     async import(params, context) {
-      await importFiles(sources, params, context);
-      return viewVm(sources, params.vm);
+      const hardware = hardwareOf(params);
+      const { vm, warnings } = await importFiles(service, params, hardware, context);
+      return { ...viewVm(sources, vm), ...(warnings.length === 0 ? {} : { warnings }) };
     },
     async list() {
       const all = [...service.list().map(summarize), ...service.damaged().map(summarizeDamaged)];
@@ -98,6 +100,12 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
         { deep, repair, ...(vm === undefined ? {} : { vm }) },
         workOf(`checking ${vm ?? 'the store'}`, context),
       ),
+    async 'export.ova'({ path, force: overwrite = false, ...target }, context) {
+      requireAbsolute(path);
+      const work = workOf(`exporting ${target.vm}`, context);
+      const { storedSize } = await service.exportOva({ ...target, path, overwrite }, work);
+      return { path, storedSize };
+    },
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
@@ -179,41 +187,6 @@ async function exportDisk(
   return { path, format, subformat, ...outcome };
 }
 
-function requireAbsolute(path: string): void {
-  if (isAbsolute(path)) return;
-  throw new DiskError('usage', `${path} is no absolute path`, {
-    hint: 'the daemon does not know the folder you are in',
-  });
-}
-
-async function importFiles(
-  { service }: ViewSources,
-  params: Params<'import'>,
-  context: CallContext,
-): Promise<void> {
-  const { files, vm, format = 'auto', copy = false, allowFolders, parent, ...change } = params;
-  for (const path of [
-    ...files,
-    ...(allowFolders ?? []),
-    ...(parent === undefined ? [] : [parent]),
-  ]) {
-    requireAbsolute(path);
-  }
-  if (parent !== undefined && files.length > 1) {
-    throw new DiskError('usage', `one parent, ${parent}, cannot belong to ${files.length} images`, {
-      hint: 'import the image that needs it alone, or put the parents beside their images',
-    });
-  }
-  const options = {
-    format,
-    ...(allowFolders === undefined ? {} : { allowFolders }),
-    ...(parent === undefined ? {} : { parent }),
-  };
-  const images = files.map((path) => ({ path, options }));
-  const choices = { copy, hardware: hardwareOf(change) };
-  await service.importImages(vm, images, choices, workOf(`importing ${vm}`, context));
-}
-
 async function viewTrees({ service }: ViewSources, vm: string | undefined): Promise<TreeNode[]> {
   const clones = clonesBySnapshot(service.list());
   if (vm !== undefined) return [viewTree(vm, service.read(vm), clones)];
@@ -230,8 +203,4 @@ function hardwareOf({ vcpus, memory, nics }: HardwareChange): HardwareRequest {
     ...(memory === undefined ? {} : { memory }),
     ...(nics === undefined ? {} : { nics }),
   };
-}
-
-function workOf(what: string, { signal, progress }: CallContext): Work {
-  return { signal, onProgress: (done, total) => progress(what, done, total) };
 }

@@ -9,10 +9,10 @@ import type {
   ImageInfo,
   ParentReference,
 } from '../../engine/disk-image.js';
-import { HostFile, type ReadableFile } from '../../storage/host-file.js';
+import { type FileWindow, HostFile, type ReadableFile } from '../../storage/host-file.js';
 import { fileState } from '../../storage/host-path.js';
 import { infoOf } from '../count-data.js';
-import { damaged } from '../image-error.js';
+import { damaged, notAlone } from '../image-error.js';
 import type { ImageOptions } from '../image-options.js';
 import { quoteName, resolveSibling } from '../sibling-path.js';
 import {
@@ -58,10 +58,11 @@ export function probeQcow2(header: Buffer): boolean {
 export function openQcow2(path: string, options: Qcow2Options = {}): DiskImage {
   const opened: HostFile[] = [];
   try {
-    const image = openInto(opened, path);
+    const image = openInto(opened, path, options.window);
     const header = readQcow2Header(image);
     let data = image;
     if (header.externalData && header.dataFileName !== undefined) {
+      if (options.window !== undefined) throw notAlone(path, 'a data file');
       data = openInto(opened, resolveSibling(path, header.dataFileName, options.allowFolders));
       checkDistinct(image, data);
     }
@@ -245,8 +246,8 @@ export class Qcow2Image implements DiskImage {
   }
 }
 
-function openInto(opened: HostFile[], path: string): HostFile {
-  const file = HostFile.open(path);
+function openInto(opened: HostFile[], path: string, window?: FileWindow): HostFile {
+  const file = HostFile.open(path, window);
   opened.push(file);
   return file;
 }

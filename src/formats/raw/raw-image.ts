@@ -5,14 +5,15 @@ import type { DiskImage, Extent, ExtentLocation, ImageInfo } from '../../engine/
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
 import { FileRuns } from '../../storage/sparse-file.js';
 import { infoOf } from '../count-data.js';
+import type { ImageOptions } from '../image-options.js';
 
 /**
  * Opens any regular file as a raw disk.
  * @throws DiskError `not-supported` when its size is no whole number of sectors, and what
  * `HostFile.open` throws.
  */
-export function openRaw(path: string): DiskImage {
-  const file = HostFile.open(path);
+export function openRaw(path: string, { window }: ImageOptions = {}): DiskImage {
+  const file = HostFile.open(path, window);
   try {
     return new RawImage(file);
   } catch (error) {

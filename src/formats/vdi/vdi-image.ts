@@ -14,6 +14,7 @@ import type {
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
 import { infoOf } from '../count-data.js';
 import { EntryTable } from '../entry-table.js';
+import type { ImageOptions } from '../image-options.js';
 import { hasVdiSignature, readVdiHeader } from './vdi-header.js';
 import {
   VDI_BLOCK_FREE,
@@ -40,8 +41,8 @@ export function probeVdi(header: Buffer): boolean {
  * Opens a VDI read-only.
  * @throws DiskError `damaged`, `not-supported`, and what `HostFile.open` throws.
  */
-export function openVdi(path: string): DiskImage {
-  const file = HostFile.open(path);
+export function openVdi(path: string, { window }: ImageOptions = {}): DiskImage {
+  const file = HostFile.open(path, window);
   try {
     return new VdiImage(file);
   } catch (error) {

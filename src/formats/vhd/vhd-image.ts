@@ -1,6 +1,7 @@
 /** Opens VHD images: fixed, dynamic and differencing. */
 import type { DiskImage } from '../../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
+import type { ImageOptions } from '../image-options.js';
 import { DynamicVhd } from './dynamic-vhd.js';
 import { FixedVhd } from './fixed-vhd.js';
 import { hasVhdCookie, readVhdFooter } from './vhd-footer.js';
@@ -18,8 +19,8 @@ export function probeVhd(header: Buffer, footer: Buffer): boolean {
  * Opens a VHD read-only.
  * @throws DiskError `damaged`, `not-supported`, and what `HostFile.open` throws.
  */
-export function openVhd(path: string): DiskImage {
-  const file = HostFile.open(path);
+export function openVhd(path: string, { window }: ImageOptions = {}): DiskImage {
+  const file = HostFile.open(path, window);
   try {
     return readVhd(file);
   } catch (error) {

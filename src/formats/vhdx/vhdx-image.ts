@@ -12,6 +12,7 @@ import { HostFile, type ReadableFile } from '../../storage/host-file.js';
 import { infoOf } from '../count-data.js';
 import { FileRanges } from '../file-ranges.js';
 import { damaged } from '../image-error.js';
+import type { ImageOptions } from '../image-options.js';
 import { BlockTable, STATE_DAMAGED } from './block-table.js';
 import { replayLog } from './log.js';
 import { readMetadata, type VhdxMetadata } from './metadata.js';
@@ -38,8 +39,8 @@ export function probeVhdx(header: Buffer): boolean {
  * Opens a VHDX read-only. A log that is not empty is replayed in memory.
  * @throws DiskError `damaged`, `not-supported`, and what `HostFile.open` throws.
  */
-export function openVhdx(path: string): DiskImage {
-  const file = HostFile.open(path);
+export function openVhdx(path: string, { window }: ImageOptions = {}): DiskImage {
+  const file = HostFile.open(path, window);
   try {
     return new VhdxImage(file);
   } catch (error) {

@@ -1,7 +1,9 @@
 /** Opens the files that a VMDK descriptor names, under the rules for names found inside images. */
 import { DiskError } from '../../common/errors.js';
 import { SECTOR_SIZE } from '../../common/units.js';
-import { HostFile } from '../../storage/host-file.js';
+import { type FileWindow, HostFile } from '../../storage/host-file.js';
+import { notAlone } from '../image-error.js';
+import type { ImageOptions } from '../image-options.js';
 import { resolveSibling } from '../sibling-path.js';
 import type { ExtentLine } from './descriptor.js';
 import { FlatExtent, type VmdkExtent, ZeroExtent } from './extent.js';
@@ -20,12 +22,15 @@ const SPARSE_KINDS = new Set(['SPARSE', 'VMFSSPARSE', 'SESPARSE']);
 export class ExtentOpener {
   readonly #path: string;
   readonly #allowFolders: readonly string[];
+  /** Where in the main file the image lies; it must be all of it then. */
+  readonly #window: FileWindow | undefined;
   /** Path -> open file, the main one first. */
   readonly #files = new Map<string, HostFile>();
 
-  constructor(path: string, allowFolders: readonly string[]) {
+  constructor(path: string, { allowFolders = [], window }: ImageOptions) {
     this.#path = path;
     this.#allowFolders = allowFolders;
+    this.#window = window;
   }
 
   /** Paths of everything opened, main file first. */
@@ -34,7 +39,7 @@ export class ExtentOpener {
   }
 
   openMain(): HostFile {
-    return this.#openFile(this.#path);
+    return this.#openFile(this.#path, this.#window);
   }
 
   /** @throws DiskError naming the descriptor and the extent. */
@@ -55,6 +60,7 @@ export class ExtentOpener {
     if (name === undefined) {
       throw new DiskError('damaged', `${this.#path}: VMDK extent of type ${kind} without a file`);
     }
+    if (this.#window !== undefined) throw notAlone(this.#path, 'an extent');
     const file = this.#openFile(resolveSibling(this.#path, name, this.#allowFolders));
     if (FLAT_KINDS.has(kind)) {
       return new FlatExtent(file, line.offsetSectors * SECTOR_SIZE, length);
@@ -93,10 +99,10 @@ export class ExtentOpener {
     return new DiskError('not-supported', `${this.#path}: ${what} is not supported`, { hint });
   }
 
-  #openFile(path: string): HostFile {
+  #openFile(path: string, window?: FileWindow): HostFile {
     const known = this.#files.get(path);
     if (known !== undefined) return known;
-    const file = HostFile.open(path);
+    const file = HostFile.open(path, window);
     this.#files.set(path, file);
     return file;
   }

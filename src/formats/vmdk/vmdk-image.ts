@@ -37,7 +37,7 @@ export function probeVmdk(header: Buffer): boolean {
  * what `HostFile.open` throws.
  */
 export function openVmdk(path: string, options: ImageOptions = {}): DiskImage {
-  const opener = new ExtentOpener(path, options.allowFolders ?? []);
+  const opener = new ExtentOpener(path, options);
   try {
     const file = opener.openMain();
     const head = Buffer.alloc(Math.min(SECTOR_SIZE, file.size));

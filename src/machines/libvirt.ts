@@ -1,0 +1,126 @@
+/** libvirt's domain XML, as `virsh dumpxml` prints it. */
+import { GiB, KiB, MiB, TiB } from '../common/units.js';
+import { unsupported } from '../formats/image-error.js';
+import { quoteName } from '../formats/sibling-path.js';
+import type { DiskDraft, Machine, MachineNic, NicMode } from './machine.js';
+import { byteCount, macAddress, wholeNumber } from './values.js';
+import type { XmlElement } from './xml.js';
+
+/** libvirt's units, from its documentation: `k` and `KiB` are 1024 bytes, `KB` is 1000. */
+const UNITS: Readonly<Record<string, number>> = {
+  b: 1,
+  bytes: 1,
+  kb: 1000,
+  k: KiB,
+  kib: KiB,
+  mb: 1000 ** 2,
+  m: MiB,
+  mib: MiB,
+  gb: 1000 ** 3,
+  g: GiB,
+  gib: GiB,
+  tb: 1000 ** 4,
+  t: TiB,
+  tib: TiB,
+};
+
+/** The driver's type is what QEMU is told; libvirt takes a disk without one for raw. */
+const FORMATS = ['raw', 'qcow2', 'vdi', 'vmdk', 'vhdx'];
+
+/** Mode, and which attribute of `source` names the network. */
+const INTERFACES: Readonly<Record<string, readonly [mode: NicMode, source: string]>> = {
+  user: ['nat', ''],
+  network: ['nat', 'network'],
+  bridge: ['bridged', 'bridge'],
+  direct: ['bridged', 'dev'],
+  internal: ['internal', 'name'],
+  mcast: ['internal', ''],
+  server: ['internal', ''],
+  client: ['internal', ''],
+};
+
+/** @throws DiskError `damaged`, `not-supported`, naming `path`. */
+export function readLibvirt(path: string, root: XmlElement): Machine<DiskDraft> {
+  const warnings: string[] = [];
+  const devices = root.child('devices');
+  const vcpu = root.child('vcpu')?.text;
+  const memory = root.child('memory');
+  const unit = memory?.attribute('unit') ?? 'KiB';
+  const unitBytes = UNITS[unit.toLowerCase()];
+  if (unitBytes === undefined) throw unsupported(path, `the unit ${quoteName(unit)} of its memory`);
+  const disks = (devices?.all('disk') ?? [])
+    .map((disk) => readDisk(path, disk, warnings))
+    .filter((disk) => disk !== undefined);
+  noteOmissions(devices, warnings);
+  return {
+    name: root.child('name')?.text ?? '',
+    hardware: {
+      vcpus: wholeNumber(path, 'its number of CPUs', vcpu ?? '1'),
+      ...(memory === undefined
+        ? {}
+        : { memory: byteCount(path, 'its memory', memory.text, unitBytes) }),
+      nics: (devices?.all('interface') ?? []).map((nic) => readNic(nic, warnings)),
+    },
+    disks,
+    snapshots: [],
+    current: null,
+    warnings,
+  };
+}
+
+function readDisk(path: string, disk: XmlElement, warnings: string[]): DiskDraft | undefined {
+  const slot = disk.child('target')?.attribute('dev') ?? 'disk';
+  const device = disk.attribute('device') ?? 'disk';
+  if (device === 'cdrom' || device === 'floppy') {
+    warnings.push(`${device} drive ${quoteName(slot)} is not taken over`);
+    return undefined;
+  }
+  const type = disk.attribute('type') ?? 'file';
+  const source = disk.child('source');
+  const file = source?.attribute('file');
+  const what = `disk ${quoteName(slot)}`;
+  if (device !== 'disk' || type !== 'file' || file === undefined) {
+    throw unsupported(
+      path,
+      `${what} is of type ${quoteName(type)} and device ${quoteName(device)}, not a file`,
+      'copy its data into an image file first: qemu-img convert -O qcow2 SOURCE NEW.qcow2',
+    );
+  }
+  if ((disk.child('encryption') ?? source?.child('encryption')) !== undefined) {
+    throw unsupported(path, `${what} is encrypted`);
+  }
+  const driver = disk.child('driver')?.attribute('type') ?? 'raw';
+  const format = driver === 'vpc' ? 'vhd' : driver;
+  if (format !== 'vhd' && !FORMATS.includes(format)) {
+    throw unsupported(path, `${what} has the unknown format ${quoteName(driver)}`);
+  }
+  // Paths of libvirt are absolute ones of this host: no other file is meant.
+  return { slot, files: [{ names: [file], format }] };
+}
+
+function readNic(nic: XmlElement, warnings: string[]): MachineNic {
+  const type = nic.attribute('type') ?? '';
+  const found = INTERFACES[type];
+  const mac = macAddress(nic.child('mac')?.attribute('address'));
+  if (found === undefined) {
+    warnings.push(`interface of type ${quoteName(type)} is not taken over; it has mode none`);
+  }
+  const [mode, attribute] = found ?? ['none', ''];
+  const network = nic.child('source')?.attribute(attribute);
+  return {
+    mode,
+    ...(network === undefined || network === '' ? {} : { network }),
+    ...(mac === undefined ? {} : { mac }),
+  };
+}
+
+function noteOmissions(devices: XmlElement | undefined, warnings: string[]): void {
+  const isThere = (name: string) => devices?.child(name) !== undefined;
+  if (isThere('filesystem')) warnings.push('shared folders (filesystem) are not taken over');
+  if (isThere('hostdev')) warnings.push('devices of the host (hostdev) are not taken over');
+  if (isThere('tpm')) warnings.push('the TPM and what it holds are not taken over');
+  const controllers = devices?.all('controller') ?? [];
+  if (controllers.some((each) => each.attribute('type') === 'usb') || isThere('redirdev')) {
+    warnings.push('USB controllers are not taken over');
+  }
+}

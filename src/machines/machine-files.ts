@@ -1,0 +1,89 @@
+/** Finds the files that a machine file names, under the rules for names found inside images. */
+import { dirname, resolve } from 'node:path';
+import { DiskError } from '../common/errors.js';
+import { resolveSibling } from '../formats/sibling-path.js';
+import { realFolder } from '../storage/host-path.js';
+import type {
+  DiskDraft,
+  FileDraft,
+  Machine,
+  MachineDisk,
+  MachineImage,
+  MachineSnapshot,
+} from './machine.js';
+
+/** Where a file lies on the host. */
+export type Place = Pick<MachineImage, 'path' | 'window'>;
+
+/** @throws DiskError when there is no such file, or it must not be used. */
+export type FindFile = (names: readonly string[]) => Place;
+
+/**
+ * Finds files in or below the folder of the machine file, or in one that the user allowed.
+ */
+export function filesBeside(path: string, allowFolders: readonly string[]): FindFile {
+  return (names) => {
+    let failure: DiskError | undefined;
+    for (const name of names) {
+      try {
+        return { path: resolveSibling(path, name, allowFolders) };
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error;
+        // That a file is there but not to be used is more than that one is missing.
+        if (failure === undefined || failure.code === 'not-found') {
+          failure = withHint(path, name, error);
+        }
+      }
+    }
+    throw failure ?? new DiskError('damaged', `${path}: refers to a file without a name`);
+  };
+}
+
+function withHint(path: string, name: string, error: DiskError): DiskError {
+  if (error.code === 'not-found') {
+    return new DiskError('not-found', error.message, {
+      errno: 'ENOENT',
+      hint: `put the file beside ${path}, or say where it may lie: --allow-folder DIR`,
+    });
+  }
+  // With an errno it is the host that refuses, and no option helps.
+  if (error.code !== 'not-permitted' || error.errno !== undefined || name.includes(':')) {
+    return error;
+  }
+  const target = resolve(dirname(path), name);
+  return new DiskError('not-permitted', error.message.replace('of the image', 'of the machine'), {
+    hint: `if you trust this file with what lies there, say so: --allow-folder ${folderOf(target)}`,
+  });
+}
+
+/** The folder that the file is really in: the one that must be allowed. */
+function folderOf(path: string): string {
+  try {
+    return realFolder(path);
+  } catch (error) {
+    // It was there a moment ago.
+    if (error instanceof DiskError) return dirname(path);
+    throw error;
+  }
+}
+
+/** The machine with all its disks found. @throws DiskError naming the first that is not. */
+export function locateDisks(draft: Machine<DiskDraft>, findFile: FindFile): Machine<MachineDisk> {
+  const found = new Map<FileDraft, Place>();
+  const place = (file: FileDraft): Place => {
+    const known = found.get(file) ?? findFile(file.names);
+    found.set(file, known);
+    return known;
+  };
+  const locate = ({ slot, files, size }: DiskDraft): MachineDisk => {
+    const [top, ...below] = files;
+    if (top === undefined) return { slot, ...(size === undefined ? {} : { size }) };
+    const parents = below.map((file) => place(file).path);
+    return { slot, image: { ...place(top), format: top.format, parents } };
+  };
+  const snapshots: MachineSnapshot<MachineDisk>[] = draft.snapshots.map((snapshot) => ({
+    ...snapshot,
+    disks: snapshot.disks.map(locate),
+  }));
+  return { ...draft, disks: draft.disks.map(locate), snapshots };
+}

@@ -1,0 +1,142 @@
+/** The text of an OVF 1 descriptor for one machine whose disks are streamOptimized VMDKs. */
+import type { NicMode } from './machine.js';
+
+export interface OvfDisk {
+  /** The file's name. */
+  readonly name: string;
+  /** Bytes of the file. */
+  readonly size: number;
+  /** Bytes of the virtual disk. */
+  readonly capacity: number;
+}
+
+export interface OvfContent {
+  readonly name: string;
+  readonly vcpus: number;
+  /** Bytes. */
+  readonly memory: number;
+  readonly nics: readonly { readonly mode: NicMode }[];
+  readonly disks: readonly OvfDisk[];
+}
+
+/** Names of networks by which VirtualBox and we know the mode again. */
+const NETWORKS: Readonly<Record<NicMode, string>> = {
+  nat: 'NAT',
+  bridged: 'Bridged',
+  'host-only': 'HostOnly',
+  internal: 'Internal',
+  none: '',
+};
+const CIM = 'http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2';
+const STREAM_OPTIMIZED =
+  'http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized';
+const MIB = 1024 * 1024;
+/** Instances: the CPU, the memory, the controller; then disks and NICs. */
+const CONTROLLER = 3;
+
+export function ovfDescriptor({ name, vcpus, memory, nics, disks }: OvfContent): string {
+  const connected = nics.map(({ mode }) => NETWORKS[mode]).filter((network) => network !== '');
+  const files = disks.map(
+    (disk, index) =>
+      `<File ovf:id="file${index}" ovf:href="${xmlText(disk.name)}" ovf:size="${disk.size}"/>`,
+  );
+  const sections = disks.map(
+    ({ capacity }, index) =>
+      `<Disk ovf:diskId="disk${index}" ovf:fileRef="file${index}" ovf:capacity="${capacity}"` +
+      ` ovf:format="${STREAM_OPTIMIZED}"/>`,
+  );
+  const networks = [...new Set(connected)].map(
+    (network) => `<Network ovf:name="${network}"><Description>${network}</Description></Network>`,
+  );
+  return `<?xml version="1.0" encoding="UTF-8"?>
+<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1"
+  xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
+  xmlns:rasd="${CIM}/CIM_ResourceAllocationSettingData"
+  xmlns:vssd="${CIM}/CIM_VirtualSystemSettingData">
+  <References>${files.join('')}</References>
+  <DiskSection><Info>Virtual disks</Info>${sections.join('')}</DiskSection>
+  <NetworkSection><Info>Networks</Info>${networks.join('')}</NetworkSection>
+  <VirtualSystem ovf:id="${xmlText(name)}">
+    <Info>A virtual machine</Info>
+    <Name>${xmlText(name)}</Name>
+    <VirtualHardwareSection>
+      <Info>Virtual hardware</Info>
+      <System>
+        <vssd:ElementName>Virtual Hardware Family</vssd:ElementName>
+        <vssd:InstanceID>0</vssd:InstanceID>
+        <vssd:VirtualSystemIdentifier>${xmlText(name)}</vssd:VirtualSystemIdentifier>
+        <vssd:VirtualSystemType>vmx-13</vssd:VirtualSystemType>
+      </System>
+      ${items({ vcpus, memory, connected, diskCount: disks.length }).join('\n      ')}
+    </VirtualHardwareSection>
+  </VirtualSystem>
+</Envelope>
+`;
+}
+
+interface Hardware {
+  readonly vcpus: number;
+  readonly memory: number;
+  readonly connected: readonly string[];
+  readonly diskCount: number;
+}
+
+function items({ vcpus, memory, connected, diskCount }: Hardware): string[] {
+  const diskItems = Array.from({ length: diskCount }, (_, index) =>
+    item({
+      AddressOnParent: index,
+      ElementName: `Hard Disk ${index + 1}`,
+      HostResource: `ovf:/disk/disk${index}`,
+      InstanceID: CONTROLLER + 1 + index,
+      Parent: CONTROLLER,
+      ResourceType: 17,
+    }),
+  );
+  const nicItems = connected.map((network, index) =>
+    item({
+      AutomaticAllocation: 'true',
+      Connection: network,
+      ElementName: `Network Adapter ${index + 1}`,
+      InstanceID: CONTROLLER + 1 + diskCount + index,
+      ResourceSubType: 'E1000',
+      ResourceType: 10,
+    }),
+  );
+  return [
+    item({
+      AllocationUnits: 'hertz * 10^6',
+      ElementName: `${vcpus} virtual CPU(s)`,
+      InstanceID: 1,
+      ResourceType: 3,
+      VirtualQuantity: vcpus,
+    }),
+    item({
+      AllocationUnits: 'byte * 2^20',
+      ElementName: 'Memory',
+      InstanceID: 2,
+      ResourceType: 4,
+      VirtualQuantity: Math.max(1, Math.round(memory / MIB)),
+    }),
+    item({
+      Address: 0,
+      ElementName: 'SATA Controller',
+      InstanceID: CONTROLLER,
+      ResourceSubType: 'AHCI',
+      ResourceType: 20,
+    }),
+    ...diskItems,
+    ...nicItems,
+  ];
+}
+
+/** The fields of an item, which the schema wants in the order of the alphabet. */
+function item(fields: Readonly<Record<string, string | number>>): string {
+  const inner = Object.entries(fields).map(
+    ([name, value]) => `<rasd:${name}>${value}</rasd:${name}>`,
+  );
+  return `<Item>${inner.join('')}</Item>`;
+}
+
+function xmlText(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
+}

@@ -1,0 +1,240 @@
+/** OVF descriptors (DMTF DSP0243, versions 1 and 2): one virtual system with its disks. */
+import { MiB } from '../common/units.js';
+import { damaged, unsupported } from '../formats/image-error.js';
+import { quoteName } from '../formats/sibling-path.js';
+import type {
+  DiskDraft,
+  FileDraft,
+  Machine,
+  MachineHardware,
+  MachineNic,
+  NicMode,
+} from './machine.js';
+import { allocationUnit } from './ovf-units.js';
+import { byteCount, macAddress, wholeNumber } from './values.js';
+import type { XmlElement } from './xml.js';
+
+/** CIM resource types that are taken over. */
+const CPU = '3';
+const MEMORY = '4';
+const ETHERNET = '10';
+const DISK = '17';
+/** Those that are told about. */
+const OMITTED: Readonly<Record<string, string>> = {
+  '14': 'floppy drive',
+  '15': 'CD drive',
+  '16': 'CD drive',
+  '23': 'USB controller',
+  '24': 'graphics adapter',
+  '35': 'sound card',
+};
+
+/** Names of networks that say what they are: VirtualBox's and VMware's. */
+const MODES: Readonly<Record<string, NicMode>> = {
+  nat: 'nat',
+  natnetwork: 'nat',
+  bridged: 'bridged',
+  hostonly: 'host-only',
+  internal: 'internal',
+  null: 'none',
+};
+
+const FORMATS: readonly [name: string, format: string][] = [
+  ['vmdk', 'vmdk'],
+  ['qcow2', 'qcow2'],
+  ['vhdx', 'vhdx'],
+];
+
+/** A file that the descriptor refers to. */
+export interface OvfFile {
+  readonly names: readonly string[];
+  /** Bytes, where it is said. */
+  readonly size?: number;
+}
+
+export interface OvfMachine extends Machine<DiskDraft> {
+  /** Files of the disks that are in use, by the first of their names. */
+  readonly files: ReadonlyMap<string, OvfFile>;
+}
+
+/** @throws DiskError `damaged`, `not-supported`, naming `path`. */
+export function readOvf(path: string, root: XmlElement): OvfMachine {
+  if (root.child('Section') !== undefined || root.child('Content') !== undefined) {
+    throw unsupported(path, 'OVF 0.9 is not read', 'convert it to OVF 1 with ovftool');
+  }
+  const system = onlySystem(path, root);
+  const [section, ...more] = system.all('VirtualHardwareSection');
+  if (section === undefined) throw damaged(path, 'its virtual system has no hardware');
+  const warnings = more.length === 0 ? [] : ['only the first of its hardware sections is read'];
+  const items = itemsOf(root, section);
+  const files = new Map<string, OvfFile>();
+  const disks = items
+    .filter((item) => typeOf(item) === DISK)
+    .map((item) => readDisk(path, root, item, files));
+  for (const [type, what] of Object.entries(OMITTED)) {
+    const count = items.filter((item) => typeOf(item) === type).length;
+    if (count > 0) warnings.push(`${what} is not taken over`);
+  }
+  return {
+    name: system.child('Name')?.text || (system.attribute('id') ?? ''),
+    hardware: readHardware(path, items, warnings),
+    disks,
+    snapshots: [],
+    current: null,
+    warnings: [...new Set(warnings)],
+    files,
+  };
+}
+
+function onlySystem(path: string, root: XmlElement): XmlElement {
+  const systems: XmlElement[] = [];
+  const visit = (element: XmlElement): void => {
+    systems.push(...element.all('VirtualSystem'));
+    for (const collection of element.all('VirtualSystemCollection')) visit(collection);
+  };
+  visit(root);
+  const [system] = systems;
+  if (system !== undefined && systems.length === 1) return system;
+  if (system === undefined) throw damaged(path, 'describes no virtual system');
+  const names = systems.slice(0, 5).map((each) => quoteName(each.attribute('id') ?? ''));
+  throw unsupported(
+    path,
+    `describes ${systems.length} virtual systems: ${names.join(', ')}`,
+    'import their disks one by one: unpack it, then layerdisk import DISK.vmdk VM',
+  );
+}
+
+/** The items of the default configuration. */
+function itemsOf(root: XmlElement, section: XmlElement): XmlElement[] {
+  const options = root.child('DeploymentOptionSection')?.all('Configuration') ?? [];
+  const chosen = options.find((each) => isYes(each.attribute('default'))) ?? options[0];
+  const id = chosen?.attribute('id');
+  return section.all('Item', 'StorageItem', 'EthernetPortItem').filter((item) => {
+    // Bounds say what values are possible, not what the machine has.
+    if ((item.attribute('bound') ?? 'normal') !== 'normal') return false;
+    const wanted = item.attribute('configuration');
+    return wanted === undefined || (id !== undefined && wanted.split(/\s+/).includes(id));
+  });
+}
+
+function isYes(text: string | undefined): boolean {
+  return text === 'true' || text === '1';
+}
+
+function typeOf(item: XmlElement): string {
+  return item.child('ResourceType')?.text ?? '';
+}
+
+function readHardware(
+  path: string,
+  items: readonly XmlElement[],
+  warnings: string[],
+): MachineHardware {
+  // An item of a configuration comes after the general one that it replaces.
+  const cpu = items.findLast((item) => typeOf(item) === CPU)?.child('VirtualQuantity')?.text;
+  const memory = items.findLast((item) => typeOf(item) === MEMORY);
+  const size = memory?.child('VirtualQuantity')?.text;
+  const unit = allocationUnit(path, memory?.child('AllocationUnits')?.text, MiB);
+  return {
+    ...(cpu === undefined ? {} : { vcpus: wholeNumber(path, 'its number of CPUs', cpu) }),
+    ...(size === undefined ? {} : { memory: byteCount(path, 'its memory', size, unit) }),
+    nics: items
+      .filter((item) => typeOf(item) === ETHERNET)
+      .map((item, index) => readNic(item, index, warnings)),
+  };
+}
+
+function readNic(item: XmlElement, index: number, warnings: string[]): MachineNic {
+  const network = item.child('Connection')?.text ?? '';
+  const mac = macAddress(item.child('Address')?.text);
+  const mode = network === '' ? 'nat' : MODES[network.toLowerCase().replace(/[- ]/g, '')];
+  if (mode === undefined) {
+    warnings.push(`network adapter ${index}: network ${quoteName(network)} is taken for nat`);
+  }
+  return {
+    mode: mode ?? 'nat',
+    ...(mode === undefined ? { network } : {}),
+    ...(mac === undefined ? {} : { mac }),
+  };
+}
+
+function readDisk(
+  path: string,
+  root: XmlElement,
+  item: XmlElement,
+  files: Map<string, OvfFile>,
+): DiskDraft {
+  const resource = item.child('HostResource')?.text ?? '';
+  const slot = item.child('ElementName')?.text || `disk ${item.child('InstanceID')?.text ?? ''}`;
+  const [, kind, id = ''] = /^(?:ovf:)?\/*(disk|file)\/(.+)$/.exec(resource) ?? [];
+  if (kind === 'file') return { slot, files: [useFile(path, root, id, 'auto', files)] };
+  const disks = root.child('DiskSection')?.all('Disk') ?? [];
+  const disk = disks.find((each) => each.attribute('diskId') === id);
+  if (kind === undefined || disk === undefined) {
+    throw damaged(path, `${quoteName(slot)} refers to ${quoteName(resource)}, which is not in it`);
+  }
+  if (disk.attribute('parentRef') !== undefined) {
+    throw unsupported(path, `disk ${quoteName(id)} is a delta on another disk`);
+  }
+  const reference = disk.attribute('fileRef');
+  if (reference === undefined) {
+    const unit = allocationUnit(path, disk.attribute('capacityAllocationUnits'), 1);
+    const capacity = disk.attribute('capacity') ?? '';
+    return {
+      slot,
+      files: [],
+      size: byteCount(path, `capacity of ${quoteName(id)}`, capacity, unit),
+    };
+  }
+  const uri = (disk.attribute('format') ?? '').toLowerCase();
+  const format = FORMATS.find(([name]) => uri.includes(name))?.[1] ?? 'auto';
+  return { slot, files: [useFile(path, root, reference, format, files)] };
+}
+
+function useFile(
+  path: string,
+  root: XmlElement,
+  id: string,
+  format: string,
+  files: Map<string, OvfFile>,
+): FileDraft {
+  const references = root.child('References')?.all('File') ?? [];
+  const file = references.find((each) => each.attribute('id') === id);
+  const href = file?.attribute('href') ?? '';
+  if (file === undefined || href === '') {
+    throw damaged(path, `its references have no file ${quoteName(id)}`);
+  }
+  const compression = file.attribute('compression') ?? 'identity';
+  if (compression !== 'identity') {
+    throw unsupported(
+      path,
+      `${quoteName(href)} is compressed with ${quoteName(compression)}`,
+      'unpack it, decompress the file (gunzip) and import that: layerdisk import DISK.vmdk VM',
+    );
+  }
+  if (file.attribute('chunkSize') !== undefined) {
+    throw unsupported(
+      path,
+      `${quoteName(href)} is split into chunks`,
+      'unpack it, join them (cat) and import that: layerdisk import DISK.vmdk VM',
+    );
+  }
+  const size = file.attribute('size');
+  const names = [...new Set([href, decoded(href)])];
+  files.set(names[0]!, {
+    names,
+    ...(size === undefined ? {} : { size: wholeNumber(path, `size of ${quoteName(href)}`, size) }),
+  });
+  return { names, format };
+}
+
+/** A reference is a URL: a space in a name may be written `%20`. */
+function decoded(href: string): string {
+  try {
+    return decodeURIComponent(href);
+  } catch (error) {
+    // A name with a percent sign that is just that.
+    if (error instanceof URIError) return href;
+    throw error;
+  }
+}

@@ -1,0 +1,109 @@
+/** A whole VM as an OVA: all its disks at one instant, with its hardware. */
+import { randomBytes } from 'node:crypto';
+import { basename, dirname, join } from 'node:path';
+import { writeOva } from '../machines/write-ova.js';
+import { OutputFiles } from '../storage/output-files.js';
+import { describeFile, removeFile } from '../storage/small-files.js';
+import { checkNotCancelled } from './clones.js';
+import { type VmContext, type Work, withVm } from './context.js';
+import { settlePlace } from './export-place.js';
+import type { ExportOutcome, ExportTools } from './exports.js';
+import { type Hardware, hardwareOf } from './manifest.js';
+import { findSnapshot } from './snapshot-tree.js';
+import { sealLocked } from './snapshots.js';
+
+export interface OvaRequest {
+  readonly vm: string;
+  /** Default: the present state. */
+  readonly snapshot?: string;
+  /** Absolute. */
+  readonly path: string;
+  /** Whether a file that is there already may be replaced. */
+  readonly overwrite: boolean;
+}
+
+interface SealedVm {
+  readonly hardware: Hardware;
+  /** Pinned. */
+  readonly disks: readonly { readonly name: string; readonly size: number; readonly top: string }[];
+}
+
+/**
+ * The disks are written beside the archive first, because a tar says how long a member is before it
+ * comes; so the folder needs room for both until the end.
+ * @throws DiskError `exists`, `not-found`, `usage`, `interrupted`, and what the formats say.
+ */
+export async function exportOva(
+  context: VmContext,
+  request: OvaRequest,
+  tools: ExportTools,
+  work: Work,
+): Promise<ExportOutcome> {
+  const { vm, overwrite } = request;
+  const spared = overwrite ? await context.bases.fileIds() : new Set<string>();
+  const { ownFolders } = tools;
+  const path = await settlePlace(request.path, { overwrite, ownFolders, spared });
+  const { hardware, disks } = await sealVm(context, request);
+  const unique = `.${basename(path)}.${randomBytes(4).toString('hex')}`;
+  const parts = disks.map((disk, index) => ({
+    name: `${vm}-${disk.name}.vmdk`,
+    path: join(dirname(path), `${unique}-${index}.vmdk`),
+    capacity: disk.size,
+    top: disk.top,
+  }));
+  const outputs = new OutputFiles(path, { overwrite, spared });
+  try {
+    for (const part of parts) await writePart(context, part, tools, work);
+    checkNotCancelled(work);
+    const output = outputs.create(path);
+    await writeOva(output, { name: vm, ...hardware, disks: parts }, work);
+    outputs.commit();
+  } finally {
+    outputs.discard();
+    for (const part of parts) removeFile(part.path);
+    for (const { top } of disks) context.pins.deltas.unpin(top);
+  }
+  const stored = (await describeFile(path))?.storedSize ?? 0;
+  return { files: outputs.paths, storedSize: stored };
+}
+
+/** All disks of one instant; the present state is stopped in time for it. */
+function sealVm(context: VmContext, { vm, snapshot }: OvaRequest): Promise<SealedVm> {
+  return withVm(context, vm, async (entry) => {
+    const before = context.store.loadEntry(entry);
+    const named = snapshot === undefined ? undefined : findSnapshot(vm, before, snapshot);
+    const disks =
+      named?.disks.map(({ name, size, delta }) => ({ name, size, top: delta })) ??
+      before.disks.map(({ name, size, head }) => ({ name, size, top: head }));
+    for (const { top } of disks) context.pins.deltas.pin(top);
+    try {
+      if (named === undefined) await sealLocked(context, entry);
+    } catch (error) {
+      for (const { top } of disks) context.pins.deltas.unpin(top);
+      throw error;
+    }
+    return { hardware: hardwareOf(named ?? before), disks };
+  });
+}
+
+async function writePart(
+  { engine }: VmContext,
+  { path, top }: { readonly path: string; readonly top: string },
+  tools: ExportTools,
+  { signal, onProgress }: Work,
+): Promise<void> {
+  const volume = await engine.volumes.acquire(top, { writable: false });
+  try {
+    const total = volume.allocatedSize;
+    const shape = { path, format: 'vmdk', subformat: 'streamOptimized', overwrite: false };
+    await tools.run(
+      { volume: volume.handle, ...shape, spared: [] },
+      {
+        ...(signal === undefined ? {} : { signal }),
+        onProgress: (done) => onProgress?.(Math.min(done, total), total),
+      },
+    );
+  } finally {
+    engine.volumes.release(volume);
+  }
+}
