@@ -1,4 +1,4 @@
-/** One daemon process as its supervisor sees it: started, heard, ended. */
+/** One daemon process as its supervisor sees it: loaded, put to work, heard, ended. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
@@ -6,7 +6,13 @@ import { createInterface } from 'node:readline';
 import type { DiskErrorJson } from '../common/errors.js';
 import { receiveDescriptor, socketPair } from '../storage/libc.js';
 import { isStuckInOwnMount } from './own-mount.js';
-import { type DaemonWord, type Handover, LINK_FD, type OrderlyEnd } from './supervision.js';
+import {
+  type DaemonWord,
+  type Handover,
+  LINK_FD,
+  type OrderlyEnd,
+  type SupervisorWord,
+} from './supervision.js';
 
 /** How often a dead process is looked for that cannot go away. */
 const STUCK_CHECK_MS = 500;
@@ -28,8 +34,7 @@ export interface LifeEnd {
 export interface LifeOptions {
   readonly program: string;
   readonly args: readonly string[];
-  readonly handover: Handover;
-  /** In the order of the numbers in `handover`. */
+  /** They get the numbers from `FIRST_KEPT_FD` on. */
   readonly keptFds: readonly number[];
   /** Told what it says; with a descriptor where it sent one. */
   readonly hear: (word: DaemonWord, fd: number | undefined) => void;
@@ -37,15 +42,17 @@ export interface LifeOptions {
 
 export class DaemonLife {
   readonly over: Promise<LifeEnd>;
+  /** Whether its program could be loaded. */
+  readonly warm: Promise<boolean>;
   readonly #child: ChildProcess;
   #mountpoint: string | undefined;
   #readyAt: number | undefined;
   #ended: OrderlyEnd | undefined;
   #refusal: DiskErrorJson | undefined;
   #crash: string | undefined;
+  #resolveWarm: (isWarm: boolean) => void = () => undefined;
 
   constructor(options: LifeOptions) {
-    this.#mountpoint = options.handover.mount?.mountpoint;
     const [theirs, ours] = socketPair();
     try {
       this.#child = spawn(process.execPath, [options.program, ...options.args, '--supervised'], {
@@ -59,7 +66,6 @@ export class DaemonLife {
     const link = this.#child.stdio[LINK_FD] as Socket | null | undefined;
     // It may die while something is said to it: that is heard of below.
     link?.on('error', () => undefined);
-    link?.write(`${JSON.stringify(options.handover)}\n`);
     if (link) {
       createInterface({ input: link }).on('line', (line) => {
         const word = JSON.parse(line) as DaemonWord;
@@ -67,14 +73,35 @@ export class DaemonLife {
         options.hear(word, word.keep === undefined ? undefined : receiveDescriptor(ours));
       });
     }
+    this.warm = new Promise((resolve) => {
+      this.#resolveWarm = resolve;
+    });
     this.over = this.#untilGone().finally(() => {
       closeSync(ours);
       link?.destroy();
+      this.#resolveWarm(false);
     });
   }
 
-  get pid(): number | undefined {
-    return this.#child.pid;
+  /** Puts it to work. */
+  begin(handover: Handover): void {
+    this.#mountpoint = handover.mount?.mountpoint;
+    this.#say(handover);
+  }
+
+  /** Tells it whether the next one is loaded. */
+  tellRenewed(problem: string | undefined): void {
+    this.#say({ renewed: problem === undefined ? {} : { problem } });
+  }
+
+  #say(word: Handover | SupervisorWord): void {
+    (this.#child.stdio[LINK_FD] as Socket | null | undefined)?.write(`${JSON.stringify(word)}\n`);
+  }
+
+  /** Ends it before it was put to work. */
+  async discard(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.over;
   }
 
   /** Asks for an orderly end; one that is not ready yet has none. */
@@ -85,6 +112,7 @@ export class DaemonLife {
   }
 
   #note(word: DaemonWord): void {
+    if (word.warm === true) this.#resolveWarm(true);
     this.#mountpoint = word.mount?.mountpoint ?? this.#mountpoint;
     if (word.ready === true) this.#readyAt = performance.now();
     this.#ended = word.ended ?? this.#ended;

@@ -278,11 +278,17 @@ export class Daemon {
     setImmediate(() => void this.#finish('stopped'));
   }
 
-  /** Ends this process so that the supervisor starts the program anew, on the same mount. */
-  #restartByRequest(): void {
+  /** Ends this process as soon as a new one is ready to go on with the same mount. */
+  async #restartByRequest(): Promise<void> {
     if (this.#link?.isAlive !== true || this.#transport?.kind !== 'kernel') {
       throw new DiskError('not-supported', 'no supervisor holds the mount of this daemon', {
         hint: 'layerdisk daemon stop, then layerdisk daemon start',
+      });
+    }
+    const problem = await this.#link.renew();
+    if (problem !== undefined) {
+      throw new DiskError('failed', `the new daemon does not start: ${problem}`, {
+        hint: 'the running one goes on; its log has the details',
       });
     }
     this.#log.info('restart: handing over to a new process');

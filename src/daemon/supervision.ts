@@ -22,7 +22,7 @@ export type KeptName = (typeof KEPT)[number];
 /** A mount without its descriptor, which has another number in each process. */
 export type MountFacts = Omit<Mount, 'fd'>;
 
-/** The first line to a daemon. */
+/** The first line to a daemon: from here on it is the one that serves. */
 export interface Handover {
   readonly supervisorPid: number;
   /** How many daemons served this mount before. */
@@ -33,9 +33,12 @@ export interface Handover {
   readonly negotiated?: Negotiated;
 }
 
-/** Later lines to a daemon: end, as after a signal. */
-export interface StopWord {
-  readonly stop: true;
+/** Later lines to a daemon. */
+export interface SupervisorWord {
+  /** End, as after a signal. */
+  readonly stop?: true;
+  /** The next daemon, which was asked for by `renew`, is loaded; or why it cannot be. */
+  readonly renewed?: { readonly problem?: string };
 }
 
 /** In which way a daemon ended that ended in order. */
@@ -43,6 +46,8 @@ export type OrderlyEnd = 'stopped' | 'unmounted' | 'failed' | 'restart';
 
 /** Lines from a daemon. */
 export interface DaemonWord {
+  /** Its program is loaded: it waits for the handover. */
+  readonly warm?: true;
   /** A descriptor was sent, which is to be kept under this name. */
   readonly keep?: KeptName;
   readonly mount?: MountFacts;
@@ -50,6 +55,8 @@ export interface DaemonWord {
   readonly ready?: true;
   /** It does not start. */
   readonly error?: DiskErrorJson;
+  /** Load the program anew, as it is now, for the daemon after this one. */
+  readonly renew?: true;
   /** It found a fault of its own and ends at once. */
   readonly crash?: string;
   readonly ended?: OrderlyEnd;

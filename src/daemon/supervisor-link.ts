@@ -10,7 +10,7 @@ import {
   type Handover,
   type KeptName,
   LINK_FD,
-  type StopWord,
+  type SupervisorWord,
 } from './supervision.js';
 
 export interface LinkEvents {
@@ -24,27 +24,35 @@ export class SupervisorLink {
   readonly handover: Handover;
   #isAlive = true;
   #events: LinkEvents | undefined;
+  #renewed: ((outcome: { readonly problem?: string }) => void) | undefined;
 
   private constructor(handover: Handover, socket: Socket, lines: Interface) {
     this.handover = handover;
     lines.on('line', (line) => {
-      if ((JSON.parse(line) as Partial<StopWord>).stop === true) this.#events?.onStop();
+      const word = JSON.parse(line) as SupervisorWord;
+      if (word.stop === true) this.#events?.onStop();
+      if (word.renewed !== undefined) this.#renewed?.(word.renewed);
     });
     lines.on('close', () => this.#lost());
     // Whether the daemon goes on is not decided here.
     socket.unref();
   }
 
-  /** Waits for what the supervisor hands over. @throws Error when there is no supervisor. */
-  static async open(): Promise<SupervisorLink> {
+  /**
+   * Says that the program is loaded and waits until it is needed.
+   * @returns undefined when the supervisor ends before that.
+   */
+  static async open(): Promise<SupervisorLink | undefined> {
     const socket = new Socket({ fd: LINK_FD, readable: true, writable: true });
     // A supervisor that was killed: the end of the lines says so, too.
     socket.on('error', () => undefined);
     const lines = createInterface({ input: socket });
-    const first = await new Promise<string>((resolve, reject) => {
+    socket.write(`${JSON.stringify({ warm: true } satisfies DaemonWord)}\n`);
+    const first = await new Promise<string | undefined>((resolve) => {
       lines.once('line', resolve);
-      lines.once('close', () => reject(new Error('the supervisor is gone')));
+      lines.once('close', () => resolve(undefined));
     });
+    if (first === undefined) return undefined;
     return new SupervisorLink(JSON.parse(first) as Handover, socket, lines);
   }
 
@@ -74,6 +82,17 @@ export class SupervisorLink {
     };
   }
 
+  /**
+   * Has the program loaded anew for the next daemon. @returns what keeps it from starting, if
+   * anything does.
+   */
+  renew(): Promise<string | undefined> {
+    return new Promise((resolve) => {
+      this.#renewed = ({ problem }) => resolve(problem);
+      this.tell({ renew: true });
+    });
+  }
+
   /** A descriptor that is to outlive this process. */
   keep(name: KeptName, fd: number): void {
     if (!this.#isAlive) return;
@@ -99,6 +118,7 @@ export class SupervisorLink {
   #lost(): void {
     if (!this.#isAlive) return;
     this.#isAlive = false;
+    this.#renewed?.({ problem: 'the supervisor is gone' });
     this.#events?.onLost();
   }
 }

@@ -46,6 +46,8 @@ export class Supervisor {
   #generation = 0;
   #failures = 0;
   #life: DaemonLife | undefined;
+  /** The next daemon, loaded and waiting. */
+  #spare: DaemonLife | undefined;
   #hasAnnounced = false;
 
   constructor(options: SupervisorOptions) {
@@ -66,28 +68,40 @@ export class Supervisor {
     for (;;) {
       const end = await this.#live();
       const code = await this.#judge(end);
-      if (code !== undefined) return code;
+      if (code === undefined) continue;
+      await this.#dropSpare();
+      return code;
     }
   }
 
   #live(): Promise<LifeEnd> {
-    const { program, args } = this.#options;
+    const life = this.#spare ?? this.#load();
+    this.#spare = undefined;
+    this.#life = life;
     const names = KEPT.filter((name) => this.#kept.has(name));
-    const life = new DaemonLife({
+    life.begin({
+      supervisorPid: process.pid,
+      generation: this.#generation,
+      kept: Object.fromEntries(names.map((name, index) => [name, FIRST_KEPT_FD + index])),
+      ...(this.#mount === undefined ? {} : { mount: this.#mount }),
+      ...(this.#negotiated === undefined ? {} : { negotiated: this.#negotiated }),
+    });
+    return life.over;
+  }
+
+  /** A daemon that has all descriptors which are kept now, loads its program, and waits. */
+  #load(): DaemonLife {
+    const { program, args } = this.#options;
+    const life: DaemonLife = new DaemonLife({
       program,
       args,
-      handover: {
-        supervisorPid: process.pid,
-        generation: this.#generation,
-        kept: Object.fromEntries(names.map((name, index) => [name, FIRST_KEPT_FD + index])),
-        ...(this.#mount === undefined ? {} : { mount: this.#mount }),
-        ...(this.#negotiated === undefined ? {} : { negotiated: this.#negotiated }),
-      },
-      keptFds: names.map((name) => this.#kept.get(name) ?? -1),
+      keptFds: KEPT.flatMap((name) => this.#kept.get(name) ?? []),
       hear: (word, fd) => this.#hear(word, fd),
     });
-    this.#life = life;
-    return life.over;
+    void life.over.then(() => {
+      if (this.#spare === life) this.#spare = undefined;
+    });
+    return life;
   }
 
   #hear(word: DaemonWord, fd: number | undefined): void {
@@ -97,7 +111,27 @@ export class Supervisor {
     }
     this.#mount = word.mount ?? this.#mount;
     this.#negotiated = word.negotiated ?? this.#negotiated;
-    if (word.ready === true) this.#announce({ ready: true });
+    if (word.renew === true) void this.#renew();
+    if (word.ready !== true) return;
+    this.#announce({ ready: true });
+    // Loading takes most of the time that a start takes: the next one does it ahead.
+    if (this.#kept.has('fuse') && !this.#stop.signal.aborted) this.#spare ??= this.#load();
+  }
+
+  /** The program may be another one by now. */
+  async #renew(): Promise<void> {
+    const life = this.#life;
+    await this.#dropSpare();
+    const spare = this.#load();
+    this.#spare = spare;
+    const isWarm = await spare.warm;
+    life?.tellRenewed(isWarm ? undefined : (await spare.over).how);
+  }
+
+  async #dropSpare(): Promise<void> {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    await spare?.discard();
   }
 
   /** What follows from the end of a daemon. @returns the exit code when nothing more does. */
@@ -137,6 +171,7 @@ export class Supervisor {
       const message = 'this kernel cannot send requests again (Linux 6.9 and later can)';
       const outcome = 'whatever had disks open got errors, and the mount is made anew';
       logPlainly('warn', `${message}: ${outcome}`, { part: 'supervisor' });
+      await this.#dropSpare();
       await this.#unmount();
     }
     if (this.#failures === 0) return;

@@ -24,8 +24,11 @@ export interface DaemonParts {
   readonly stop: () => Promise<void>;
   /** Undefined when there is none (any more). */
   readonly supervisorPid: () => number | undefined;
-  /** Hands over to a new process. @throws DiskError `not-supported` without a supervisor. */
-  readonly restart: () => void;
+  /**
+   * Begins to hand over to a new process. @throws DiskError `not-supported` without a supervisor,
+   * `failed` when the new one does not start; this one goes on then.
+   */
+  readonly restart: () => Promise<void>;
 }
 
 export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod> {
@@ -38,7 +41,7 @@ export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod>
       return {};
     },
     async 'daemon.restart'() {
-      parts.restart();
+      await parts.restart();
       return {};
     },
     async stats({ vm }) {
