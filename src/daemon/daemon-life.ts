@@ -67,7 +67,9 @@ export class DaemonLife {
     // It may die while something is said to it: that is heard of below.
     link?.on('error', () => undefined);
     if (link) {
-      createInterface({ input: link }).on('line', (line) => {
+      const lines = createInterface({ input: link });
+      lines.on('error', () => undefined);
+      lines.on('line', (line) => {
         const word = JSON.parse(line) as DaemonWord;
         this.#note(word);
         options.hear(word, word.keep === undefined ? undefined : receiveDescriptor(ours));
@@ -140,9 +142,10 @@ export class DaemonLife {
 
   #describe(how: string): LifeEnd {
     const readyAt = this.#readyAt;
+    const fault = this.#crash ?? this.#refusal?.message;
     return {
-      how: this.#crash ?? how,
-      killed: this.#crash === undefined && !/^(exit|SIG(?!KILL))/.test(how),
+      how: fault ?? how,
+      killed: fault === undefined && !/^(exit|SIG(?!KILL))/.test(how),
       wasReady: readyAt !== undefined,
       readyMs: readyAt === undefined ? 0 : performance.now() - readyAt,
       ended: this.#ended,

@@ -47,6 +47,7 @@ export class SupervisorLink {
     // A supervisor that was killed: the end of the lines says so, too.
     socket.on('error', () => undefined);
     const lines = createInterface({ input: socket });
+    lines.on('error', () => undefined);
     socket.write(`${JSON.stringify({ warm: true } satisfies DaemonWord)}\n`);
     const first = await new Promise<string | undefined>((resolve) => {
       lines.once('line', resolve);

@@ -21,8 +21,10 @@ import {
   type MountFacts,
 } from './supervision.js';
 
-/** So many deaths in a row, none of which shows that starting works: the mount is given up. */
+/** So many faults in a row, none of which shows that starting works: the mount is given up. */
 const MOST_FAILURES = 5;
+/** Somebody else's SIGKILL before a daemon is ready says little: so many count as one fault. */
+const KILLS_PER_FAILURE = 5;
 /** A daemon that crashes by itself after this long worked, and does not count as one of those. */
 const SOUND_MS = 10_000;
 /** Before the second start in a row, milliseconds; doubled for each further one. */
@@ -45,6 +47,7 @@ export class Supervisor {
   #negotiated: Negotiated | undefined;
   #generation = 0;
   #failures = 0;
+  #kills = 0;
   #life: DaemonLife | undefined;
   /** The next daemon, loaded and waiting. */
   #spare: DaemonLife | undefined;
@@ -138,7 +141,6 @@ export class Supervisor {
   async #judge(end: LifeEnd): Promise<number | undefined> {
     if (end.ended === 'restart') {
       logPlainly('info', 'starting the daemon anew, as asked', { part: 'supervisor' });
-      this.#failures = 0;
       this.#generation += 1;
       return this.#stop.signal.aborted ? await this.#giveUp() : undefined;
     }
@@ -151,8 +153,9 @@ export class Supervisor {
     logPlainly('error', `the daemon died (${end.how})`, { part: 'supervisor' });
     if (this.#stop.signal.aborted || !this.#kept.has('fuse')) return await this.#giveUp();
     this.#count(end);
-    if (this.#failures >= MOST_FAILURES) {
-      const message = `the daemon died ${this.#failures} times in a row: giving the mount up`;
+    if (this.#failures + Math.floor(this.#kills / KILLS_PER_FAILURE) >= MOST_FAILURES) {
+      const count = this.#failures + this.#kills;
+      const message = `the daemon died ${count} times in a row: giving the mount up`;
       logPlainly('error', message, { part: 'supervisor', hint: 'layerdisk daemon start' });
       return await this.#giveUp();
     }
@@ -162,7 +165,9 @@ export class Supervisor {
 
   #count(end: LifeEnd): void {
     const worked = end.wasReady && (end.killed || end.readyMs >= SOUND_MS);
-    this.#failures = worked ? 0 : this.#failures + 1;
+    if (worked) this.#failures = this.#kills = 0;
+    else if (end.killed) this.#kills += 1;
+    else this.#failures += 1;
     this.#generation += 1;
   }
 
