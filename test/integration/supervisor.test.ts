@@ -205,7 +205,7 @@ t.test('a daemon that crashes at every start', { skip }, async (t) => {
   const loaded = await eventually('the next daemon', () => successor(daemon, former));
   process.kill(loaded, 'SIGKILL');
   t.equal(await daemon.ended(), 1, 'the supervisor says so');
-  t.match(daemon.log, /died 5 times in a row: giving the mount up/);
+  t.match(daemon.log, /died \d+ times in a row: giving the mount up/);
   await t.rejects(file.read(Buffer.alloc(1), 0, 1, 0), /ENOTCONN|ECONNABORTED/);
   await file.close().catch(() => undefined);
   await checkNothingLeft(t, daemon);

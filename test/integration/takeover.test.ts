@@ -18,6 +18,8 @@ import { ask, askOnce, cannotTakeOver, killAgainAndAgain } from '../support/take
 const LONG = process.env.LAYERDISK_LONG === '1';
 const KILLS = LONG ? 1000 : 20;
 const PAUSE_MS = 500;
+/** A request that nobody answers hangs for ever: that is a failure, too. */
+const TIMEOUT_MS = LONG ? 7_200_000 : 400_000;
 const MOST_SNAPSHOTS = 20;
 /** Of the VM that is restored. */
 const DISK = 4 * MiB;
@@ -148,7 +150,7 @@ async function checkSnapshots(t: Test, daemon: TestDaemon, taken: readonly strin
   t.comment(`${taken.length} snapshots answered, ${names.length} there`);
 }
 
-t.test('killed under load', { skip: cannotTakeOver() }, async (t) => {
+t.test('killed under load', { skip: cannotTakeOver(), timeout: TIMEOUT_MS }, async (t) => {
   const daemon = await startDaemon(t, { supervise: true });
   const supervisor = daemon.pid;
   await checkMounted(t, daemon, () => checkUnderKills(t, daemon));
