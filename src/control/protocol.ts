@@ -272,6 +272,8 @@ type None = Record<string, never>;
 export interface Methods {
   'daemon.status': { params: None; result: DaemonStatus };
   'daemon.stop': { params: None; result: None };
+  /** A new process of the daemon's program takes over; the mount and what uses it stay. */
+  'daemon.restart': { params: None; result: None };
   create: {
     params: { vm: string; disks: readonly DiskSpec[] } & HardwareChange;
     result: VmView;

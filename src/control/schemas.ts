@@ -75,6 +75,7 @@ const detach = z
 const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
   'daemon.status': none,
   'daemon.stop': none,
+  'daemon.restart': none,
   create: z.strictObject({ vm: name, disks: z.array(disk).max(MAX_LIST), ...hardware }),
   import: z.strictObject({
     files: z.array(path).min(1).max(MAX_LIST),

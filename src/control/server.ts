@@ -32,6 +32,8 @@ export interface ControlServerOptions {
   readonly handlers: Handlers;
   readonly log: ControlLog;
   readonly limits?: Partial<ControlLimits>;
+  /** The path is ours although somebody may still listen there: a predecessor that is dead. */
+  readonly replace?: boolean;
 }
 
 export interface ControlServer {
@@ -54,7 +56,7 @@ export interface ControlServer {
 export async function serveControl(options: ControlServerOptions): Promise<ControlServer> {
   checkSocketPath(options.path);
   prepareFolder(dirname(options.path));
-  await removeStaleSocket(options.path);
+  await removeStaleSocket(options.path, options.replace === true);
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const connections = new Set<Connection>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
@@ -168,7 +170,7 @@ function prepareFolder(folder: string): void {
  * @throws DiskError unless the path is free or was a socket on which nobody answers, which is then
  * removed.
  */
-async function removeStaleSocket(path: string): Promise<void> {
+async function removeStaleSocket(path: string, isOurs: boolean): Promise<void> {
   let stat: Stats;
   try {
     stat = lstatSync(path);
@@ -181,7 +183,7 @@ async function removeStaleSocket(path: string): Promise<void> {
       hint: 'move it away, or give --socket another path',
     });
   }
-  const errno = await tryConnect(path);
+  const errno = isOurs ? 'ECONNREFUSED' : await tryConnect(path);
   if (errno === 'ECONNREFUSED') {
     unlinkSync(path);
   } else if (errno !== 'ENOENT') {

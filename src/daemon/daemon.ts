@@ -10,7 +10,9 @@ import { type ControlServer, serveControl } from '../control/server.js';
 import { LocalEngine } from '../engine/local-engine.js';
 import { volumesOf } from '../engine/thread.js';
 import { openBase } from '../formats/base.js';
-import { createKernelTransport } from '../transport/kernel/channel.js';
+import { memoryFile } from '../storage/libc.js';
+import { createKernelTransport, type KernelTransportOptions } from '../transport/kernel/channel.js';
+import { HandleLog } from '../transport/kernel/handle-log.js';
 import { createNativeTransport } from '../transport/native-channel.js';
 import type { Transport, TransportEvent } from '../transport/transport.js';
 import { BaseRecords } from '../vm/base-records.js';
@@ -23,13 +25,19 @@ import { DiskUsers } from './handlers/disk-users.js';
 import { mapHandlers } from './handlers/map-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
+import { dieLoudly } from './last-words.js';
 import type { Logger } from './logger.js';
 import { StoreNamespace } from './namespace.js';
 import type { DaemonOptions } from './options.js';
+import type { KeptName, OrderlyEnd } from './supervision.js';
+import type { SupervisorLink } from './supervisor-link.js';
 import { DaemonThreads, OTHER_THREADS } from './threads.js';
 
-/** Why a daemon ended. */
-export type DaemonEnd = 'stopped' | 'unmounted' | 'failed';
+/** Why a daemon ended. After 'restart' the mount stands, and requests wait for the next daemon. */
+export type DaemonEnd = OrderlyEnd;
+
+/** Restores that were committed so long ago are known to the kernel, milliseconds. */
+const RECENT_MS = 600_000;
 
 export class Daemon {
   readonly #options: DaemonOptions;
@@ -38,6 +46,7 @@ export class Daemon {
   readonly #engine: LocalEngine;
   readonly #service: VmService;
   readonly #threads: DaemonThreads;
+  readonly #link: SupervisorLink | undefined;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
   #users: DiskUsers | undefined;
@@ -47,21 +56,28 @@ export class Daemon {
   /** Resolves when everything is closed. */
   readonly ended: Promise<DaemonEnd>;
 
-  private constructor(options: DaemonOptions, log: Logger, store: VmStore) {
+  private constructor(
+    options: DaemonOptions,
+    log: Logger,
+    store: VmStore,
+    link: SupervisorLink | undefined,
+  ) {
     this.#options = options;
     this.#log = log;
     this.#store = store;
+    this.#link = link;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
     const bases = new BaseRecords(store, formatSources(log));
     this.#threads = new DaemonThreads(
       () => this.#engine.memory,
-      (what, error) => log.error(`${what} died`, { error }),
+      (what, error) => this.#threadDied(what, error),
     );
     this.#engine = new LocalEngine({
       store: store.layout.root,
       threadCount: options.threads + OTHER_THREADS,
+      suspectsFd: keptFile(link, 'suspects'),
       openBase,
       resolveBase: (id) => bases.resolve(id),
       baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,
@@ -87,14 +103,21 @@ export class Daemon {
     });
   }
 
-  /** Starts everything. @throws DiskError, with everything that was started ended again. */
-  static async start(options: DaemonOptions, log: Logger): Promise<Daemon> {
-    const store = await VmStore.open(options.store);
-    const daemon = new Daemon(options, log, store);
+  /**
+   * Starts everything. @throws DiskError, with everything that was started ended again, but for a
+   * mount that was taken over.
+   */
+  static async start(options: DaemonOptions, log: Logger, link?: SupervisorLink): Promise<Daemon> {
+    const lock = link?.handover.kept.lock;
+    const store = await VmStore.open(options.store, undefined, lock);
+    if (lock === undefined) link?.keep('lock', store.lockDescriptor);
+    const daemon = new Daemon(options, log, store, link);
     try {
       await daemon.#mount();
+      await daemon.#forgetWhatRestoresChanged();
       await daemon.#listen();
     } catch (error) {
+      if (link?.adopted !== undefined) throw error;
       await daemon.#close().catch((second: unknown) => {
         log.error('cannot clean up after a failed start', { error: second });
       });
@@ -135,7 +158,44 @@ export class Daemon {
       threadCount: threads,
       allowOther,
       onEvent: (event) => this.#event(event),
+      ...this.#outlivingParts(),
     });
+  }
+
+  /** What lets the next daemon take the mount over from this one, and this one from the last. */
+  #outlivingParts(): Partial<KernelTransportOptions> {
+    const link = this.#link;
+    const handles = keptFile(link, 'handles');
+    if (link === undefined || handles === undefined) return {};
+    const { adopted } = link;
+    return {
+      ...(adopted === undefined ? {} : { adopt: adopted }),
+      handleLog: new HandleLog(handles),
+      onMounted: ({ fd, ...mount }) => {
+        if (adopted !== undefined) return;
+        link.keep('fuse', fd);
+        link.tell({ mount });
+      },
+      onNegotiated: (negotiated) => link.tell({ negotiated }),
+      onThreadDeath: (index) => this.#threadDied(`I/O thread ${index}`, new Error('it ended')),
+    };
+  }
+
+  /** It may have left locks behind that others wait for: better another process. */
+  #threadDied(what: string, error: unknown): void {
+    if (this.#link?.isAlive === true) dieLoudly(`${what} died`, error, this.#link);
+    this.#log.error(`${what} died`, { error });
+  }
+
+  /**
+   * The daemon before this one may have died between a restore and making the kernel forget what
+   * it had cached of the disk.
+   */
+  async #forgetWhatRestoresChanged(): Promise<void> {
+    if (this.#link?.adopted === undefined) return;
+    for (const { number, disks } of this.#service.exposure.changedSince(Date.now() - RECENT_MS)) {
+      for (const { node } of disks) await this.#transport?.invalidate({ hi: number, lo: node });
+    }
   }
 
   #native(): Transport {
@@ -202,9 +262,17 @@ export class Daemon {
         allowOther: this.#options.allowOther,
         startedAt: this.#startedAt,
         stop: () => this.#stopByRequest(),
+        supervisorPid: () => this.#link?.supervisorPid,
+        restart: () => this.#restartByRequest(),
       }),
     };
-    this.#control = await serveControl({ path: this.#options.socket, handlers, log: this.#log });
+    this.#control = await serveControl({
+      path: this.#options.socket,
+      handlers,
+      log: this.#log,
+      // A predecessor that is stuck in its own mount still has the socket.
+      replace: this.#link?.adopted !== undefined,
+    });
     this.#log.info('ready', { mountpoint: transport.mountpoint, socket: this.#options.socket });
   }
 
@@ -212,6 +280,32 @@ export class Daemon {
   async #stopByRequest(): Promise<void> {
     await this.#transport?.stop();
     setImmediate(() => void this.#finish('stopped'));
+  }
+
+  /** Ends this process as soon as a new one is ready to go on with the same mount. */
+  async #restartByRequest(): Promise<void> {
+    if (this.#link?.isAlive !== true || this.#transport?.kind !== 'kernel') {
+      throw new DiskError('not-supported', 'no supervisor holds the mount of this daemon', {
+        hint: 'layerdisk daemon stop, then layerdisk daemon start',
+      });
+    }
+    const problem = await this.#link.renew();
+    if (problem !== undefined) {
+      throw new DiskError('failed', `the new daemon does not start: ${problem}`, {
+        hint: 'the running one goes on; its log has the details',
+      });
+    }
+    this.#log.info('restart: handing over to a new process');
+    setImmediate(() => void this.#handOver());
+  }
+
+  /** Whatever fails here: the next daemon finds everything acknowledged in the store. */
+  async #handOver(): Promise<void> {
+    const failed = (error: unknown): void => this.#log.error('at the restart', { error });
+    await this.#control?.close().catch(failed);
+    await this.#service.stop().catch(failed);
+    await this.#engine.volumes.quiesce().catch(failed);
+    this.#resolveEnded('restart');
   }
 
   /**
@@ -242,4 +336,14 @@ export class Daemon {
     await this.#threads.stop();
     this.#store.close();
   }
+}
+
+/** A file in memory that outlives this process: the last daemon's, or a new one. */
+function keptFile(link: SupervisorLink | undefined, name: KeptName): number | undefined {
+  if (link === undefined) return undefined;
+  const inherited = link.handover.kept[name];
+  if (inherited !== undefined) return inherited;
+  const fd = memoryFile(`layerdisk-${name}`);
+  link.keep(name, fd);
+  return fd;
 }

@@ -1,9 +1,7 @@
 /** The daemon's log: one JSON object a line on stderr, where journald or a log file takes it. */
 import type { Writable } from 'node:stream';
 import { createLogger as createWinston, format, transports } from 'winston';
-
-export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
+import type { LogLevel } from './options.js';
 
 /**
  * What the rooms are given to report with. Fields are anything JSON can say. Never one line per I/O

@@ -93,6 +93,17 @@ export class StoreNamespace implements Namespace {
     return { kind: 'device', handle };
   }
 
+  async reopen(node: NodeId, handle: number): Promise<void> {
+    const { volumes } = this.#options.engine;
+    const found = this.#find(node);
+    if (found?.kind !== 'disk') {
+      volumes.abandonRow(handle);
+      throw new DiskError('not-found', 'the disk of an open file is gone', { errno: 'EIO' });
+    }
+    const { top, writable } = found.disk;
+    await volumes.reopen(top, { writable, row: handle });
+  }
+
   release(_node: NodeId, handle: number): void {
     this.#options.engine.volumes.release({ handle });
   }

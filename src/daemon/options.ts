@@ -2,7 +2,9 @@
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { DiskError } from '../common/errors.js';
-import { LOG_LEVELS, type LogLevel } from './logger.js';
+
+export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export type TransportChoice = 'auto' | 'kernel' | 'fuse-native';
 
@@ -18,6 +20,8 @@ export interface DaemonOptions {
   readonly logLevel: LogLevel;
   /** Where to say that the daemon is ready: a descriptor. */
   readonly readyFd: number | undefined;
+  /** Whether this process starts daemons, is one that a supervisor started, or stands alone. */
+  readonly part: 'supervisor' | 'supervised' | 'alone';
 }
 
 const TRANSPORTS: readonly TransportChoice[] = ['auto', 'kernel', 'fuse-native'];
@@ -48,6 +52,7 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
     allowOther: values['allow-other'] ?? process.geteuid?.() === 0,
     logLevel,
     readyFd: values['ready-fd'] === undefined ? undefined : Number(values['ready-fd']),
+    part: readPart(values, transport),
   };
 }
 
@@ -63,6 +68,7 @@ function parse(args: readonly string[]) {
         threads: { type: 'string' },
         'allow-other': { type: 'boolean' },
         'no-supervise': { type: 'boolean' },
+        supervised: { type: 'boolean' },
         'log-level': { type: 'string' },
         'ready-fd': { type: 'string' },
       },
@@ -70,6 +76,16 @@ function parse(args: readonly string[]) {
   } catch (error) {
     throw usage(error instanceof Error ? error.message : String(error));
   }
+}
+
+/** Only the kernel channel can be taken over, and so only on Linux. */
+function readPart(
+  values: { readonly supervised?: boolean; readonly 'no-supervise'?: boolean },
+  transport: TransportChoice,
+): DaemonOptions['part'] {
+  if (values.supervised === true) return 'supervised';
+  const cannot = transport === 'fuse-native' || process.platform !== 'linux';
+  return cannot || values['no-supervise'] === true ? 'alone' : 'supervisor';
 }
 
 /** As many as there are CPUs, at least two: measured in native-notes/kernel-channel.md. */

@@ -9,7 +9,7 @@ import type { BaseNotice } from '../engine/base-table.js';
 import type { Work } from '../engine/health.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import type { TidyOrder, TidyOutcome } from '../engine/tidy-deltas.js';
-import type { CopyJob } from '../engine/volumes.js';
+import type { CopyJob } from '../engine/volumes-options.js';
 import type { IoThreads } from '../transport/kernel/channel.js';
 import type { ChannelMessage } from '../transport/kernel/messages.js';
 import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.js';

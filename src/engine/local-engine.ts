@@ -28,13 +28,16 @@ import { StoreDeltas } from './store-deltas.js';
 import { createThreadContext, volumesOf } from './thread.js';
 import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
 import type { ThreadContext, Volume } from './volume.js';
-import { type CopyJob, OpenVolumes } from './volumes.js';
+import { OpenVolumes } from './volumes.js';
+import type { CopyJob } from './volumes-options.js';
 
 export interface EngineOptions {
   /** The store's folder; `deltas` and `trash` are made in it. */
   readonly store: string;
   /** All threads that will touch volumes: this one (index 0), I/O threads, background threads. */
   readonly threadCount: number;
+  /** Where failed flushes are noted so that a later process knows them; default: nowhere. */
+  readonly suspectsFd?: number | undefined;
   readonly openBase: OpenBase;
   readonly resolveBase: (id: string) => Promise<BaseSpec>;
   /** Bytes of data in a base, as recorded at import. */
@@ -76,7 +79,7 @@ export class LocalEngine implements Engine {
     const trash = join(options.store, 'trash');
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     mkdirSync(trash, { recursive: true, mode: 0o700 });
-    this.memory = createSharedMemory(options.threadCount);
+    this.memory = createSharedMemory(options.threadCount, options.suspectsFd);
     this.context = createThreadContext({
       memory: this.memory,
       thread: 0,

@@ -8,6 +8,7 @@
 import { totalmem } from 'node:os';
 import { DiskError } from '../common/errors.js';
 import { GiB, MiB } from '../common/units.js';
+import { NOT_KEPT, SuspectRows } from './suspect-rows.js';
 
 export const PAGE_WORDS = 1024;
 export const MAX_VOLUMES = 65_536;
@@ -88,6 +89,8 @@ export interface SharedMemory {
   readonly threads: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
   readonly threadCount: number;
+  /** For `SuspectRows`. */
+  readonly suspectsFd: number;
 }
 
 /** Typed views over the shared memory, one set a thread. */
@@ -101,6 +104,7 @@ export interface SharedViews {
   readonly threads: Int32Array;
   readonly stats: Float64Array;
   readonly threadCount: number;
+  readonly suspects: SuspectRows;
 }
 
 const LARGEST_POOL = 16 * GiB - MiB;
@@ -109,9 +113,10 @@ const SMALLEST_POOL = 64 * MiB;
 /**
  * @param threadCount all threads that may touch volumes: the main thread, I/O threads, background
  * threads.
+ * @param suspectsFd a file that outlives this process, for `SuspectRows`.
  * @throws DiskError `failed` when not even a small index fits into memory.
  */
-export function createSharedMemory(threadCount: number): SharedMemory {
+export function createSharedMemory(threadCount: number, suspectsFd = NOT_KEPT): SharedMemory {
   return {
     pages: allocatePool(Math.min(LARGEST_POOL, totalmem() / 2)),
     volumes: new SharedArrayBuffer(MAX_VOLUMES * VOLUME_WORDS * 4),
@@ -119,6 +124,7 @@ export function createSharedMemory(threadCount: number): SharedMemory {
     threads: new SharedArrayBuffer(MAX_THREADS * THREAD_WORDS * 4),
     stats: new SharedArrayBuffer(MAX_VOLUMES * threadCount * STAT_FIELDS * 8),
     threadCount,
+    suspectsFd,
   };
 }
 
@@ -147,5 +153,6 @@ export function viewSharedMemory(memory: SharedMemory): SharedViews {
     threads: new Int32Array(memory.threads),
     stats: new Float64Array(memory.stats),
     threadCount: memory.threadCount,
+    suspects: new SuspectRows(memory.suspectsFd),
   };
 }

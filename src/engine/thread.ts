@@ -1,5 +1,6 @@
 /** What any thread sets up before it can serve volumes. */
 
+import { DiskError } from '../common/errors.js';
 import type { OpenBase } from './base.js';
 import { BaseTable } from './base-table.js';
 import { PagePool } from './page-pool.js';
@@ -35,6 +36,7 @@ export function volumesOf(context: ThreadContext): (handle: number) => Volume {
   return (handle) => {
     let volume = volumes[handle];
     if (volume === undefined) {
+      if (rows[handle * VOLUME_WORDS + VOLUME.incarnation] === 0) throw lostDisk();
       volume = new Volume(context, handle);
       volumes[handle] = volume;
     } else if (rows[handle * VOLUME_WORDS + VOLUME.incarnation] !== volume.incarnation) {
@@ -42,4 +44,12 @@ export function volumesOf(context: ThreadContext): (handle: number) => Volume {
     }
     return volume;
   };
+}
+
+/** An earlier daemon gave the handle, and this one could not open the disk again. */
+function lostDisk(): DiskError {
+  return new DiskError('failed', 'this open file has lost its disk; the log says why', {
+    errno: 'EIO',
+    hint: 'close it and open it again',
+  });
 }

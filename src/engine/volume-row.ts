@@ -85,6 +85,7 @@ export class VolumeRow {
   }
 
   markFailed(): void {
+    this.#views.suspects.mark(this.index);
     Atomics.store(this.#views.volumes, this.#at + VOLUME.failed, 1);
   }
 }

@@ -3,65 +3,32 @@
  * only.
  */
 import { invariant } from '../common/assert.js';
-import { DiskError } from '../common/errors.js';
 import { Periodic } from '../common/periodic.js';
-import type { BaseSpec } from './base.js';
-import type { BaseNotice } from './base-table.js';
-import {
-  type ChainTools,
-  type LoadedChain,
-  loadChain,
-  unloadChain,
-  walkChain,
-} from './chain-loader.js';
+import { type LoadedChain, loadChain, unloadChain, walkChain } from './chain-loader.js';
 import type { DeltaId } from './delta-id.js';
 import { flushVolumeAsync, settleClosed, withCommitLock } from './durable-switch.js';
 import type { CopyProgress, HeadSwitch, OpenVolume, Volumes } from './engine.js';
 import { closeGates, drain, openGates } from './gate.js';
 import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
 import { repairCopies } from './header-copies.js';
+import { MovedHeads } from './moved-heads.js';
 import { OpenBases } from './open-bases.js';
-import { MAX_VOLUMES } from './shared-memory.js';
+import { RowNumbers } from './row-numbers.js';
 import { describeVolume, VolumeRow } from './volume-row.js';
+import type { VolumesOptions } from './volumes-options.js';
 
 /** How long a chain stays open after its last user left, milliseconds. */
 const REST_MS = 5000;
 /** How long written data may wait for a power cut, milliseconds: as long as ext4's. */
 const FLUSH_MS = 5000;
-/** How long a head's former name still leads to the disk that moved on, milliseconds. */
-const FORWARD_MS = 60_000;
-
-export interface CopyJob {
-  readonly source: number;
-  readonly target: number;
-  readonly signal: AbortSignal | undefined;
-  readonly onProgress: (doneBytes: number) => void;
-}
-
-export interface VolumesOptions {
-  readonly tools: ChainTools;
-  /** The base that a bottom delta names. @throws DiskError when it is gone or has changed. */
-  readonly resolveBase: (id: string) => Promise<BaseSpec>;
-  /** Tells every thread about a base before a volume on it is published. */
-  readonly publishBase: (notice: BaseNotice) => void;
-  /** Runs a copy on a background thread. */
-  readonly runCopy: (job: CopyJob) => Promise<void>;
-  /** A row was given to a volume. */
-  readonly onOpen: (row: number) => void;
-  /** Heads became sealed deltas. */
-  readonly onSealed: () => void;
-  /** An error that no caller waits for. */
-  readonly onError: (what: string, error: unknown) => void;
-}
 
 export class OpenVolumes implements Volumes {
   readonly #options: VolumesOptions;
   readonly #byTop = new Map<DeltaId, OpenEntry>();
   readonly #byHandle = new Map<number, OpenEntry>();
   readonly #opening = new Map<DeltaId, Promise<OpenEntry>>();
-  readonly #forward = new Map<DeltaId, DeltaId>();
-  readonly #freeRows: number[] = [];
-  #nextRow = 0;
+  readonly #heads = new MovedHeads();
+  readonly #rows = new RowNumbers();
   readonly #bases: OpenBases;
   // `sync` never reaches a FUSE daemon: native-notes/kernel-guarantees.md.
   readonly #flusher = new Periodic(FLUSH_MS, () => this.#flushAll());
@@ -93,7 +60,7 @@ export class OpenVolumes implements Volumes {
   }
 
   async acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume> {
-    const name = options.writable ? this.#follow(top) : top;
+    const name = options.writable ? this.#heads.follow(top) : top;
     const entry = await this.#entry(name, options.writable);
     invariant(entry.chain.writable || !options.writable, `head ${top} was opened as a snapshot`);
     entry.users += 1;
@@ -101,13 +68,31 @@ export class OpenVolumes implements Volumes {
     return describeVolume(this.#options.tools.views, entry.index);
   }
 
-  /** A disk whose head moved on after its name was looked up: the present head. */
-  #follow(top: DeltaId): DeltaId {
-    let id = top;
-    for (let next = this.#forward.get(id); next !== undefined; next = this.#forward.get(id)) {
-      id = next;
+  /**
+   * Opens a chain in the row that an earlier process had it in, whose number the transport's users
+   * still hold; on failure the row answers errors to them and is given to nobody else.
+   */
+  async reopen(
+    top: DeltaId,
+    options: { readonly writable: boolean; readonly row: number },
+  ): Promise<void> {
+    const { writable, row } = options;
+    let entry = this.#byTop.get(top);
+    if (entry === undefined) {
+      const { views } = this.#options.tools;
+      const suspect = views.suspects.has(row);
+      this.#rows.claim(row);
+      entry = await this.#open(top, writable, row);
+      if (suspect) new VolumeRow(views, row).markFailed();
     }
-    return id;
+    invariant(entry.index === row, `volume ${row} is open as ${entry.index}`);
+    entry.users += 1;
+    clearTimeout(entry.rest);
+  }
+
+  /** Sets the row of an open file aside whose disk is gone. */
+  abandonRow(row: number): void {
+    this.#rows.claim(row);
   }
 
   async #entry(top: DeltaId, writable: boolean): Promise<OpenEntry> {
@@ -123,13 +108,14 @@ export class OpenVolumes implements Volumes {
     return await opening;
   }
 
-  async #open(top: DeltaId, writable: boolean): Promise<OpenEntry> {
+  async #open(top: DeltaId, writable: boolean, claimed?: number): Promise<OpenEntry> {
     const { tools } = this.#options;
     const bottom = walkChain(tools.files, top).at(-1)!.below;
     const base = bottom.kind === 'base' ? await this.#bases.use(bottom.id) : undefined;
     // Walked again: a row of the chain may have been merged while the base was looked at.
     const headers = walkChain(tools.files, top);
-    const index = this.#takeRow();
+    const index = claimed ?? this.#rows.take();
+    if (claimed === undefined) tools.views.suspects.clear(index);
     let chain: LoadedChain;
     try {
       chain = loadChain(tools, index, headers, {
@@ -138,7 +124,7 @@ export class OpenVolumes implements Volumes {
         baseIndex: base?.index ?? 0,
       });
     } catch (error) {
-      this.#freeRows.push(index);
+      if (claimed === undefined) this.#rows.give(index);
       if (base !== undefined) this.#bases.release(base.spec.id);
       throw error;
     }
@@ -148,14 +134,6 @@ export class OpenVolumes implements Volumes {
     this.#options.onOpen(index);
     this.#startRest(entry);
     return entry;
-  }
-
-  #takeRow(): number {
-    const index = this.#freeRows.pop() ?? this.#nextRow++;
-    if (index >= MAX_VOLUMES) {
-      throw new DiskError('busy', `more than ${MAX_VOLUMES} disks are open`, { errno: 'ENFILE' });
-    }
-    return index;
   }
 
   release(volume: Pick<OpenVolume, 'handle'>): void {
@@ -199,7 +177,7 @@ export class OpenVolumes implements Volumes {
     try {
       unloadChain(tools, entry.index, entry.chain);
     } finally {
-      this.#freeRows.push(entry.index);
+      this.#rows.give(entry.index);
       if (entry.chain.base !== undefined) this.#bases.release(entry.chain.base.id);
     }
   }
@@ -261,12 +239,12 @@ export class OpenVolumes implements Volumes {
 
   /** Rows ever used, numbered from 0. */
   get rowsUsed(): number {
-    return this.#nextRow;
+    return this.#rows.used;
   }
 
   async flush(top: DeltaId): Promise<void> {
     const { tools } = this.#options;
-    const entry = this.#byTop.get(this.#follow(top));
+    const entry = this.#byTop.get(this.#heads.follow(top));
     if (entry === undefined) settleClosed(tools.files, top, false);
     else await this.flushHandle(entry.index);
   }
@@ -299,8 +277,8 @@ export class OpenVolumes implements Volumes {
       await switchOpenHeads(
         {
           tools,
-          takeRow: () => this.#takeRow(),
-          returnRow: (index) => this.#freeRows.push(index),
+          takeRow: () => this.#rows.take(),
+          returnRow: (index) => this.#rows.give(index),
         },
         open,
         () => {
@@ -310,6 +288,10 @@ export class OpenVolumes implements Volumes {
         },
         settle,
       );
+      for (const { entry } of open) {
+        const row = new VolumeRow(tools.views, entry.index);
+        if (!row.failed) tools.views.suspects.clear(entry.index);
+      }
       for (const { from } of sealed) settleClosed(tools.files, from, true);
       this.#options.onSealed();
     } finally {
@@ -349,8 +331,7 @@ export class OpenVolumes implements Volumes {
         this.#byTop.delete(from);
         this.#byTop.set(to, entry);
       }
-      this.#forward.set(from, to);
-      setTimeout(() => this.#forward.delete(from), FORWARD_MS).unref();
+      this.#heads.moved(from, to);
     }
   }
 
@@ -383,6 +364,19 @@ export class OpenVolumes implements Volumes {
     } finally {
       this.release(from);
     }
+  }
+
+  /**
+   * Makes everything durable and lets no request in any more, for good: those that wait are served
+   * by the process after this one.
+   */
+  async quiesce(): Promise<void> {
+    await this.#flusher.stop();
+    await this.#flushAll();
+    const { volumeWords, threads } = this.#options.tools.views;
+    const rows = [...this.#byHandle.keys()];
+    closeGates(volumeWords, rows);
+    drain(threads, rows);
   }
 
   /** Flushes and closes everything: the daemon ends. No request may be under way. */

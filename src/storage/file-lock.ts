@@ -20,19 +20,10 @@ export class FileLock {
    * file can't be made.
    */
   static acquire(path: string, what: string): FileLock {
-    let fd: number;
-    try {
-      fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
-    } catch (error) {
-      const errno = errnoName(error) ?? 'EIO';
-      const code = errno === 'EACCES' || errno === 'EROFS' ? 'not-permitted' : 'failed';
-      throw new DiskError(code, `cannot open the lock file ${path} (${errno})`, { errno });
-    }
+    const fd = openLockFile(path);
     try {
       lock(fd, path, what);
-      ftruncateSync(fd, 0);
-      const holder = { pid: process.pid, started: new Date().toISOString() };
-      writeSync(fd, `${JSON.stringify(holder)}\n`, 0);
+      writeHolder(fd);
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -40,9 +31,40 @@ export class FileLock {
     return new FileLock(fd);
   }
 
+  /** A lock that this process was handed: `fd` shares the open file of the one who took it. */
+  static inherit(fd: number): FileLock {
+    try {
+      writeHolder(fd);
+    } catch {
+      // A full disk, say. It is for people only, and a store in use is not given up for it.
+    }
+    return new FileLock(fd);
+  }
+
+  /** Whoever holds a copy of it holds the lock. */
+  get descriptor(): number {
+    return this.#fd;
+  }
+
   release(): void {
     closeSync(this.#fd);
   }
+}
+
+function openLockFile(path: string): number {
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  } catch (error) {
+    const errno = errnoName(error) ?? 'EIO';
+    const code = errno === 'EACCES' || errno === 'EROFS' ? 'not-permitted' : 'failed';
+    throw new DiskError(code, `cannot open the lock file ${path} (${errno})`, { errno });
+  }
+}
+
+function writeHolder(fd: number): void {
+  ftruncateSync(fd, 0);
+  const holder = { pid: process.pid, started: new Date().toISOString() };
+  writeSync(fd, `${JSON.stringify(holder)}\n`, 0);
 }
 
 function lock(fd: number, path: string, what: string): void {

@@ -52,6 +52,8 @@ const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0x80000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
+const MSG_NOSIGNAL = 0x4000;
+const MFD_CLOEXEC = 1;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const SO_PEERCRED = 17;
@@ -80,6 +82,8 @@ const linux =
         ),
         umount2: libc.func('int umount2(str target, int flags)'),
         recvmsg: libc.func('int64_t recvmsg(int fd, _Inout_ void *message, int flags)'),
+        sendmsg: libc.func('int64_t sendmsg(int fd, void *message, int flags)'),
+        memfd_create: libc.func('int memfd_create(str name, uint flags)'),
         getsockopt: libc.func(
           'int getsockopt(int fd, int level, int name, _Inout_ void *value, _Inout_ void *length)',
         ),
@@ -184,29 +188,55 @@ export function socketPair(): readonly [number, number] {
   return [pair[0] ?? -1, pair[1] ?? -1];
 }
 
+/** Where the parts of a message lie that carries one byte and has room for one descriptor. */
+const MESSAGE = { header: 0, vector: 56, control: 72, payload: 96, length: 97 } as const;
+/** Length of a struct cmsghdr with one descriptor, without the padding after it. */
+const CONTROL_LENGTH = 20;
+
+/** All structures in one piece of memory (64 bit): see recvmsg(2) and cmsg(3). */
+function descriptorMessage(): Buffer {
+  const message = Buffer.alloc(MESSAGE.length);
+  const start = addressOf(message);
+  // struct msghdr: iov at 16, iovlen at 24, control at 32, controllen at 40.
+  message.writeBigUInt64LE(start + BigInt(MESSAGE.vector), 16);
+  message.writeBigUInt64LE(1n, 24);
+  message.writeBigUInt64LE(start + BigInt(MESSAGE.control), 32);
+  message.writeBigUInt64LE(BigInt(MESSAGE.payload - MESSAGE.control), 40);
+  message.writeBigUInt64LE(start + BigInt(MESSAGE.payload), MESSAGE.vector);
+  message.writeBigUInt64LE(1n, MESSAGE.vector + 8);
+  return message;
+}
+
 /**
  * Receives one descriptor sent with SCM_RIGHTS over `socket` (blocks until a message is there).
  * @returns undefined when the peer closed its end without sending one.
  */
 export function receiveDescriptor(socket: number): number | undefined {
-  // struct msghdr (64 bit): iov at 16, iovlen at 24, control at 32, controllen at 40.
-  const payload = Buffer.alloc(1);
-  const iovec = Buffer.alloc(16);
-  iovec.writeBigUInt64LE(addressOf(payload), 0);
-  iovec.writeBigUInt64LE(BigInt(payload.length), 8);
-  // struct cmsghdr: length 8 bytes, level 4, type 4, then the descriptor.
-  const control = Buffer.alloc(24);
-  const message = Buffer.alloc(56);
-  message.writeBigUInt64LE(addressOf(iovec), 16);
-  message.writeBigUInt64LE(1n, 24);
-  message.writeBigUInt64LE(addressOf(control), 32);
-  message.writeBigUInt64LE(BigInt(control.length), 40);
+  const message = descriptorMessage();
   const received = onLinux('recvmsg').recvmsg(socket, message, MSG_CMSG_CLOEXEC);
   if (check(received, 'recvmsg') === 0) return undefined;
+  // struct cmsghdr: length 8 bytes, level 4, type 4, then the descriptor.
+  const control = message.subarray(MESSAGE.control);
   if (control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) {
     return undefined;
   }
   return control.readInt32LE(16);
+}
+
+/** Sends one descriptor with SCM_RIGHTS: the receiver gets a copy of its own. */
+export function sendDescriptor(socket: number, fd: number): void {
+  const message = descriptorMessage();
+  const control = message.subarray(MESSAGE.control);
+  control.writeBigUInt64LE(BigInt(CONTROL_LENGTH), 0);
+  control.writeInt32LE(SOL_SOCKET, 8);
+  control.writeInt32LE(SCM_RIGHTS, 12);
+  control.writeInt32LE(fd, 16);
+  check(onLinux('sendmsg').sendmsg(socket, message, MSG_NOSIGNAL), 'sendmsg');
+}
+
+/** A file in memory without a name: it is gone with the last descriptor. Close-on-exec. */
+export function memoryFile(name: string): number {
+  return check(onLinux('memfd_create').memfd_create(name, MFD_CLOEXEC), 'memfd_create');
 }
 
 export interface PeerCredentials {

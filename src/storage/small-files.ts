@@ -1,5 +1,5 @@
 /** Small files and folders: read, listed and removed as wholes. */
-import { readdirSync, readFileSync, unlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
 import { realpath, rm, stat } from 'node:fs/promises';
 import { errnoName } from '../common/errors.js';
 
@@ -19,6 +19,11 @@ export function listFolder(path: string): string[] | undefined {
 /** Removes a file at once; one that is not there is no error. @throws the host's error. */
 export function removeFile(path: string): void {
   unlessMissing(() => unlinkSync(path));
+}
+
+/** When a file was last written, milliseconds since the epoch; undefined when there is none. */
+export function fileTime(path: string): number | undefined {
+  return unlessMissing(() => statSync(path).mtimeMs);
 }
 
 export interface FileFacts {

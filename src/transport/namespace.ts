@@ -78,8 +78,13 @@ export interface Namespace {
   /** @throws DiskError with errno EROFS when `write` is asked of what is read-only. */
   open(node: NodeId, intent: OpenIntent): Awaitable<OpenedNode>;
   /**
-   * Called exactly once for every `device` that `open` gave, at the latest when the transport
-   * ends.
+   * Opens a disk again under the handle that an earlier daemon gave for it.
+   * @throws DiskError when it cannot be had: requests for `handle` then fail on every thread.
+   */
+  reopen(node: NodeId, handle: number): Awaitable<void>;
+  /**
+   * Called exactly once for every `device` that `open` gave and every success of `reopen`, at the
+   * latest when the transport ends.
    */
   release(node: NodeId, handle: number): Awaitable<void>;
   statfs(): Awaitable<FileSystemSizes>;

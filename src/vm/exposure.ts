@@ -71,6 +71,14 @@ export class Exposure {
     return this.#expose(this.#store.catalog.findByNumber(number));
   }
 
+  /** VMs whose manifest was written at or after `when`, milliseconds since the epoch. */
+  changedSince(when: number): ExposedVm[] {
+    return this.#store.catalog
+      .list()
+      .filter(({ name }) => (this.#store.changedAt(name) ?? 0) >= when)
+      .flatMap(({ name }) => this.find(name) ?? []);
+  }
+
   #expose(entry: VmEntry | undefined): ExposedVm | undefined {
     if (entry === undefined) return undefined;
     const manifest = this.#store.loadEntry(entry);

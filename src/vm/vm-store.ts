@@ -18,7 +18,7 @@ import {
 } from '../storage/atomic-write.js';
 import { makeFolder } from '../storage/directories.js';
 import { FileLock } from '../storage/file-lock.js';
-import { listFolder, readText } from '../storage/small-files.js';
+import { fileTime, listFolder, readText } from '../storage/small-files.js';
 import { formatManifest, type Manifest, parseManifest } from './manifest.js';
 import { ManifestCache } from './manifest-cache.js';
 import { ManifestCopies } from './manifest-copies.js';
@@ -66,12 +66,20 @@ export class VmStore {
   /**
    * Opens the store in `folder`, or makes one there. VMs whose manifest can't be read are in
    * `catalog.damaged()`.
+   * @param lockFd a descriptor of the store's lock that is held already.
    * @throws DiskError `busy` when another daemon has it, `damaged`, `not-supported`.
    */
-  static async open(folder: string, files: DurableFiles = hostFiles): Promise<VmStore> {
+  static async open(
+    folder: string,
+    files: DurableFiles = hostFiles,
+    lockFd?: number,
+  ): Promise<VmStore> {
     const layout = layoutOf(resolve(folder));
     await makeFolder(layout.root);
-    const lock = FileLock.acquire(layout.lock, `the store ${layout.root}`);
+    const lock =
+      lockFd === undefined
+        ? FileLock.acquire(layout.lock, `the store ${layout.root}`)
+        : FileLock.inherit(lockFd);
     try {
       const identity = await establish(layout, files);
       removeTemporaries(layout);
@@ -91,6 +99,11 @@ export class VmStore {
   takeNumber(): Promise<number> {
     this.#numbers ??= VmNumbers.load(this.layout.numbers, this.files, this.catalog.highestNumber);
     return this.#numbers.take();
+  }
+
+  /** Whoever holds a copy of it keeps the store from other daemons. */
+  get lockDescriptor(): number {
+    return this.#lock.descriptor;
   }
 
   /** Gives the store free for another daemon. */
@@ -122,6 +135,11 @@ export class VmStore {
       });
     }
     return manifest;
+  }
+
+  /** When a VM's manifest was last written; undefined when it is gone. */
+  changedAt(name: string): number | undefined {
+    return fileTime(manifestPath(this.layout, name));
   }
 
   /**

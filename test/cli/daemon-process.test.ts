@@ -148,7 +148,7 @@ t.test('holders of a mount are named', async (t) => {
   const child = spawn('sleep', ['600'], { stdio: [openSync(file, 'r'), 'ignore', 'ignore'] });
   t.teardown(() => child.kill());
   const held = `sleep (pid ${child.pid}): ${file}`;
-  t.match(holdersOf(folder), [...holdersOf(folder).filter((line) => line !== held), held]);
+  t.ok(holdersOf(folder).includes(held), 'in whatever order');
   t.same(holdersOf(join(folder, 'disk0')), [], 'not by a common beginning of the name');
 
   const { handlers } = recordingHandlers({

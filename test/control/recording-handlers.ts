@@ -103,6 +103,7 @@ const IO = { reads: 1, readBytes: 4096, writes: 2, writtenBytes: 8192, flushes: 
 const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = {
   'daemon.status': () => STATUS,
   'daemon.stop': () => ({}),
+  'daemon.restart': () => ({}),
   create: ({ vm }) => vmView(vm),
   import: ({ vm = 'machine' }) => vmView(vm),
   list: () => [SUMMARY, { ...SUMMARY, name: 'db' }],

@@ -10,7 +10,7 @@ import { KiB, MiB } from '../../src/common/units.js';
 import { FORMAT_NAMES, writingOf } from '../../src/formats/registry.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { cannotServe, mountOn } from '../support/mount-guard.js';
-import { checkPrefix, readNumbers, SECTORS, startWriter } from '../support/numbered-disks.js';
+import { checkPrefix, readNumbers, SECTORS, startWriter } from '../support/numbered-writer.js';
 import { checkRefusal, EXIT, stateOf } from '../support/refusal.js';
 import { tool } from '../support/run-program.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
@@ -256,12 +256,12 @@ async function interrupted(daemon: TestDaemon, args: readonly string[]) {
 t.test('while somebody writes', { skip: cannotServe(), timeout: 300_000 }, async (t) => {
   const daemon = await startDaemon(t);
   await daemon.ok('create', 'web', '--disk', String(SECTORS * 512));
-  const stop = await startWriter(t, 'buffered', [daemon.rawFile('web')]);
+  const writer = await startWriter(t, 'buffered', [daemon.rawFile('web')]);
   for (let count = 0; count < 3; count += 1) {
     const path = join(daemon.folder, `${count}.raw`);
     await daemon.ok('export', 'web', path);
     const last = checkPrefix(t, await readNumbers(t, [path]), `export ${count}`);
     t.ok(last > 0, 'something was written by then');
   }
-  await stop();
+  await writer.stop();
 });

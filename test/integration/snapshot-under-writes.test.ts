@@ -5,7 +5,7 @@
 import t, { type Test } from 'tap';
 import { startDaemon, type TestDaemon, TRANSPORTS } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
-import { checkPrefix, readNumbers, startWriter } from '../support/numbered-disks.js';
+import { checkPrefix, readNumbers, startWriter } from '../support/numbered-writer.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { runProgram, tool } from '../support/run-program.js';
 
@@ -17,7 +17,7 @@ async function checkWriter(t: Test, daemon: TestDaemon, mode: 'direct' | 'buffer
   const vm = `numbered-${mode}`;
   await daemon.ok('create', vm, ...DISKS.flatMap((disk) => ['--disk', `${disk}=4M`]));
   const heads = DISKS.map((disk) => daemon.rawFile(vm, undefined, disk));
-  const stop = await startWriter(t, mode, heads);
+  const writer = await startWriter(t, mode, heads);
   for (let count = 0; count < SNAPSHOTS; count += 1) {
     await daemon.ok('snapshot', 'take', `${vm}@s${count}`);
   }
@@ -25,7 +25,7 @@ async function checkWriter(t: Test, daemon: TestDaemon, mode: 'direct' | 'buffer
   // A restore under somebody's hands is refused and changes nothing.
   const refused = await daemon.cli(['snapshot', 'restore', `${vm}@s0`, '--discard']);
   checkRefusal(t, refused, [EXIT.busy], new RegExp(vm));
-  const written = await stop();
+  const { last: written } = await writer.stop();
 
   const now = checkPrefix(t, await readNumbers(t, heads), 'the current state');
   t.equal(now, written, 'nothing that was acknowledged is lost');

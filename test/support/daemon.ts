@@ -3,6 +3,7 @@
  * line.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -35,6 +36,13 @@ export interface DaemonOptions {
   readonly store?: string;
   readonly mountpoint?: string;
   readonly socket?: string;
+  /**
+   * Whether a supervisor starts it anew when it dies; without one, `kill` leaves a dead mount, and
+   * `pid` is the daemon's own. Default false.
+   */
+  readonly supervise?: boolean;
+  /** Another program than the compiled one. */
+  readonly program?: string;
   /** More arguments for the daemon. */
   readonly args?: readonly string[];
   /** A command that runs the command that follows it: `setpriv` with its options, say. */
@@ -114,12 +122,13 @@ export class TestDaemon {
 
   #arguments(): string[] {
     return [
-      DAEMON,
+      this.#options.program ?? DAEMON,
       ...['--store', this.store],
       ...['--socket', this.socket],
       ...['--mountpoint', this.mountpoint],
       ...['--transport', this.transport],
       ...['--ready-fd', '3'],
+      ...(this.#options.supervise === true ? [] : ['--no-supervise']),
       ...(this.#options.args ?? []),
     ];
   }
@@ -152,6 +161,21 @@ export class TestDaemon {
     if (this.#child === undefined) return;
     this.#child.kill('SIGTERM');
     await this.#ended();
+  }
+
+  /** Waits until it has ended by itself. @returns its exit code. */
+  async ended(): Promise<number | null> {
+    const child = this.#child;
+    await this.#ended();
+    return child?.exitCode ?? null;
+  }
+
+  /**
+   * The process that serves now, or did last: the one that took the store's lock. Asks nobody, so
+   * that it works at any moment.
+   */
+  get servingPid(): number {
+    return (JSON.parse(readFileSync(join(this.store, 'lock'), 'utf8')) as { pid: number }).pid;
   }
 
   /** Ends it as a crash would. The mount stays behind, dead. */

@@ -78,6 +78,10 @@ export class DiskNamespace {
     return { kind: 'device', handle };
   }
 
+  reopen() {
+    this.opens += 1;
+  }
+
   release() {
     this.releases += 1;
   }

@@ -5,7 +5,8 @@
  * sequence.
  *
  * node numbering-writer.mjs SECTORS direct|buffered FILE...
- * Prints the last number written when it ends; fails when a write fails.
+ * Prints how long the slowest write took and the last number written when it ends; fails when a
+ * write fails.
  */
 import { constants, openSync, writeSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
@@ -30,16 +31,19 @@ process.stdin.on('end', () => {
 process.stdin.resume();
 
 let number = 0;
+let slowest = 0;
 while (!stopping) {
   for (let done = 0; done < BATCH; done += 1) {
     number += 1;
     for (let at = 0; at < SECTOR_BYTES; at += 4) block.writeUInt32LE(number, at);
     const position = sectorOf(number, sectors) * SECTOR_BYTES;
+    const begin = performance.now();
     const written = writeSync(files[number % files.length], block, 0, SECTOR_BYTES, position);
+    slowest = Math.max(slowest, performance.now() - begin);
     if (written !== SECTOR_BYTES) throw new Error(`short write of number ${number}`);
   }
   // Said once, so that whoever waits knows that writing is under way.
   if (number === BATCH) process.stdout.write('writing\n');
   await setImmediate();
 }
-process.stdout.write(`${number}\n`);
+process.stdout.write(`slowest ${Math.round(slowest)} ms\n${number}\n`);

@@ -3,28 +3,21 @@
  * error.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { mountKernelChannel, unmountKernelChannel } from '../../src/transport/mount.js';
 import { cannotMount, DiskServer, temporaryDirectory } from '../support/disk-server.js';
+import { cannotResend } from '../support/takeover.js';
 
 const KILLS = 6;
 /** Time for some requests between two kills; nothing depends on how many. */
 const PAUSE_MS = 300;
 
-/** NOTIFY_RESEND came with Linux 6.9. */
-function cannotResend(): string | undefined {
-  const [major = 0, minor = 0] = readFileSync('/proc/sys/kernel/osrelease', 'utf8')
-    .split('.')
-    .map((part) => Number.parseInt(part, 10));
-  return major > 6 || (major === 6 && minor >= 9) ? undefined : 'needs Linux 6.9';
-}
-
 t.test(
   'fio verifies while servers are killed',
-  { skip: cannotMount() ?? cannotResend() ?? false },
+  { skip: cannotMount() ?? cannotResend() },
   async (t) => {
     const { path: directory, remove } = temporaryDirectory();
     t.teardown(remove);

@@ -1,4 +1,4 @@
-/** `daemon start|stop|status`. */
+/** `daemon start|stop|restart|status`. */
 import { DiskError } from '../../common/errors.js';
 import type { DaemonStatus } from '../../control/protocol.js';
 import { parseChoice, parseCount } from '../arguments.js';
@@ -10,6 +10,9 @@ import { fieldLines } from '../table.js';
 
 /** How long `daemon stop` waits for the process to end after it agreed to, milliseconds. */
 const STOP_TIMEOUT_MS = 60_000;
+/** How long the next daemon may take until it answers, milliseconds. */
+const RESTART_TIMEOUT_MS = 60_000;
+const RESTART_POLL_MS = 50;
 /** So many holders are named in an error. */
 const MAX_HOLDERS = 3;
 
@@ -17,6 +20,7 @@ function statusLines(output: Output, status: DaemonStatus): string[] {
   return fieldLines(output, [
     ['version', status.version],
     ['pid', String(status.pid)],
+    ['supervisor', supervisorText(status)],
     ['store', status.store],
     ['mountpoint', status.mountpoint],
     ['transport', status.transport],
@@ -26,6 +30,12 @@ function statusLines(output: Output, status: DaemonStatus): string[] {
     ['VMs', String(status.vms)],
     ['open disks', String(status.openDisks)],
   ]);
+}
+
+function supervisorText({ supervisorPid, transport }: DaemonStatus): string {
+  if (supervisorPid !== undefined) return `pid ${supervisorPid}`;
+  if (transport !== 'kernel') return 'none: this transport cannot be taken over';
+  return 'none: if the daemon dies, its mount dies, too';
 }
 
 const startCommand = defineCommand({
@@ -107,16 +117,21 @@ const startCommand = defineCommand({
   },
 });
 
+/** Asks over a connection of its own. @throws DiskError `unreachable` when nobody listens. */
+async function statusAt(socket: string): Promise<DaemonStatus> {
+  const { connect } = await import('../../control/client.js');
+  const client = await connect(socket);
+  return await client.call('daemon.status', {}).finally(() => client.close());
+}
+
 /**
  * @throws DiskError `exists` when a daemon answers already; whatever else is wrong the new daemon
  * finds out.
  */
 async function refuseSecond(socket: string): Promise<void> {
-  const { connect } = await import('../../control/client.js');
   let running: DaemonStatus;
   try {
-    const client = await connect(socket);
-    running = await client.call('daemon.status', {}).finally(() => client.close());
+    running = await statusAt(socket);
   } catch (error) {
     if (error instanceof DiskError && error.code === 'unreachable') return;
     throw error;
@@ -168,6 +183,44 @@ async function withHolders(error: DiskError, mountpoint: string): Promise<DiskEr
   });
 }
 
+const restartCommand = defineCommand({
+  command: 'restart',
+  describe: 'Start the program anew (an upgrade, say) without a moment of downtime',
+  notes:
+    'The mount and whatever uses it stay; requests wait until the new process serves them. ' +
+    'Jobs under way (import, clone) are cancelled.',
+  example: 'layerdisk daemon restart',
+  options: (yargs) => yargs,
+  run: async (session) => {
+    const before = await session.call('daemon.status', {});
+    await session.call('daemon.restart', {});
+    const status = await untilAnotherAnswers(session, before.pid);
+    session.show(status, {
+      names: () => [String(status.pid)],
+      human: () => [`the daemon is now pid ${status.pid}, version ${status.version}`],
+    });
+  },
+});
+
+/** @throws DiskError `failed` when no other process answers in time. */
+async function untilAnotherAnswers(session: Session, pid: number): Promise<DaemonStatus> {
+  const { setTimeout: sleep } = await import('node:timers/promises');
+  const end = performance.now() + RESTART_TIMEOUT_MS;
+  while (performance.now() < end) {
+    try {
+      const status = await statusAt(session.places.socket);
+      if (status.pid !== pid) return status;
+    } catch (error) {
+      // Nobody listens in between.
+      if (!(error instanceof DiskError) || error.code !== 'unreachable') throw error;
+    }
+    await sleep(RESTART_POLL_MS);
+  }
+  throw new DiskError('failed', 'no new daemon answers', {
+    hint: 'see daemon.log in the store',
+  });
+}
+
 const statusCommand = defineCommand({
   command: 'status',
   describe: 'Show what the daemon serves',
@@ -185,5 +238,6 @@ const statusCommand = defineCommand({
 export const daemonGroup = defineGroup('daemon', 'Start and stop the daemon, and ask how it is', [
   startCommand,
   stopCommand,
+  restartCommand,
   statusCommand,
 ]);

@@ -7,7 +7,7 @@ import { STAT } from '../../engine/shared-memory.js';
 import type { Transport } from '../../transport/transport.js';
 import type { VmService } from '../../vm/vm-service.js';
 
-export type DaemonMethod = 'daemon.status' | 'daemon.stop' | 'stats';
+export type DaemonMethod = 'daemon.status' | 'daemon.stop' | 'daemon.restart' | 'stats';
 
 export interface DaemonParts {
   readonly service: VmService;
@@ -22,6 +22,13 @@ export interface DaemonParts {
    * holders.
    */
   readonly stop: () => Promise<void>;
+  /** Undefined when there is none (any more). */
+  readonly supervisorPid: () => number | undefined;
+  /**
+   * Begins to hand over to a new process. @throws DiskError `not-supported` without a supervisor,
+   * `failed` when the new one does not start; this one goes on then.
+   */
+  readonly restart: () => Promise<void>;
 }
 
 export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod> {
@@ -33,6 +40,10 @@ export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod>
       await parts.stop();
       return {};
     },
+    async 'daemon.restart'() {
+      await parts.restart();
+      return {};
+    },
     async stats({ vm }) {
       return statsOf(parts, vm);
     },
@@ -41,9 +52,11 @@ export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod>
 
 function statusOf(parts: DaemonParts): DaemonStatus {
   const { service, engine, transport } = parts;
+  const supervisorPid = transport.kind === 'kernel' ? parts.supervisorPid() : undefined;
   return {
     version: VERSION,
     pid: process.pid,
+    ...(supervisorPid === undefined ? {} : { supervisorPid }),
     store: parts.store,
     mountpoint: transport.mountpoint,
     transport: transport.kind,

@@ -11,10 +11,11 @@ import { findHolders, inUse } from '../holders.js';
 import { type Mount, mountKernelChannel, unmountKernelChannel } from '../mount.js';
 import type { Namespace, NodeId } from '../namespace.js';
 import type { Holder, StopOptions, Transport, TransportEnd, TransportEvent } from '../transport.js';
+import type { HandleLog } from './handle-log.js';
 import { RequestHandler } from './handlers.js';
 import type { ChannelMessage, ReadyMessage, TroubleMessage } from './messages.js';
 import { Notifier } from './notify.js';
-import { MAX_REQUEST_BYTES } from './protocol.js';
+import { INIT, INIT2, MAX_REQUEST_BYTES } from './protocol.js';
 import { writeReply } from './replies.js';
 import type { ChannelThreadSetup, ThreadEnd } from './thread.js';
 
@@ -44,6 +45,17 @@ export interface KernelTransportOptions {
   readonly maxBackground?: number;
   /** A mount that somebody else made and keeps alive (a supervisor). */
   readonly adopt?: AdoptedMount;
+  /** Where open files are written down, so that a later daemon on the same mount knows them. */
+  readonly handleLog?: HandleLog;
+  /** The mount was made; no request has been served yet. */
+  readonly onMounted?: (mount: Mount) => void;
+  /** What was agreed with the kernel, once in a mount's life. */
+  readonly onNegotiated?: (agreed: Negotiated) => void;
+  /**
+   * An I/O thread died. It may have left locks behind, so a process that another one can take over
+   * from should end here. Without this the thread is replaced, and its request refused.
+   */
+  readonly onThreadDeath?: (threadIndex: number) => void;
   /** What happens, for the log. */
   readonly onEvent?: (event: TransportEvent) => void;
 }
@@ -52,9 +64,21 @@ export interface AdoptedMount {
   readonly mount: Mount;
   /**
    * Whether another process served it before: what that one took and did not answer is asked
-   * for again. `writeback` must then be as it was, for the kernel negotiates only once.
+   * for again.
    */
   readonly takeover: boolean;
+  /** What that one agreed with the kernel, which negotiates only once. */
+  readonly negotiated?: Negotiated;
+  /** How many processes served it before. */
+  readonly generation?: number;
+}
+
+/** What a channel and the kernel agreed: plain data. */
+export type Negotiated = Omit<ReadyMessage, 'type'>;
+
+/** Whether the kernel can be asked again for what a dead process left unanswered. */
+export function canResend({ flags2 }: Negotiated): boolean {
+  return (flags2 & INIT2.HAS_RESEND) !== 0;
 }
 
 const DEFAULT_MAX_BACKGROUND = 512;
@@ -74,6 +98,15 @@ interface Session {
   readonly mount: Mount;
   readonly handler: RequestHandler;
   readonly notifier: Notifier;
+}
+
+/** @throws DiskError `not-supported` for a mount whose requests do not fit into our buffers. */
+function checkAgreement(adopt: AdoptedMount | undefined): void {
+  const { maxWrite = 0 } = adopt?.negotiated ?? {};
+  if (maxWrite <= MAX_REQUEST_BYTES) return;
+  throw new DiskError('not-supported', `the mount's requests have up to ${maxWrite} bytes`, {
+    hint: 'layerdisk daemon stop, then layerdisk daemon start',
+  });
 }
 
 class KernelTransport implements Transport {
@@ -103,22 +136,27 @@ class KernelTransport implements Transport {
 
   async start(): Promise<void> {
     const { adopt, mountpoint, allowOther, threadCount } = this.#options;
+    checkAgreement(adopt);
     const mount =
       adopt?.mount ??
       (await mountKernelChannel({ mountpoint, allowOther, maxRead: MAX_REQUEST_BYTES }));
+    this.#options.onMounted?.(mount);
     const handler = new RequestHandler(
       this.#options.namespace,
       (unique, errno, body) => writeReply(mount.fd, unique, errno, body),
       (op, error) => this.#requestFailed(op, error),
+      { log: this.#options.handleLog, generation: adopt?.generation ?? 0 },
     );
     const notifier = new Notifier(mount.fd);
     this.#session = { mount, handler, notifier };
+    await handler.restore();
     const ready = new Promise<void>((resolve) => {
       this.#resolveReady = resolve;
     });
     for (let index = 0; index < threadCount; index += 1) this.#startThread(index);
     if (adopt?.takeover === true) {
       await notifier.resend();
+      this.#event('info', `${mount.mountpoint}: taken over`);
       return;
     }
     const end = await Promise.race([ready, this.ended]);
@@ -161,7 +199,12 @@ class KernelTransport implements Transport {
   }
 
   #startThread(threadIndex: number): void {
-    const { threads, writeback = false, maxBackground = DEFAULT_MAX_BACKGROUND } = this.#options;
+    const { threads, adopt, maxBackground = DEFAULT_MAX_BACKGROUND } = this.#options;
+    const agreed = adopt?.negotiated;
+    const writeback =
+      agreed === undefined
+        ? this.#options.writeback === true
+        : (agreed.flags & INIT.WRITEBACK_CACHE) !== 0;
     const fd = this.#session?.mount.fd ?? -1;
     const current = new Uint32Array(new SharedArrayBuffer(8));
     const setup = { fd, threadIndex, writeback, maxBackground, current };
@@ -183,7 +226,8 @@ class KernelTransport implements Transport {
     }
   }
 
-  #ready(message: ReadyMessage): void {
+  #ready({ type: _, ...message }: ReadyMessage): void {
+    this.#options.onNegotiated?.(message);
     this.#raiseReadAhead();
     this.#event('info', `${this.mountpoint}: mounted, FUSE protocol 7.${message.minor}`);
     this.#resolveReady();
@@ -197,7 +241,8 @@ class KernelTransport implements Transport {
   }
 
   #requestFailed(op: string, error: unknown): void {
-    if (error instanceof DiskError) return; // Told to the caller by its errno.
+    // Told to the caller by its errno; only what a takeover loses has no caller yet.
+    if (error instanceof DiskError && op !== 'reopen') return;
     const stack = error instanceof Error ? error.stack : undefined;
     this.#event('error', `request ${op}: ${String(error)}`, stack);
   }
@@ -205,6 +250,7 @@ class KernelTransport implements Transport {
   /** Unmounted threads end one by one; one that died is replaced, and its request refused. */
   async #threadEnded(setup: ChannelThreadSetup, end: ThreadEnd): Promise<void> {
     if (end === 'failed' && !this.#gaveUp) {
+      this.#options.onThreadDeath?.(setup.threadIndex);
       this.#refuseLostRequest(setup);
       if (this.#mayReplace()) {
         this.#event('error', `I/O thread ${setup.threadIndex} died and is replaced`);

@@ -11,7 +11,7 @@ import { errnoOf } from '../errno.js';
 import type { DirectoryEntry, Namespace, NodeId } from '../namespace.js';
 import { checkAttributeChange } from '../operations.js';
 import type { ForwardedOperation, ForwardedRequest, Word64 } from './messages.js';
-import { OpenTable } from './open-table.js';
+import { OpenTable, type OpenTableOptions } from './open-table.js';
 import {
   DIRENT_HEADER_BYTES,
   ENTRY_OUT_BYTES,
@@ -19,8 +19,7 @@ import {
   FOPEN_KEEP_CACHE,
   FOPEN_PARALLEL_DIRECT_WRITES,
   HANDLE_CONTENT,
-  HANDLE_DEVICE,
-  HANDLE_DIRECTORY,
+  HANDLE_KIND,
 } from './protocol.js';
 import {
   attrReply,
@@ -43,11 +42,21 @@ export class RequestHandler {
   readonly #onError: (op: string, error: unknown) => void;
   readonly #open: OpenTable;
 
-  constructor(namespace: Namespace, reply: Reply, onError: (op: string, error: unknown) => void) {
+  constructor(
+    namespace: Namespace,
+    reply: Reply,
+    onError: (op: string, error: unknown) => void,
+    open: OpenTableOptions = {},
+  ) {
     this.#namespace = namespace;
     this.#reply = reply;
     this.#onError = onError;
-    this.#open = new OpenTable(namespace);
+    this.#open = new OpenTable(namespace, open);
+  }
+
+  /** Takes over what the daemon before this one had open; no request may be served before. */
+  async restore(): Promise<void> {
+    for (const failure of await this.#open.restore()) this.#onError('reopen', failure);
   }
 
   async handle(request: ForwardedRequest): Promise<void> {
@@ -90,7 +99,7 @@ export class RequestHandler {
       case 'setattr':
         return this.#setattr(request.node, request.pid, request);
       case 'open':
-        return this.#openFile(request.node, request.pid, request.flags);
+        return this.#openFile(request.node, request);
       case 'opendir':
         return this.#openDirectory(request.node);
       case 'release':
@@ -131,25 +140,30 @@ export class RequestHandler {
     return attrReply(attr);
   }
 
-  async #openFile(node: NodeId, pid: number, flags: number): Promise<Buffer> {
+  async #openFile(node: NodeId, request: ForwardedRequest & Operation<'open'>): Promise<Buffer> {
+    const { unique, pid, flags } = request;
     const write = (flags & (constants.O_WRONLY | constants.O_RDWR)) !== 0;
     const direct = (flags & constants.O_DIRECT) !== 0;
+    const caching = direct ? FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES : FOPEN_KEEP_CACHE;
+    const resent = this.#open.resent(request);
+    if (resent !== undefined) return openReply(resent, caching);
     const opened = await this.#namespace.open(node, { write, direct });
     if (opened.kind === 'content') {
-      const lo = this.#open.addContent(opened.bytes);
-      return openReply({ lo, hi: HANDLE_CONTENT }, FOPEN_DIRECT_IO);
+      return openReply(this.#open.addContent(opened.bytes), FOPEN_DIRECT_IO);
     }
-    this.#open.addDevice(node, opened.handle);
+    let handle: Word64;
+    try {
+      handle = this.#open.addDevice(node, opened.handle, { unique, pid, write });
+    } catch (error) {
+      await this.#namespace.release(node, opened.handle);
+      throw error;
+    }
     if (write) this.#open.noteOpen(pid, node);
-    return openReply(
-      { lo: opened.handle, hi: HANDLE_DEVICE },
-      direct ? FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES : FOPEN_KEEP_CACHE,
-    );
+    return openReply(handle, caching);
   }
 
   async #openDirectory(node: NodeId): Promise<Buffer> {
-    const lo = this.#open.addListing(await this.#listing(node));
-    return openReply({ lo, hi: HANDLE_DIRECTORY }, 0);
+    return openReply(this.#open.addListing(await this.#listing(node)), 0);
   }
 
   /** The whole directory as it is now; `.` and `..` first, as programs expect. */
@@ -189,7 +203,8 @@ export class RequestHandler {
 
   async #readContent(node: NodeId, request: Operation<'read' | 'readdir' | 'readdirplus'>) {
     const { handle, offset, size } = request;
-    let bytes = handle.hi === HANDLE_CONTENT ? this.#open.content(handle.lo) : undefined;
+    const isContent = (handle.hi & HANDLE_KIND) === HANDLE_CONTENT;
+    let bytes = isContent ? this.#open.content(handle) : undefined;
     if (bytes === undefined) {
       // Opened before a takeover: look again.
       const opened = await this.#namespace.open(node, { write: false, direct: false });
@@ -198,7 +213,7 @@ export class RequestHandler {
         throw new DiskError('usage', 'not a file with content', { errno: 'EBADF' });
       }
       bytes = opened.bytes;
-      this.#open.replaceContent(handle.lo, bytes);
+      this.#open.replaceContent(handle, bytes);
     }
     return bytes.subarray(Math.min(offset, bytes.length), Math.min(offset + size, bytes.length));
   }

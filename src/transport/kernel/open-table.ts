@@ -1,106 +1,163 @@
 /**
- * What the kernel has open through a channel: disks (counted), contents and listings (kept as
- * they were when opened).
+ * What the kernel has open through a channel: disks (each open by itself), contents and listings
+ * (kept as they were when opened).
+ *
+ * INVARIANT: an open disk is in the log, if there is one, from before its OPEN is answered until
+ * its RELEASE is at work.
  */
 import type { DirectoryEntry, Namespace, NodeId } from '../namespace.js';
-import type { Word64 } from './messages.js';
-import { HANDLE_DEVICE } from './protocol.js';
+import type { HandleLog, OpenRecord } from './handle-log.js';
+import type { ForwardedRequest, Word64 } from './messages.js';
+import {
+  HANDLE_CONTENT,
+  HANDLE_DEVICE,
+  HANDLE_DIRECTORY,
+  HANDLE_KIND,
+  HANDLE_SERIALS,
+  UNIQUE_RESENT,
+} from './protocol.js';
 
 /** Threads whose last open for writing is remembered. */
 const RECENT_OPENS = 64;
 
-interface OpenDevice {
-  readonly node: NodeId;
-  readonly handle: number;
-  count: number;
+export interface OpenTableOptions {
+  /** Where opens are written down for the next daemon. */
+  readonly log?: HandleLog | undefined;
+  /** How many daemons served the mount before: their handles are told from ours by it. */
+  readonly generation?: number;
 }
+
+/** Who asks for an open. */
+export type Opener = Pick<ForwardedRequest, 'unique' | 'pid'> & { readonly write: boolean };
 
 export class OpenTable {
   readonly #namespace: Namespace;
-  readonly #devices = new Map<string, OpenDevice>();
-  readonly #contents = new Map<number, Buffer>();
-  readonly #listings = new Map<number, readonly DirectoryEntry[]>();
+  readonly #log: HandleLog | undefined;
+  readonly #generation: number;
+  /** By the high half of the handle. */
+  readonly #devices = new Map<number, OpenRecord>();
+  /** Opens of the daemon before this one, by the number of their request. */
+  readonly #inherited = new Map<string, OpenRecord>();
+  readonly #contents = new Map<string, Buffer>();
+  readonly #listings = new Map<string, readonly DirectoryEntry[]>();
   /** Thread id -> node it last opened for writing, oldest first. */
   readonly #recentOpens = new Map<number, NodeId>();
+  #lastSerial = 0;
   #lastNumber = 0;
 
-  constructor(namespace: Namespace) {
+  constructor(namespace: Namespace, { log, generation = 0 }: OpenTableOptions = {}) {
     this.#namespace = namespace;
-  }
-
-  addDevice(node: NodeId, handle: number): void {
-    const key = deviceKey(node, handle);
-    const device = this.#devices.get(key) ?? { node, handle, count: 0 };
-    device.count += 1;
-    this.#devices.set(key, device);
+    this.#log = log;
+    this.#generation = generation % HANDLE_SERIALS;
   }
 
   /**
-   * One user of an open file less. A handle that this process never gave is passed on: another
-   * daemon gave it.
+   * Opens again what the daemon before this one had open. A disk that cannot be opened keeps its
+   * handle, which answers errors. @returns what went wrong.
+   */
+  async restore(): Promise<readonly unknown[]> {
+    if (this.#log === undefined) return [];
+    const { open, lastSerial } = this.#log.load();
+    const failures: unknown[] = [];
+    this.#lastSerial = lastSerial;
+    for (const record of open) {
+      try {
+        await this.#namespace.reopen(record.node, record.handle);
+        this.#devices.set(highHalf(record), record);
+        this.#inherited.set(uniqueKey(record.unique), record);
+        if (record.write) this.noteOpen(record.pid, record.node);
+      } catch (error) {
+        this.#log.remove(record.serial);
+        failures.push(error);
+      }
+    }
+    return failures;
+  }
+
+  /** The handle that an OPEN which is sent again was given already, by a daemon that died then. */
+  resent(opener: Pick<Opener, 'unique'>): Word64 | undefined {
+    if ((opener.unique.hi & UNIQUE_RESENT) === 0) return undefined;
+    const record = this.#inherited.get(uniqueKey(opener.unique));
+    return record === undefined ? undefined : handleOf(record);
+  }
+
+  addDevice(node: NodeId, handle: number, opener: Opener): Word64 {
+    const { unique, pid, write } = opener;
+    const record: OpenRecord = {
+      serial: this.#nextSerial(),
+      handle,
+      node,
+      unique: { lo: unique.lo, hi: withoutMark(unique.hi) },
+      pid,
+      write,
+    };
+    this.#log?.add(record);
+    this.#devices.set(highHalf(record), record);
+    return handleOf(record);
+  }
+
+  /**
+   * One user of an open file less. A handle that is not known was released before: the request was
+   * sent again.
    */
   async release(node: NodeId, handle: Word64): Promise<void> {
-    if (handle.hi !== HANDLE_DEVICE) {
-      this.#contents.delete(handle.lo);
+    if ((handle.hi & HANDLE_KIND) !== HANDLE_DEVICE) {
+      this.#contents.delete(keyOf(handle));
       return;
     }
-    const key = deviceKey(node, handle.lo);
-    const device = this.#devices.get(key);
-    if (device !== undefined) {
-      device.count -= 1;
-      if (device.count === 0) this.#devices.delete(key);
-    }
+    const record = this.#devices.get(handle.hi);
+    if (record === undefined || record.handle !== handle.lo) return;
+    this.#devices.delete(handle.hi);
+    this.#inherited.delete(uniqueKey(record.unique));
+    this.#log?.remove(record.serial);
     await this.#namespace.release(node, handle.lo);
   }
 
   /** At unmount the kernel drops the releases that it had queued. Answers what went wrong. */
   async releaseAll(): Promise<readonly unknown[]> {
     const failures: unknown[] = [];
-    for (const device of this.#devices.values()) {
-      for (; device.count > 0; device.count -= 1) {
-        try {
-          await this.#namespace.release(device.node, device.handle);
-        } catch (error) {
-          failures.push(error);
-        }
+    for (const record of [...this.#devices.values()]) {
+      try {
+        await this.release(record.node, handleOf(record));
+      } catch (error) {
+        failures.push(error);
       }
     }
-    this.#devices.clear();
     this.#contents.clear();
     this.#listings.clear();
     return failures;
   }
 
-  addContent(bytes: Buffer): number {
-    const number = this.#nextNumber();
-    this.#contents.set(number, bytes);
-    return number;
+  addContent(bytes: Buffer): Word64 {
+    const handle = this.#nextHandle(HANDLE_CONTENT);
+    this.#contents.set(keyOf(handle), bytes);
+    return handle;
   }
 
-  content(number: number): Buffer | undefined {
-    return this.#contents.get(number);
+  content(handle: Word64): Buffer | undefined {
+    return this.#contents.get(keyOf(handle));
   }
 
-  replaceContent(number: number, bytes: Buffer): void {
-    this.#contents.set(number, bytes);
+  replaceContent(handle: Word64, bytes: Buffer): void {
+    this.#contents.set(keyOf(handle), bytes);
   }
 
-  addListing(entries: readonly DirectoryEntry[]): number {
-    const number = this.#nextNumber();
-    this.#listings.set(number, entries);
-    return number;
+  addListing(entries: readonly DirectoryEntry[]): Word64 {
+    const handle = this.#nextHandle(HANDLE_DIRECTORY);
+    this.#listings.set(keyOf(handle), entries);
+    return handle;
   }
 
   listing(handle: Word64): readonly DirectoryEntry[] | undefined {
-    return this.#listings.get(handle.lo);
+    return this.#listings.get(keyOf(handle));
   }
 
   replaceListing(handle: Word64, entries: readonly DirectoryEntry[]): void {
-    this.#listings.set(handle.lo, entries);
+    this.#listings.set(keyOf(handle), entries);
   }
 
   forgetListing(handle: Word64): void {
-    this.#listings.delete(handle.lo);
+    this.#listings.delete(keyOf(handle));
   }
 
   noteOpen(pid: number, node: NodeId): void {
@@ -117,12 +174,36 @@ export class OpenTable {
     return last !== undefined && last.hi === node.hi && last.lo === node.lo;
   }
 
-  #nextNumber(): number {
+  /** One that no open file has: only its low bits go into a handle. */
+  #nextSerial(): number {
+    do {
+      this.#lastSerial = (this.#lastSerial + 1) >>> 0;
+    } while (this.#devices.has(highHalf({ serial: this.#lastSerial })));
+    return this.#lastSerial;
+  }
+
+  #nextHandle(kind: number): Word64 {
     this.#lastNumber = (this.#lastNumber + 1) >>> 0;
-    return this.#lastNumber;
+    return { lo: this.#lastNumber, hi: (kind | (this.#generation << 8)) >>> 0 };
   }
 }
 
-function deviceKey(node: NodeId, handle: number): string {
-  return `${node.hi}:${node.lo}:${handle}`;
+function highHalf({ serial }: Pick<OpenRecord, 'serial'>): number {
+  return (HANDLE_DEVICE | ((serial % HANDLE_SERIALS) << 8)) >>> 0;
+}
+
+function handleOf(record: OpenRecord): Word64 {
+  return { lo: record.handle, hi: highHalf(record) };
+}
+
+function keyOf({ lo, hi }: Word64): string {
+  return `${hi}:${lo}`;
+}
+
+function uniqueKey({ lo, hi }: Word64): string {
+  return `${withoutMark(hi)}:${lo}`;
+}
+
+function withoutMark(uniqueHi: number): number {
+  return (uniqueHi & ~UNIQUE_RESENT) >>> 0;
 }

@@ -138,12 +138,19 @@ export const DT_DIR = 4;
 export const DT_REG = 8;
 
 /**
- * What a file handle (64 bits, ours to choose) refers to, in its high half; the low half is the
- * device handle of the namespace, or a number that the channel gave.
+ * What a file handle (64 bits, ours to choose) is: the low half is the device handle of the
+ * namespace, or a number that the channel gave; of the high half, the low byte says which, and the
+ * rest keeps handles of several daemons on one mount apart.
  */
+export const HANDLE_KIND = 0xff;
 export const HANDLE_DEVICE = 0;
 export const HANDLE_CONTENT = 1;
 export const HANDLE_DIRECTORY = 2;
+/** The rest counts up to here, then from 0 again. */
+export const HANDLE_SERIALS = 1 << 24;
+
+/** High half of the number of a request that was sent again (NOTIFY_RESEND): its top bit. */
+export const UNIQUE_RESENT = 0x80000000;
 
 /** Bytes of the largest READ and WRITE: 256 pages, the kernel's default limit. */
 export const MAX_REQUEST_BYTES = 1024 * 1024;

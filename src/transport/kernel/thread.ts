@@ -20,6 +20,7 @@ import {
   FALLOCATE_LENGTH,
   FALLOCATE_MODE,
   HANDLE_DEVICE,
+  HANDLE_KIND,
   HIGH_HALF,
   IN_HANDLE,
   IN_OFFSET,
@@ -107,6 +108,9 @@ class RequestLoop {
     this.#thread = thread;
     this.#fd = thread.fd;
     this.#trouble = new TroubleReporter(thread.threadIndex, (message) => thread.forward(message));
+    // Memory that is there already: a request that the kernel cannot copy into it, because the
+    // process is being killed, is refused with EIO instead of being sent again.
+    this.#request.bytes.fill(0);
   }
 
   run(): ThreadEnd {
@@ -137,7 +141,7 @@ class RequestLoop {
   #serve(): void {
     switch (this.#in[IN_OPCODE]) {
       case OPCODE.READ:
-        if (this.#in[IN_HANDLE + 1] === HANDLE_DEVICE) this.#read();
+        if (this.#handleKind() === HANDLE_DEVICE) this.#read();
         else this.#forward();
         return;
       case OPCODE.WRITE:
@@ -168,9 +172,13 @@ class RequestLoop {
     }
   }
 
+  #handleKind(): number {
+    return (this.#in[IN_HANDLE + 1] ?? 0) & HANDLE_KIND;
+  }
+
   #device(): BlockDevice {
     const handle = this.#in[IN_HANDLE] ?? 0;
-    if (this.#in[IN_HANDLE + 1] !== HANDLE_DEVICE) {
+    if (this.#handleKind() !== HANDLE_DEVICE) {
       throw new DiskError('usage', 'a data operation on what is no disk', { errno: 'EBADF' });
     }
     return this.#thread.deviceOf(handle);

@@ -1,6 +1,6 @@
 /**
- * Disks under the numbering writer, and the judge of copies of them: any instant's state holds
- * exactly the numbers up to some number.
+ * The numbering writer as tests use it: 1, 2, 3, ... go to sectors of several files in order, so
+ * any instant's state is known by one number.
  */
 import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
@@ -10,12 +10,22 @@ import type { Test } from 'tap';
 import { sectorOf } from './numbered-sectors.mjs';
 import { cleanEnvironment } from './run-program.js';
 
-/** Of each disk that the writer uses: enough for many blocks, few enough to be written often. */
+/** Of each file that the writer uses: enough for many blocks, few enough to be written often. */
 export const SECTORS = 4096;
 
-/** Starts the writer and waits until it writes; `stop` answers the last number it wrote. */
-export async function startWriter(t: Test, mode: 'direct' | 'buffered', files: readonly string[]) {
-  const script = fileURLToPath(new URL('../support/numbering-writer.mjs', import.meta.url));
+export interface Written {
+  readonly last: number;
+  /** What the slowest write took, for people. */
+  readonly slowest: string;
+}
+
+/** Starts the writer and waits until it writes. */
+export async function startWriter(
+  t: Test,
+  mode: 'direct' | 'buffered',
+  files: readonly string[],
+): Promise<{ readonly stop: () => Promise<Written> }> {
+  const script = fileURLToPath(new URL('./numbering-writer.mjs', import.meta.url));
   const args = ['-u', 'NODE_OPTIONS', 'node', script, String(SECTORS), mode, ...files];
   const child = spawn('env', args, { env: cleanEnvironment(), stdio: 'pipe' });
   let said = '';
@@ -31,11 +41,13 @@ export async function startWriter(t: Test, mode: 'direct' | 'buffered', files: r
     await ended;
   });
   while (!said.includes('writing\n') && child.exitCode === null) await sleep(5);
-  return async (): Promise<number> => {
+  const stop = async (): Promise<Written> => {
     child.stdin.end();
     t.equal(await ended, 0, `the writer never saw an error: ${said}`);
-    return Number(said.split('\n').at(-2));
+    const [slowest = '', last] = said.split('\n').slice(-3);
+    return { last: Number(last), slowest };
   };
+  return { stop };
 }
 
 /** The number in each sector of each disk; a torn sector fails the test. */

@@ -1,0 +1,155 @@
+/** One daemon process as its supervisor sees it: loaded, put to work, heard, ended. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import type { DiskErrorJson } from '../common/errors.js';
+import { receiveDescriptor, socketPair } from '../storage/libc.js';
+import { isStuckInOwnMount } from './own-mount.js';
+import {
+  type DaemonWord,
+  type Handover,
+  LINK_FD,
+  type OrderlyEnd,
+  type SupervisorWord,
+} from './supervision.js';
+
+/** How often a dead process is looked for that cannot go away. */
+const STUCK_CHECK_MS = 500;
+
+export interface LifeEnd {
+  /** For people: `SIGKILL`, `exit code 1`. */
+  readonly how: string;
+  /** Ended by somebody else's SIGKILL, not by a fault of its own. */
+  readonly killed: boolean;
+  readonly wasReady: boolean;
+  /** How long it lived after it was ready. */
+  readonly readyMs: number;
+  /** Undefined when it died. */
+  readonly ended: OrderlyEnd | undefined;
+  /** Why it did not start. */
+  readonly refusal: DiskErrorJson | undefined;
+}
+
+export interface LifeOptions {
+  readonly program: string;
+  readonly args: readonly string[];
+  /** They get the numbers from `FIRST_KEPT_FD` on. */
+  readonly keptFds: readonly number[];
+  /** Told what it says; with a descriptor where it sent one. */
+  readonly hear: (word: DaemonWord, fd: number | undefined) => void;
+}
+
+export class DaemonLife {
+  readonly over: Promise<LifeEnd>;
+  /** Whether its program could be loaded. */
+  readonly warm: Promise<boolean>;
+  readonly #child: ChildProcess;
+  #mountpoint: string | undefined;
+  #readyAt: number | undefined;
+  #ended: OrderlyEnd | undefined;
+  #refusal: DiskErrorJson | undefined;
+  #crash: string | undefined;
+  #resolveWarm: (isWarm: boolean) => void = () => undefined;
+
+  constructor(options: LifeOptions) {
+    const [theirs, ours] = socketPair();
+    try {
+      this.#child = spawn(process.execPath, [options.program, ...options.args, '--supervised'], {
+        // A ctrl-C at the terminal reaches the supervisor alone, which passes it on once.
+        detached: true,
+        stdio: ['ignore', 'inherit', 'inherit', 'pipe', theirs, ...options.keptFds],
+      });
+    } finally {
+      closeSync(theirs);
+    }
+    const link = this.#child.stdio[LINK_FD] as Socket | null | undefined;
+    // It may die while something is said to it: that is heard of below.
+    link?.on('error', () => undefined);
+    if (link) {
+      const lines = createInterface({ input: link });
+      lines.on('error', () => undefined);
+      lines.on('line', (line) => {
+        const word = JSON.parse(line) as DaemonWord;
+        this.#note(word);
+        options.hear(word, word.keep === undefined ? undefined : receiveDescriptor(ours));
+      });
+    }
+    this.warm = new Promise((resolve) => {
+      this.#resolveWarm = resolve;
+    });
+    this.over = this.#untilGone().finally(() => {
+      closeSync(ours);
+      link?.destroy();
+      this.#resolveWarm(false);
+    });
+  }
+
+  /** Puts it to work. */
+  begin(handover: Handover): void {
+    this.#mountpoint = handover.mount?.mountpoint;
+    this.#say(handover);
+  }
+
+  /** Tells it whether the next one is loaded. */
+  tellRenewed(problem: string | undefined): void {
+    this.#say({ renewed: problem === undefined ? {} : { problem } });
+  }
+
+  #say(word: Handover | SupervisorWord): void {
+    (this.#child.stdio[LINK_FD] as Socket | null | undefined)?.write(`${JSON.stringify(word)}\n`);
+  }
+
+  /** Ends it before it was put to work. */
+  async discard(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.over;
+  }
+
+  /** Asks for an orderly end; one that is not ready yet has none. */
+  stop(): void {
+    if (this.#readyAt === undefined) this.#child.kill('SIGTERM');
+    else
+      (this.#child.stdio[LINK_FD] as Socket | null)?.write(`${JSON.stringify({ stop: true })}\n`);
+  }
+
+  #note(word: DaemonWord): void {
+    if (word.warm === true) this.#resolveWarm(true);
+    this.#mountpoint = word.mount?.mountpoint ?? this.#mountpoint;
+    if (word.ready === true) this.#readyAt = performance.now();
+    this.#ended = word.ended ?? this.#ended;
+    this.#refusal = word.error ?? this.#refusal;
+    this.#crash = word.crash ?? this.#crash;
+  }
+
+  /** Resolves when its last words are heard and no thread of it can touch the store any more. */
+  #untilGone(): Promise<LifeEnd> {
+    return new Promise((resolve) => {
+      const check = setInterval(() => {
+        const { pid } = this.#child;
+        if (this.#mountpoint === undefined || pid === undefined) return;
+        if (isStuckInOwnMount(pid, this.#mountpoint)) done('killed while it used its own mount');
+      }, STUCK_CHECK_MS);
+      const done = (how: string): void => {
+        clearInterval(check);
+        resolve(this.#describe(how));
+      };
+      this.#child.once('error', (error) => done(error.message));
+      // Not 'exit': what it said before may still be in the pipe.
+      this.#child.once('close', (code, signal) => done(signal ?? `exit code ${code}`));
+    });
+  }
+
+  #describe(how: string): LifeEnd {
+    const readyAt = this.#readyAt;
+    const fault = this.#crash ?? this.#refusal?.message;
+    return {
+      how: fault ?? how,
+      killed: fault === undefined && !/^(exit|SIG(?!KILL))/.test(how),
+      wasReady: readyAt !== undefined,
+      readyMs: readyAt === undefined ? 0 : performance.now() - readyAt,
+      ended: this.#ended,
+      refusal: this.#refusal,
+    };
+  }
+}

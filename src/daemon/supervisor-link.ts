@@ -1,0 +1,125 @@
+/** The daemon's end of the line to its supervisor. */
+import { writeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { createInterface, type Interface } from 'node:readline';
+import { sendDescriptor } from '../storage/libc.js';
+import type { AdoptedMount } from '../transport/kernel/channel.js';
+import {
+  type DaemonWord,
+  DESCRIPTORS_FD,
+  type Handover,
+  type KeptName,
+  LINK_FD,
+  type SupervisorWord,
+} from './supervision.js';
+
+export interface LinkEvents {
+  /** The supervisor was asked to end. */
+  readonly onStop: () => void;
+  /** It is gone: nobody takes over from now on. */
+  readonly onLost: () => void;
+}
+
+export class SupervisorLink {
+  readonly handover: Handover;
+  #isAlive = true;
+  #events: LinkEvents | undefined;
+  #renewed: ((outcome: { readonly problem?: string }) => void) | undefined;
+
+  private constructor(handover: Handover, socket: Socket, lines: Interface) {
+    this.handover = handover;
+    lines.on('line', (line) => {
+      const word = JSON.parse(line) as SupervisorWord;
+      if (word.stop === true) this.#events?.onStop();
+      if (word.renewed !== undefined) this.#renewed?.(word.renewed);
+    });
+    lines.on('close', () => this.#lost());
+    // Whether the daemon goes on is not decided here.
+    socket.unref();
+  }
+
+  /**
+   * Says that the program is loaded and waits until it is needed.
+   * @returns undefined when the supervisor ends before that.
+   */
+  static async open(): Promise<SupervisorLink | undefined> {
+    const socket = new Socket({ fd: LINK_FD, readable: true, writable: true });
+    // A supervisor that was killed: the end of the lines says so, too.
+    socket.on('error', () => undefined);
+    const lines = createInterface({ input: socket });
+    lines.on('error', () => undefined);
+    socket.write(`${JSON.stringify({ warm: true } satisfies DaemonWord)}\n`);
+    const first = await new Promise<string | undefined>((resolve) => {
+      lines.once('line', resolve);
+      lines.once('close', () => resolve(undefined));
+    });
+    if (first === undefined) return undefined;
+    return new SupervisorLink(JSON.parse(first) as Handover, socket, lines);
+  }
+
+  listen(events: LinkEvents): void {
+    this.#events = events;
+    if (!this.#isAlive) events.onLost();
+  }
+
+  get isAlive(): boolean {
+    return this.#isAlive;
+  }
+
+  /** Undefined once it is gone. */
+  get supervisorPid(): number | undefined {
+    return this.#isAlive ? this.handover.supervisorPid : undefined;
+  }
+
+  /** The mount that earlier daemons served. */
+  get adopted(): AdoptedMount | undefined {
+    const { kept, mount, negotiated, generation } = this.handover;
+    if (kept.fuse === undefined || mount === undefined) return undefined;
+    return {
+      mount: { ...mount, fd: kept.fuse },
+      takeover: true,
+      ...(negotiated === undefined ? {} : { negotiated }),
+      generation,
+    };
+  }
+
+  /**
+   * Has the program loaded anew for the next daemon. @returns what keeps it from starting, if
+   * anything does.
+   */
+  renew(): Promise<string | undefined> {
+    return new Promise((resolve) => {
+      this.#renewed = ({ problem }) => resolve(problem);
+      this.tell({ renew: true });
+    });
+  }
+
+  /** A descriptor that is to outlive this process. */
+  keep(name: KeptName, fd: number): void {
+    if (!this.#isAlive) return;
+    try {
+      sendDescriptor(DESCRIPTORS_FD, fd);
+    } catch {
+      this.#lost();
+      return;
+    }
+    this.tell({ keep: name });
+  }
+
+  /** Written when this returns. */
+  tell(word: DaemonWord): void {
+    if (!this.#isAlive) return;
+    try {
+      writeSync(LINK_FD, `${JSON.stringify(word)}\n`);
+    } catch {
+      this.#lost();
+    }
+  }
+
+  #lost(): void {
+    if (!this.#isAlive) return;
+    this.#isAlive = false;
+    this.#renewed?.({ problem: 'the supervisor is gone' });
+    this.#events?.onLost();
+  }
+}

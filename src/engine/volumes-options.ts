@@ -1,0 +1,27 @@
+/** What open volumes need of whoever puts the engine together. */
+import type { BaseSpec } from './base.js';
+import type { BaseNotice } from './base-table.js';
+import type { ChainTools } from './chain-loader.js';
+
+export interface CopyJob {
+  readonly source: number;
+  readonly target: number;
+  readonly signal: AbortSignal | undefined;
+  readonly onProgress: (doneBytes: number) => void;
+}
+
+export interface VolumesOptions {
+  readonly tools: ChainTools;
+  /** The base that a bottom delta names. @throws DiskError when it is gone or has changed. */
+  readonly resolveBase: (id: string) => Promise<BaseSpec>;
+  /** Tells every thread about a base before a volume on it is published. */
+  readonly publishBase: (notice: BaseNotice) => void;
+  /** Runs a copy on a background thread. */
+  readonly runCopy: (job: CopyJob) => Promise<void>;
+  /** A row was given to a volume. */
+  readonly onOpen: (row: number) => void;
+  /** Heads became sealed deltas. */
+  readonly onSealed: () => void;
+  /** An error that no caller waits for. */
+  readonly onError: (what: string, error: unknown) => void;
+}

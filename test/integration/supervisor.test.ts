@@ -1,0 +1,231 @@
+/**
+ * What the supervisor does about daemons that die, and what happens without it: crashes of threads,
+ * faults at start, a supervisor that is killed, restarts, kernels that cannot send requests again.
+ */
+import { spawn } from 'node:child_process';
+import { appendFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cp, open, readFile, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { prepareDaemon, startDaemon, type TestDaemon } from '../support/daemon.js';
+import { mountsBelow } from '../support/mount-guard.js';
+import { checkPrefix, readNumbers, startWriter } from '../support/numbered-writer.js';
+import { checkRefusal, EXIT } from '../support/refusal.js';
+import { cleanEnvironment, PROJECT, runProgram } from '../support/run-program.js';
+import { ask, askOnce, cannotTakeOver, eventually, successor } from '../support/takeover.js';
+
+const skip = cannotTakeOver();
+
+/** A daemon whose program is a copy that the test may change. */
+async function daemonOfCopy(t: Test): Promise<{ daemon: TestDaemon; program: string }> {
+  const { folder } = await prepareDaemon(t);
+  const program = join(folder, 'program');
+  await cp(join(PROJECT, 'dist'), join(program, 'dist'), { recursive: true });
+  await cp(join(PROJECT, 'package.json'), join(program, 'package.json'));
+  await symlink(join(PROJECT, 'node_modules'), join(program, 'node_modules'));
+  const daemon = await prepareDaemon(t, {
+    supervise: true,
+    program: join(program, 'dist/daemon/main.js'),
+  });
+  return { daemon, program };
+}
+
+function change(file: string, from: string, to: string): void {
+  const text = readFileSync(file, 'utf8');
+  if (!text.includes(from)) throw new Error(`${file} has no ${from}`);
+  writeFileSync(file, text.replace(from, to));
+}
+
+/** Threads of a process that the kernel has waiting there. */
+function threadsIn(pid: number, place: RegExp): string[] {
+  const folder = `/proc/${pid}/task`;
+  return readdirSync(folder).filter((task) => {
+    try {
+      return place.test(readFileSync(`${folder}/${task}/wchan`, 'utf8'));
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Runs strace on threads that run already; resolves when it has them. */
+async function strace(
+  t: Test,
+  options: readonly string[],
+): Promise<(signal?: NodeJS.Signals) => Promise<void>> {
+  const child = spawn('env', ['-u', 'NODE_OPTIONS', 'strace', ...options], {
+    env: cleanEnvironment(),
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let said = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    said += chunk.toString();
+  });
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  const stop = async (signal: NodeJS.Signals = 'SIGINT'): Promise<void> => {
+    child.kill(signal);
+    await ended;
+  };
+  t.teardown(() => stop());
+  await eventually('strace', () => (/attached/.test(said) ? true : undefined));
+  return stop;
+}
+
+async function checkNothingLeft(t: Test, daemon: TestDaemon): Promise<void> {
+  t.same(mountsBelow(daemon.folder), [], 'nothing stays mounted');
+  const left = await runProgram('pgrep', ['-f', daemon.store]);
+  t.equal(left.stdout, '', 'and no process stays');
+}
+
+t.test('a thread that fails ends the process, and the next one goes on', { skip }, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  await daemon.ok('create', 'vm', '--disk', 'a=4M');
+  const files = [daemon.rawFile('vm', undefined, 'a')];
+  const writer = await startWriter(t, 'direct', files);
+  const former = daemon.servingPid;
+  const [thread = ''] = await eventually('an idle thread', () => {
+    const found = threadsIn(former, /fuse_dev_do_read/);
+    return found.length > 0 ? found : undefined;
+  });
+  await strace(t, ['-p', thread, '-e', 'trace=read', '-e', 'inject=read:error=EIO:when=2+']);
+  await eventually('the next daemon', () => successor(daemon, former));
+  const { pid } = await ask(daemon, 'daemon.status', {});
+  t.not(pid, former);
+  const { last } = await writer.stop();
+  t.equal(checkPrefix(t, await readNumbers(t, files), 'the disk'), last);
+  t.match(daemon.log, /I\/O thread \d died: ending/);
+});
+
+t.test('killed while a flush of its own waits for its own mount', { skip }, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  await daemon.ok('create', 'vm', '--disk', '4M');
+  const file = await open(daemon.rawFile('vm'), 'r+');
+  t.teardown(() => file.close());
+  await file.write(Buffer.alloc(4096, 7), 0, 4096, 0);
+  const former = daemon.servingPid;
+  const stop = await strace(t, [
+    ...['-f', '-p', String(former), '-e', 'trace=fdatasync'],
+    ...['-e', 'inject=fdatasync:delay_enter=60000000'],
+  ]);
+  const snapshot = askOnce(daemon, 'snapshot.take', { vm: 'vm', snapshot: 's' });
+  await eventually('a thread that waits', () =>
+    threadsIn(former, /request_wait_answer/).length > 0 ? true : undefined,
+  );
+  process.kill(former, 'SIGKILL');
+  // It would keep the dead threads until its delay is over.
+  await stop('SIGKILL');
+  t.equal(await snapshot, undefined, 'the snapshot was cut short');
+  await ask(daemon, 'snapshot.take', { vm: 'vm', snapshot: 't' });
+  t.equal((await file.read(Buffer.alloc(1), 0, 1, 0)).buffer[0], 7);
+});
+
+t.test('what a failed flush said stays said', { skip }, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  await daemon.ok('create', 'vm', '--disk', '4M');
+  const file = await open(daemon.rawFile('vm'), 'r+');
+  t.teardown(() => file.close());
+  const former = daemon.servingPid;
+  const stop = await strace(t, [
+    ...['-f', '-p', String(former), '-e', 'trace=fdatasync,fsync'],
+    ...['-e', 'inject=fdatasync:error=EIO'],
+  ]);
+  await file.write(Buffer.alloc(4096, 7), 0, 4096, 0);
+  await t.rejects(file.sync(), { code: 'EIO' });
+  await stop();
+  process.kill(former, 'SIGKILL');
+  await eventually('the next daemon', () => successor(daemon, former));
+  await t.rejects(file.sync(), { code: 'EIO' }, 'the next daemon knows');
+});
+
+t.test('a supervisor that is killed', { skip }, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  await daemon.ok('create', 'vm', '--disk', '4M');
+  const { supervisorPid, pid } = await ask(daemon, 'daemon.status', {});
+  t.equal(supervisorPid, daemon.pid);
+  await daemon.kill();
+  t.match(await daemon.ok('daemon', 'status'), /supervisor: +none/);
+  t.equal((await readFile(daemon.rawFile('vm'))).length, 4 << 20, 'the daemon goes on');
+  const refused = await daemon.cli(['daemon', 'restart']);
+  checkRefusal(t, refused, [EXIT.notSupported], /supervisor/);
+  process.kill(pid, 'SIGKILL');
+  await daemon.start();
+  t.same(mountsBelow(daemon.folder), [daemon.mountpoint], 'a new start clears what is dead');
+  await daemon.kill();
+  await daemon.ok('daemon', 'stop');
+  await checkNothingLeft(t, daemon);
+});
+
+t.test('signals to either end both', { skip }, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  process.kill(daemon.servingPid, 'SIGTERM');
+  t.equal(await daemon.ended(), 0);
+  await checkNothingLeft(t, daemon);
+  await daemon.start();
+  await daemon.stop();
+  await checkNothingLeft(t, daemon);
+});
+
+t.test('restarts under load; a broken program is not started', { skip }, async (t) => {
+  const { daemon, program } = await daemonOfCopy(t);
+  await daemon.start();
+  await daemon.ok('create', 'vm', '--disk', 'a=4M');
+  const files = [daemon.rawFile('vm', undefined, 'a')];
+  const writer = await startWriter(t, 'direct', files);
+  const { pid } = await ask(daemon, 'daemon.status', {});
+  await daemon.ok('daemon', 'restart');
+  const next = await ask(daemon, 'daemon.status', {});
+  t.not(next.pid, pid);
+  t.equal(next.openDisks, 1, 'what was open is open');
+  const serve = join(program, 'dist/daemon/serve.js');
+  const whole = await readFile(serve, 'utf8');
+  appendFileSync(serve, '\nthis is no program\n');
+  const refused = await daemon.cli(['daemon', 'restart']);
+  checkRefusal(t, refused, [EXIT.failed], /does not start/);
+  t.equal((await ask(daemon, 'daemon.status', {})).pid, next.pid, 'the old one goes on');
+  writeFileSync(serve, whole);
+  await daemon.ok('daemon', 'restart');
+  const { last, slowest } = await writer.stop();
+  t.equal(checkPrefix(t, await readNumbers(t, files), 'the disk'), last);
+  t.comment(`restarts: ${slowest}`);
+  await daemon.ok('daemon', 'stop');
+  await daemon.ended();
+  await checkNothingLeft(t, daemon);
+});
+
+t.test('a daemon that crashes at every start', { skip }, async (t) => {
+  const { daemon, program } = await daemonOfCopy(t);
+  await daemon.start();
+  await daemon.ok('create', 'vm', '--disk', '4M');
+  const file = await open(daemon.rawFile('vm'), 'r+');
+  const daemonFile = join(program, 'dist/daemon/daemon.js');
+  change(daemonFile, 'await daemon.#mount();', 'throw new Error("broken");');
+  const former = daemon.servingPid;
+  process.kill(former, 'SIGKILL');
+  // One that was loaded before serves once more.
+  const loaded = await eventually('the next daemon', () => successor(daemon, former));
+  process.kill(loaded, 'SIGKILL');
+  t.equal(await daemon.ended(), 1, 'the supervisor says so');
+  t.match(daemon.log, /died \d+ times in a row: giving the mount up/);
+  await t.rejects(file.read(Buffer.alloc(1), 0, 1, 0), /ENOTCONN|ECONNABORTED/);
+  await file.close().catch(() => undefined);
+  await checkNothingLeft(t, daemon);
+});
+
+t.test('a kernel that cannot send requests again', { skip }, async (t) => {
+  const { daemon, program } = await daemonOfCopy(t);
+  change(join(program, 'dist/transport/kernel/init.js'), ' | INIT2.HAS_RESEND', '');
+  await daemon.start();
+  await daemon.ok('create', 'vm', '--disk', '4M');
+  const file = await open(daemon.rawFile('vm'), 'r+');
+  const former = daemon.servingPid;
+  process.kill(former, 'SIGKILL');
+  await eventually('the next daemon', () => successor(daemon, former));
+  await ask(daemon, 'daemon.status', {});
+  await t.rejects(file.read(Buffer.alloc(1), 0, 1, 0), /ENOTCONN|ECONNABORTED/, 'a clean error');
+  await file.close().catch(() => undefined);
+  t.equal((await readFile(daemon.rawFile('vm'))).length, 4 << 20, 'mounted anew');
+  t.match(daemon.log, /cannot send requests again/);
+  await daemon.ok('daemon', 'stop');
+  await daemon.ended();
+  await checkNothingLeft(t, daemon);
+});

@@ -1,0 +1,93 @@
+/** Killing daemons under a supervisor, and what a test does meanwhile. */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DiskError } from '../../src/common/errors.js';
+import { connect } from '../../src/control/client.js';
+import type { MethodName, Params, Result } from '../../src/control/protocol.js';
+import type { TestDaemon } from './daemon.js';
+import { cannotServe } from './mount-guard.js';
+
+const POLL_MS = 10;
+/** Longest wait for a daemon that is not there yet. */
+const PATIENCE_MS = 60_000;
+
+/** Why this kernel sends no request again; false where it does. */
+export function cannotResend(): string | false {
+  const [major = 0, minor = 0] = readFileSync('/proc/sys/kernel/osrelease', 'utf8')
+    .split('.')
+    .map((part) => Number.parseInt(part, 10));
+  return major > 6 || (major === 6 && minor >= 9) ? false : 'NOTIFY_RESEND came with Linux 6.9';
+}
+
+/** Why a mount cannot be taken over here; false where it can. */
+export function cannotTakeOver(): string | false {
+  return cannotServe() || cannotResend();
+}
+
+/** Waits until `look` answers something; fails after a minute. */
+export async function eventually<T>(what: string, look: () => T | undefined): Promise<T> {
+  const end = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const found = look();
+    if (found !== undefined) return found;
+    if (performance.now() > end) throw new Error(`not in a minute: ${what}`);
+    await sleep(POLL_MS);
+  }
+}
+
+/** The daemon that serves after `former`; undefined while there is none. */
+export function successor(daemon: TestDaemon, former: number): number | undefined {
+  try {
+    const pid = daemon.servingPid;
+    return pid === former ? undefined : pid;
+  } catch {
+    // It is writing that down just now.
+    return undefined;
+  }
+}
+
+/**
+ * Kills the daemon that serves, `count` times, each at a moment of the first `2 * pauseMs` of its
+ * life.
+ */
+export async function killAgainAndAgain(
+  daemon: TestDaemon,
+  count: number,
+  pauseMs: number,
+): Promise<void> {
+  for (let former = 0, kill = 0; kill < count; kill += 1) {
+    former = await eventually('a daemon to kill', () => successor(daemon, former));
+    await sleep(2 * pauseMs * Math.random());
+    process.kill(former, 'SIGKILL');
+  }
+}
+
+/** Asks over a connection of its own. @returns undefined when the daemon died meanwhile. */
+export async function askOnce<M extends MethodName>(
+  daemon: TestDaemon,
+  method: M,
+  params: Params<M>,
+): Promise<Result<M> | undefined> {
+  try {
+    const client = await connect(daemon.socket);
+    return await client.call(method, params).finally(() => client.close());
+  } catch (error) {
+    if (error instanceof DiskError && error.code === 'unreachable') return undefined;
+    throw error;
+  }
+}
+
+/** Asks until some daemon answers. */
+export async function ask<M extends MethodName>(
+  daemon: TestDaemon,
+  method: M,
+  params: Params<M>,
+): Promise<Result<M>> {
+  const end = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const result = await askOnce(daemon, method, params);
+    if (result !== undefined) return result;
+    if (performance.now() > end) throw new Error(`${method}: no daemon answers`);
+    await sleep(POLL_MS);
+  }
+}
