@@ -50,6 +50,15 @@ export interface HardwareChange {
   readonly nics?: readonly NicSpec[];
 }
 
+/** The guest of a VM, while QEMU runs it. */
+export interface GuestView {
+  readonly pid: number;
+  readonly since: string;
+  readonly accelerator: 'kvm' | 'tcg';
+  /** Unix socket of its serial console; absent: the terminal that it was started on. */
+  readonly console?: string;
+}
+
 export interface BaseImageView {
   readonly path: string;
   readonly format: string;
@@ -67,6 +76,8 @@ export interface DiskView {
   /** Deltas in the chain, head included. */
   readonly depth: number;
   readonly base?: BaseImageView;
+  /** What a guest sees as the disk's serial number; at most 20 characters. */
+  readonly serial: string;
   /** The exposed raw file. */
   readonly path: string;
   /** Whether somebody has the file open. */
@@ -83,6 +94,8 @@ export interface VmSummary {
   readonly size: number;
   readonly snapshots: number;
   readonly created: string;
+  /** Absent while it does not run. */
+  readonly guest?: GuestView;
   /** Why the VM can't be used; all numbers are 0 then. */
   readonly problem?: string;
 }
@@ -97,7 +110,11 @@ export interface SnapshotView {
   readonly current: boolean;
   readonly vcpus: number;
   readonly memory: number;
-  /** `consistent` when everything written before was in it; else why not. */
+  /**
+   * `consistent` when everything written before was in it. Of a guest that ran: `frozen: ...` (its
+   * file systems were whole), `paused: ...` (what had reached its disks). `crash-consistent: ...`
+   * says why not.
+   */
   readonly consistency: string;
   readonly disks: readonly {
     readonly name: string;
@@ -117,6 +134,25 @@ export interface VmView {
   readonly snapshots: readonly SnapshotView[];
   /** `VM@SNAPSHOT` that it was cloned from. */
   readonly origin?: string;
+  /** Absent while it does not run. */
+  readonly guest?: GuestView;
+  /** MAC addresses that other VMs have, too: a clone may keep them. */
+  readonly sharedMacs?: readonly SharedMac[];
+}
+
+export interface SharedMac {
+  readonly mac: string;
+  /** The other VMs. */
+  readonly vms: readonly string[];
+}
+
+/** What QEMU is started from. */
+export interface RunPlan {
+  /** The hardware at an instant when no operation changes the VM. */
+  readonly vm: VmView;
+  /** Folder for the guest's sockets, lock and log; made if it was not there. */
+  readonly folder: string;
+  readonly storeId: string;
 }
 
 /**
@@ -230,6 +266,15 @@ export interface Methods {
   delete: { params: { vm: string }; result: { kept: number } };
   set: { params: { vm: string } & HardwareChange; result: VmView };
   path: { params: Target; result: { path: string } };
+  /**
+   * Prepares running a VM; QEMU is then started by whoever asked, who holds the lock in the folder.
+   */
+  run: { params: { vm: string }; result: RunPlan };
+  /**
+   * Asks a guest to power off and waits until it has, by default a minute; `force`: ends it at
+   * once.
+   */
+  stop: { params: { vm: string; force?: boolean; timeoutSeconds?: number }; result: None };
   /** Accept a referenced base as it is now, although it changed. */
   'base.accept': { params: { vm: string }; result: { accepted: readonly string[] } };
   attach: { params: Target & { readOnly?: boolean; directIo?: boolean }; result: AttachView };

@@ -11,6 +11,7 @@ import { type MethodName, NAME_PATTERN, NAME_RULE, type Params } from './protoco
 const MAX_PATH_BYTES = 4095;
 const MAX_TEXT_CHARACTERS = 4096;
 const MAX_LIST = 256;
+const MAX_STOP_SECONDS = 86_400;
 
 const name = z.string().regex(NAME_PATTERN, `must be ${NAME_RULE}`);
 const path = z
@@ -86,6 +87,12 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
   delete: onlyVm,
   set: z.strictObject({ vm: name, ...hardware }),
   path: z.strictObject(target),
+  run: onlyVm,
+  stop: z.strictObject({
+    vm: name,
+    force: flag,
+    timeoutSeconds: z.int().min(0).max(MAX_STOP_SECONDS).exactOptional(),
+  }),
   'base.accept': onlyVm,
   attach: z.strictObject({ ...target, readOnly: flag, directIo: flag }),
   detach,

@@ -17,9 +17,11 @@ import { BaseRecords } from '../vm/base-records.js';
 import { VmService } from '../vm/vm-service.js';
 import { VmStore } from '../vm/vm-store.js';
 import { formatSources } from './base-sources.js';
+import { Guests } from './guests.js';
 import { attachHandlers } from './handlers/attach-handlers.js';
 import { daemonHandlers } from './handlers/daemon-handlers.js';
 import { DiskUsers } from './handlers/disk-users.js';
+import { guestHandlers } from './handlers/guest-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import type { Logger } from './logger.js';
@@ -37,6 +39,7 @@ export class Daemon {
   readonly #engine: LocalEngine;
   readonly #service: VmService;
   readonly #threads: DaemonThreads;
+  readonly #guests: Guests;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
   #users: DiskUsers | undefined;
@@ -69,6 +72,12 @@ export class Daemon {
       runReclaim: (order) => this.#threads.runReclaim(order),
       onError: (what, error) => log.error(what, { error }),
     });
+    this.#guests = new Guests({
+      folder: store.layout.run,
+      find: (vm) => store.catalog.find(vm),
+      numbers: () => new Set(store.catalog.list().map(({ number }) => number)),
+      log,
+    });
     this.#service = new VmService({
       store,
       bases,
@@ -78,6 +87,7 @@ export class Daemon {
         exposure: () => this.#service.exposure,
         transport: () => this.#transport,
         users: () => this.#users,
+        guests: this.#guests,
         log,
       }),
       ownFolders: [store.layout.root, options.mountpoint],
@@ -98,6 +108,7 @@ export class Daemon {
       });
       throw error;
     }
+    await daemon.#guests.start();
     daemon.#service.start();
     daemon.#engine.volumes.startFlushing();
     for (const { name, problem } of daemon.#service.damaged()) {
@@ -185,10 +196,13 @@ export class Daemon {
       mountpoint: transport.mountpoint,
       isOpen: (top: string) => this.#engine.volumes.isOpen(top),
       storedSize: (id: string) => this.#engine.deltas.describe(id).storedSize,
+      guests: this.#guests,
+      storeId: this.#store.identity.id,
     };
     const handlers = {
       ...vmHandlers(sources),
       ...attachHandlers(sources),
+      ...guestHandlers(sources),
       ...daemonHandlers({
         service: this.#service,
         engine: this.#engine,

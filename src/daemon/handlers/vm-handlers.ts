@@ -61,7 +61,10 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
       return viewVm(sources, params.vm);
     },
     async list() {
-      const all = [...service.list().map(summarize), ...service.damaged().map(summarizeDamaged)];
+      const all = [
+        ...service.list().map((entry) => summarize(entry, sources.guests)),
+        ...service.damaged().map(summarizeDamaged),
+      ];
       return all.sort((a, b) => (a.name < b.name ? -1 : 1));
     },
     async info({ vm }) {
