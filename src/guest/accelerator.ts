@@ -79,7 +79,7 @@ function runProbe(accelerator: Accelerator, image: string): Promise<string | und
       ...['-machine', `pc,accel=${accelerator}`, '-m', '64M', '-nodefaults', '-no-user-config'],
       ...['-display', 'none', '-cpu', accelerator === 'kvm' ? 'host' : 'max'],
       ...['-device', `isa-debug-exit,iobase=${EXIT_PORT},iosize=1`],
-      ...['-drive', `file=${image.replaceAll(',', ',,')},format=raw,if=ide,read-only=on`],
+      ...['-drive', `file=${image.replaceAll(',', ',,')},format=raw,if=ide`],
     ],
     { stdio: ['ignore', 'ignore', 'pipe'], timeout: PROBE_TIMEOUT_MS, killSignal: 'SIGKILL' },
   );

@@ -19,7 +19,8 @@ export function cpioArchive(entries: readonly CpioEntry[]): Buffer {
 }
 
 function member(inode: number, name: string, mode: number, data: Buffer): Buffer[] {
-  // inode, mode, uid, gid, links, mtime, size, device and rdevice (two each), name's size, checksum.
+  // inode, mode, uid, gid, links, mtime, size, device and rdevice (two each), name's size,
+  // checksum.
   const fields = [inode, mode, 0, 0, 1, 0, data.length, 0, 0, 0, 0, name.length + 1, 0];
   const numbers = fields.map((field) => field.toString(16).padStart(8, '0')).join('');
   const head = Buffer.from(`070701${numbers}${name}\0`);

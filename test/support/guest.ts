@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { Test } from 'tap';
 import { type CpioEntry, cpioArchive } from './cpio.js';
@@ -47,8 +47,9 @@ const INIT = `#!/bin/sh
 export PATH=/bin:/sbin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-for module in /modules/*; do insmod $module || echo "cannot load $module"; done
-mkdir -p /mnt /tmp /var/run /etc/acpi/PWRF
+# Which of them needs which is not the same in every kernel.
+for round in 1 2 3; do for module in /modules/*; do insmod $module 2>/dev/null; done; done
+mkdir -p /mnt /tmp /run /var/run /var/log /etc/acpi/PWRF
 printf '#!/bin/sh\\nsync; umount /mnt 2>/dev/null; poweroff -f\\n' >/etc/acpi/PWRF/00000080
 chmod +x /etc/acpi/PWRF/00000080
 acpid -f >/dev/null 2>&1 &
@@ -89,12 +90,14 @@ function addProgram(entries: CpioEntry[], name: string, from: string): void {
   const listed = execFileSync('ldd', [from], { encoding: 'utf8' });
   const folders = new Set<string>();
   for (const [, path = ''] of listed.matchAll(/(\/\S+) \(0x/g)) {
-    const parts = path.split('/').slice(1, -1);
-    parts.forEach((_, at) => folders.add(parts.slice(0, at + 1).join('/')));
+    for (let folder = dirname(path); folder !== '/'; folder = dirname(folder)) {
+      folders.add(folder.slice(1));
+    }
     entries.push({ name: path.slice(1), data: readFileSync(realpathSync(path)) });
   }
   // Before what lies in them.
-  for (const folder of [...folders].sort().reverse()) entries.unshift({ name: folder, folder: true });
+  for (const folder of [...folders].sort().reverse())
+    entries.unshift({ name: folder, folder: true });
 }
 
 /** What `layerdisk run VM --` is given besides, to boot the test's kernel. */
@@ -102,7 +105,7 @@ export function bootArguments(): string[] {
   mkdirSync(CACHE, { recursive: true });
   return [
     ...['-kernel', join(PARTS, 'vmlinuz'), '-initrd', initramfs()],
-    ...['-append', 'console=ttyS0 quiet panic=-1', '-no-reboot'],
+    ...['-append', 'console=ttyS0 quiet panic=-1 no_timer_check', '-no-reboot'],
   ];
 }
 
@@ -148,7 +151,8 @@ export class TestGuest {
   /** Runs a command in the guest and answers what it printed. */
   async ask(command: string): Promise<string> {
     const from = this.output.length;
-    this.type(`${command}; echo '@''done'`);
+    this.type(command);
+    this.type("echo '@''done'");
     await this.waitFor(/@done/, from);
     const said = this.output.slice(from);
     return said.slice(0, said.indexOf('@done')).replaceAll('\r', '').trim();
