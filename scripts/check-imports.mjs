@@ -52,14 +52,15 @@ const ROOMS = {
   ],
   transport: ['engine/block-device.ts', 'storage/libc.ts', 'common/'],
   control: ['common/'],
+  guest: ['storage/', 'common/'],
   daemon: [
-    ...['common/', 'storage/', 'engine/', 'vm/', 'transport/', 'control/'],
+    ...['common/', 'storage/', 'engine/', 'vm/', 'transport/', 'control/', 'guest/'],
     ...FORMAT_DOORS,
     ...BASE_DOORS,
     ...MACHINE_DOORS,
     ...WRITE_DOORS,
   ],
-  cli: ['control/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
+  cli: ['control/', 'guest/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
 };
 
 /** Programs that are started, not imported: who starts them. */
@@ -85,7 +86,7 @@ const PACKAGE_DOORS = {
   'node:fs': {
     // Formats have one place that looks at names; both ends of the socket look at its file.
     places: new RegExp(
-      '^((storage|engine|vm|transport|daemon|cli)/' +
+      '^((storage|engine|vm|transport|guest|daemon|cli)/' +
         '|formats/sibling-path.ts$|control/(client|server).ts$)',
     ),
     except: new RegExp(`^(${ENGINE_CONTRACTS.join('|')})$`),

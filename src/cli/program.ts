@@ -34,6 +34,9 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   snapshot: async () => (await import('./commands/snapshot.js')).snapshotGroup,
   clone: async () => (await import('./commands/clone.js')).cloneCommand,
   export: async () => (await import('./commands/export.js')).exportCommand,
+  run: async () => (await import('./commands/run.js')).runCommand,
+  stop: async () => (await import('./commands/run.js')).stopCommand,
+  console: async () => (await import('./commands/console.js')).consoleCommand,
   base: async () => (await import('./commands/base.js')).baseGroup,
   map: async () => (await import('./commands/map.js')).mapCommand,
   check: async () => (await import('./commands/check.js')).checkCommand,
@@ -118,6 +121,8 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
       'greedy-arrays': false,
       'parse-numbers': false,
       'parse-positional-numbers': false,
+      // What follows is QEMU's; to any other command it is positionals.
+      'populate--': sortWords(argv).plain[0] === 'run',
       'strip-aliased': true,
     })
     .wrap(Math.min(100, process.stdout.columns || 100))

@@ -1,6 +1,13 @@
 /** How VMs, disks and snapshots look to people. */
 import { formatSize } from '../common/units.js';
-import type { DiskView, Nic, SnapshotView, VmSummary, VmView } from '../control/protocol.js';
+import type {
+  DiskView,
+  GuestView,
+  Nic,
+  SnapshotView,
+  VmSummary,
+  VmView,
+} from '../control/protocol.js';
 import { type Output, plain } from './output.js';
 import { type Column, fieldLines, tableLines } from './table.js';
 
@@ -28,6 +35,7 @@ const VM_COLUMNS: readonly Column<VmSummary>[] = [
   { title: 'VCPUS', align: 'right', cell: (vm) => String(vm.vcpus) },
   { title: 'MEMORY', align: 'right', cell: (vm) => formatSize(vm.memory) },
   { title: 'NICS', align: 'right', cell: (vm) => String(vm.nics) },
+  { title: 'GUEST', cell: (vm) => (vm.guest === undefined ? '-' : `pid ${vm.guest.pid}`) },
   { title: 'CREATED (UTC)', cell: (vm) => shortTime(vm.created) },
 ];
 
@@ -49,6 +57,7 @@ const DISK_COLUMNS: readonly Column<DiskView>[] = [
   { title: 'CHAIN', align: 'right', cell: (disk) => formatSize(disk.chainBytes) },
   { title: 'DEPTH', align: 'right', cell: (disk) => String(disk.depth) },
   { title: 'OPEN', cell: (disk) => (disk.open ? 'yes' : 'no') },
+  { title: 'SERIAL', cell: (disk) => disk.serial },
   { title: 'PATH', cell: (disk) => disk.path },
 ];
 
@@ -87,6 +96,9 @@ export function vmLines(output: Output, vm: VmView): string[] {
     ['vCPUs', String(vm.vcpus)],
     ['memory', exactSize(vm.memory)],
     ['cloned from', vm.origin],
+    ['guest', describeGuest(vm.guest)],
+    ['console', vm.guest?.console],
+    ...sharedMacLines(vm),
     ['snapshots', String(vm.snapshots.length)],
     ...bases,
   ]);
@@ -94,6 +106,18 @@ export function vmLines(output: Output, vm: VmView): string[] {
   if (vm.nics.length > 0) lines.push('', ...tableLines(output, NIC_COLUMNS, vm.nics));
   if (vm.snapshots.length > 0) lines.push('', ...snapshotTable(output, vm.snapshots));
   return lines;
+}
+
+function describeGuest(guest: GuestView | undefined): string | undefined {
+  if (guest === undefined) return undefined;
+  const { pid, since, accelerator } = guest;
+  return `pid ${pid}, since ${shortTime(since)}, ${accelerator.toUpperCase()}`;
+}
+
+function sharedMacLines(vm: VmView): (readonly [string, string])[] {
+  return (vm.sharedMacs ?? []).map(
+    ({ mac, vms }) => ['shared MAC', `${mac}, with ${vms.join(', ')}`] as const,
+  );
 }
 
 /** After a command made or changed a VM: one line, then where its disks are. */

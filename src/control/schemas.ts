@@ -17,6 +17,7 @@ import {
 const MAX_PATH_BYTES = 4095;
 const MAX_TEXT_CHARACTERS = 4096;
 const MAX_LIST = 256;
+const MAX_STOP_SECONDS = 86_400;
 
 const name = z.string().regex(NAME_PATTERN, `must be ${NAME_RULE}`);
 const path = z
@@ -97,6 +98,12 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     ...target,
     start: size.exactOptional(),
     limit: z.int().min(1).max(MAX_MAP_EXTENTS).exactOptional(),
+  }),
+  run: onlyVm,
+  stop: z.strictObject({
+    vm: name,
+    force: flag,
+    timeoutSeconds: z.int().min(0).max(MAX_STOP_SECONDS).exactOptional(),
   }),
   'base.accept': onlyVm,
   attach: z.strictObject({ ...target, readOnly: flag, directIo: flag }),

@@ -19,9 +19,11 @@ import { BaseRecords } from '../vm/base-records.js';
 import { VmService } from '../vm/vm-service.js';
 import { VmStore } from '../vm/vm-store.js';
 import { formatSources } from './base-sources.js';
+import { Guests } from './guests.js';
 import { attachHandlers } from './handlers/attach-handlers.js';
 import { daemonHandlers } from './handlers/daemon-handlers.js';
 import { DiskUsers } from './handlers/disk-users.js';
+import { guestHandlers } from './handlers/guest-handlers.js';
 import { mapHandlers } from './handlers/map-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
@@ -47,6 +49,7 @@ export class Daemon {
   readonly #service: VmService;
   readonly #threads: DaemonThreads;
   readonly #link: SupervisorLink | undefined;
+  readonly #guests: Guests;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
   #users: DiskUsers | undefined;
@@ -86,6 +89,12 @@ export class Daemon {
       runReclaim: (order, work) => this.#threads.runReclaim(order, work),
       onError: (what, error) => log.error(what, { error }),
     });
+    this.#guests = new Guests({
+      folder: store.layout.run,
+      find: (vm) => store.catalog.find(vm),
+      numbers: () => new Set(store.catalog.list().map(({ number }) => number)),
+      log,
+    });
     this.#service = new VmService({
       store,
       bases,
@@ -95,6 +104,7 @@ export class Daemon {
         exposure: () => this.#service.exposure,
         transport: () => this.#transport,
         users: () => this.#users,
+        guests: this.#guests,
         log,
       }),
       ownFolders: [store.layout.root, options.mountpoint],
@@ -123,6 +133,7 @@ export class Daemon {
       });
       throw error;
     }
+    await daemon.#guests.start();
     daemon.#service.start();
     daemon.#engine.volumes.startFlushing();
     daemon.#engine.health.start();
@@ -248,11 +259,14 @@ export class Daemon {
       mountpoint: transport.mountpoint,
       isOpen: (top: string) => this.#engine.volumes.isOpen(top),
       storedSize: (id: string) => this.#engine.deltas.describe(id).storedSize,
+      guests: this.#guests,
+      storeId: this.#store.identity.id,
     };
     const handlers = {
       ...vmHandlers(sources),
       ...attachHandlers(sources),
       ...mapHandlers({ ...sources, engine: this.#engine }),
+      ...guestHandlers(sources),
       ...daemonHandlers({
         service: this.#service,
         engine: this.#engine,

@@ -8,6 +8,7 @@ import { ROOT_NODE } from '../transport/namespace.js';
 import type { Transport } from '../transport/transport.js';
 import type { Exposure } from '../vm/exposure.js';
 import type { Exposed, Flushed, Holder, VmHooks } from '../vm/hooks.js';
+import type { Guests } from './guests.js';
 import type { DiskUsers } from './handlers/disk-users.js';
 import type { Logger } from './logger.js';
 
@@ -17,6 +18,7 @@ export interface HookParts {
   /** Undefined until the mount is up. */
   readonly transport: () => Transport | undefined;
   readonly users: () => DiskUsers | undefined;
+  readonly guests: Guests;
   readonly log: Logger;
 }
 
@@ -37,8 +39,18 @@ export class DaemonHooks implements VmHooks {
     const disks = exposure().find(vm)?.disks ?? [];
     const open = disks.filter((disk) => engine.volumes.isOpen(disk.top));
     const names = open.map((disk) => disk.fileName);
-    const flushed = await this.#flushing.run(async () => users()?.flush(vm, names));
-    return flushed ?? { consistency: 'consistent', release: async () => {} };
+    const hold = await this.#parts.guests.hold(vm);
+    const letGo = () => hold?.release() ?? Promise.resolve();
+    try {
+      const flushed = await this.#flushing.run(async () => users()?.flush(vm, names));
+      const release = async () => {
+        (await flushed?.release().finally(letGo)) ?? letGo();
+      };
+      return { consistency: describeBoth(hold?.consistency, flushed?.consistency), release };
+    } catch (error) {
+      await letGo();
+      throw error;
+    }
   }
 
   async contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void> {
@@ -47,7 +59,9 @@ export class DaemonHooks implements VmHooks {
   }
 
   async holders(exposed: Exposed): Promise<readonly Holder[]> {
-    return (await this.#parts.users()?.holders(exposed)) ?? [];
+    // First: it is what people know the process by.
+    const guest = exposed.part === 'snapshot' ? [] : this.#parts.guests.holders(exposed.vm);
+    return [...guest, ...((await this.#parts.users()?.holders(exposed)) ?? [])];
   }
 
   namesChanged(vm: string): void {
@@ -59,4 +73,10 @@ export class DaemonHooks implements VmHooks {
       ?.invalidateEntry(ROOT_NODE, vm)
       .catch((error: unknown) => log.warn(`cannot make the kernel forget ${vm}`, { error }));
   }
+}
+
+/** @param guest what a guest that runs was seen to do; undefined without one. */
+function describeBoth(guest: string | undefined, host = 'consistent'): string {
+  if (guest === undefined) return host;
+  return host === 'consistent' ? guest : `${host}; ${guest}`;
 }

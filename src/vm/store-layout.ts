@@ -9,6 +9,7 @@
  *     bases/ID.json      one record per referenced base image
  *     deltas/            the engine's
  *     trash/             what was removed, until it is deleted
+ *     vms-run/NUMBER/    sockets, lock and log of a guest that runs; nothing that must last
  */
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
@@ -39,6 +40,7 @@ export interface StoreLayout {
   readonly bases: string;
   readonly deltas: string;
   readonly trash: string;
+  readonly run: string;
 }
 
 export function layoutOf(root: string): StoreLayout {
@@ -51,6 +53,7 @@ export function layoutOf(root: string): StoreLayout {
     bases: join(root, 'bases'),
     deltas: join(root, 'deltas'),
     trash: join(root, 'trash'),
+    run: join(root, 'vms-run'),
   };
 }
 

@@ -111,6 +111,16 @@ export class VmService {
     return withVm(this.#context, vm, task);
   }
 
+  /** The MAC addresses of a VM that others have as well, with those. */
+  sharedMacs(vm: string): { mac: string; vms: string[] }[] {
+    const { store } = this.#context;
+    const { catalog } = store;
+    const entry = catalog.get(vm);
+    return [...new Set(store.loadEntry(entry).nics.map(({ mac }) => mac))]
+      .map((mac) => ({ mac, vms: catalog.macUsers(mac, entry.id) }))
+      .filter(({ vms }) => vms.length > 0);
+  }
+
   findById(id: string): VmEntry | undefined {
     return this.#context.store.catalog.findById(id);
   }

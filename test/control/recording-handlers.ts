@@ -77,6 +77,7 @@ export function vmView(name: string): VmView {
         chainBytes: 8192,
         depth: 3,
         base: { path: '/images/base.qcow2', format: 'qcow2', virtualSize: 10 * 2 ** 30 },
+        serial: '00000000000-10',
         path: `/mnt/disks/${name}/disk0.raw`,
         open: false,
       },
@@ -130,6 +131,8 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
   delete: () => ({ kept: 1 }),
   set: ({ vm }) => vmView(vm),
   path: ({ vm, disk }) => ({ path: `/mnt/disks/${vm}/${disk ?? 'disk0'}.raw` }),
+  run: ({ vm }) => ({ vm: vmView(vm), folder: '/store/vms-run/1', storeId: 'store' }),
+  stop: () => ({}),
   'base.accept': () => ({ accepted: ['/images/base.qcow2'] }),
   attach: ({ vm, readOnly }) => ({
     device: '/dev/loop7',

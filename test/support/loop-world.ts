@@ -12,6 +12,7 @@ import { listLoopDevices } from '../../src/daemon/handlers/loop-devices.js';
 import { readMounts } from '../../src/transport/mountinfo.js';
 import { exposedPath } from '../../src/vm/exposure.js';
 import { type Calls, callable } from './handler-calls.js';
+import { noGuests } from './no-guests.js';
 import { VmWorld } from './vm-world.js';
 
 /** Why loop devices can't be tried here; false when they can. */
@@ -39,6 +40,7 @@ export class LoopWorld {
         service: vms.service,
         mountpoint,
         users: this.users,
+        guests: noGuests(vms),
         flush: async (top) => {
           this.flushed.push(top);
         },

@@ -49,6 +49,9 @@ export const cloneCommand = defineCommand({
       human: () => [
         ...(tookSnapshot === undefined ? [] : [`took snapshot ${args.target}@${tookSnapshot}`]),
         ...vmSummaryLines('cloned', vm),
+        ...(vm.sharedMacs ?? []).map(
+          ({ mac, vms }) => `warning: ${vms.join(', ')} has the MAC address ${mac}, too`,
+        ),
       ],
     });
   },

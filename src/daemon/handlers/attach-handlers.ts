@@ -9,6 +9,7 @@ import {
   alreadyAttached,
   exclusivelyFor,
   flushDisk,
+  refuseBesideGuest,
   refuseWithoutRoot,
   wholeDevice,
 } from './attached-disks.js';
@@ -46,6 +47,7 @@ async function attach(sources: AttachSources, params: Params<'attach'>): Promise
   return sources.service.exclusively(named.vm, async () => {
     const target = resolveTarget(sources, named);
     const readOnly = wanted || target.snapshot !== undefined;
+    if (!readOnly) refuseBesideGuest(sources, target);
     const known = wholeDevice(target.path);
     if (known !== undefined) {
       if (known.readOnly === readOnly && !known.autoclear) {

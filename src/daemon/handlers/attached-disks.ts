@@ -5,6 +5,7 @@ import { dirname } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { DeltaId } from '../../engine/delta-id.js';
 import type { VmService } from '../../vm/vm-service.js';
+import type { Guests } from '../guests.js';
 import type { DiskUsers } from './disk-users.js';
 import { type LoopDevice, listLoopDevices } from './loop-devices.js';
 import type { ResolvedTarget } from './targets.js';
@@ -14,6 +15,7 @@ export interface AttachSources {
   /** Absolute, without symbolic links. */
   readonly mountpoint: string;
   readonly users: DiskUsers;
+  readonly guests: Guests;
   /** Makes what was written to a disk durable. */
   readonly flush: (top: DeltaId) => Promise<void>;
 }
@@ -60,6 +62,16 @@ export async function flushDisk(
   if (rest.length > 0 || dirname(file) !== `${mountpoint}/${vm}`) return;
   const disk = service.exposure.find(vm)?.disks.find((each) => each.fileName === name);
   if (disk !== undefined) await flush(disk.top);
+}
+
+/** @throws DiskError `busy`: two writers that know nothing of each other ruin a file system. */
+export function refuseBesideGuest({ guests }: AttachSources, target: ResolvedTarget): void {
+  const [guest] = target.snapshot === undefined ? guests.holders(target.vm) : [];
+  if (guest === undefined) return;
+  throw new DiskError('busy', `cannot attach ${target.path} for writing: ${guest.what}`, {
+    errno: 'EBUSY',
+    hint: 'use --read-only, or a snapshot: layerdisk snapshot take VM@NAME',
+  });
 }
 
 export function refuseWithoutRoot(what: string): void {

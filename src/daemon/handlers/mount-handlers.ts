@@ -8,6 +8,7 @@ import {
   alreadyAttached,
   exclusivelyFor,
   flushDisk,
+  refuseBesideGuest,
   refuseWithoutRoot,
   wholeDevice,
 } from './attached-disks.js';
@@ -30,6 +31,7 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
   return sources.service.exclusively(named.vm, async () => {
     const target = resolveTarget(sources, named);
     const readOnly = wanted || target.snapshot !== undefined;
+    if (!readOnly) refuseBesideGuest(sources, target);
     const place =
       partition === undefined
         ? { offset: 0, size: 0 }

@@ -13,6 +13,7 @@ import type {
 import { chooseWriting } from '../../formats/choose-writing.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
 import type { SnapshotRecord } from '../../vm/manifest.js';
+import type { VmService } from '../../vm/vm-service.js';
 import { importFiles } from './import-handler.js';
 import { requireAbsolute, workOf } from './requests.js';
 import { resolveTarget } from './targets.js';
@@ -57,6 +58,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
   const { service } = sources;
   return {
     ...snapshotHandlers(sources),
+    ...storeHandlers(service),
     async create({ vm, disks, ...change }) {
       await service.create(vm, disks, hardwareOf(change));
       return viewVm(sources, vm);
@@ -67,7 +69,10 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
       return { ...viewVm(sources, vm), ...(warnings.length === 0 ? {} : { warnings }) };
     },
     async list() {
-      const all = [...service.list().map(summarize), ...service.damaged().map(summarizeDamaged)];
+      const all = [
+        ...service.list().map((entry) => summarize(entry, sources.guests)),
+        ...service.damaged().map(summarizeDamaged),
+      ];
       return all.sort((a, b) => (a.name < b.name ? -1 : 1));
     },
     async info({ vm }) {
@@ -90,22 +95,28 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
     async path(target) {
       return { path: resolveTarget(sources, target).path };
     },
-    async 'base.accept'({ vm }) {
-      return { accepted: await service.acceptBases(vm) };
-    },
     clone: (params, context) => clone(sources, params, context),
     export: (params, context) => exportDisk(sources, params, context),
-    check: ({ vm, deep = false, repair = false }, context) =>
-      service.check(
-        { deep, repair, ...(vm === undefined ? {} : { vm }) },
-        workOf(`checking ${vm ?? 'the store'}`, context),
-      ),
     async 'export.ova'({ path, force: overwrite = false, ...target }, context) {
       requireAbsolute(path);
       const work = workOf(`exporting ${target.vm}`, context);
       const { storedSize } = await service.exportOva({ ...target, path, overwrite }, work);
       return { path, storedSize };
     },
+  };
+}
+
+/** The care of the store. */
+function storeHandlers(service: VmService): Pick<Handlers, 'base.accept' | 'check' | 'gc'> {
+  return {
+    async 'base.accept'({ vm }) {
+      return { accepted: await service.acceptBases(vm) };
+    },
+    check: ({ vm, deep = false, repair = false }, context) =>
+      service.check(
+        { deep, repair, ...(vm === undefined ? {} : { vm }) },
+        workOf(`checking ${vm ?? 'the store'}`, context),
+      ),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },

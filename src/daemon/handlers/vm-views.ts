@@ -9,11 +9,13 @@ import type {
   VmView,
 } from '../../control/protocol.js';
 import type { DeltaId } from '../../engine/delta-id.js';
+import { diskSerial } from '../../guest/disk-serial.js';
 import { exposedPath } from '../../vm/exposure.js';
 import type { DiskRecord, Manifest, SnapshotRecord } from '../../vm/manifest.js';
 import { childrenOf, snapshotById } from '../../vm/snapshot-tree.js';
 import type { DamagedVm, VmEntry } from '../../vm/vm-catalog.js';
 import type { VmService } from '../../vm/vm-service.js';
+import type { Guests } from '../guests.js';
 
 /** What views need besides the manifests. */
 export interface ViewSources {
@@ -24,10 +26,12 @@ export interface ViewSources {
   readonly isOpen: (top: DeltaId) => boolean;
   /** Bytes that this delta alone takes on the host. */
   readonly storedSize: (id: DeltaId) => number;
+  readonly guests: Guests;
 }
 
-export function summarize(entry: VmEntry): VmSummary {
+export function summarize(entry: VmEntry, guests: Pick<Guests, 'view'>): VmSummary {
   const { name, facts } = entry;
+  const guest = guests.view(entry.number);
   return {
     name,
     vcpus: facts.vcpus,
@@ -37,6 +41,7 @@ export function summarize(entry: VmEntry): VmSummary {
     size: facts.size,
     snapshots: facts.snapshotCount,
     created: facts.created,
+    ...(guest === undefined ? {} : { guest }),
   };
 }
 
@@ -49,6 +54,8 @@ export function summarizeDamaged({ name, problem }: DamagedVm): VmSummary {
 export function viewVm(sources: ViewSources, name: string): VmView {
   const manifest = sources.service.read(name);
   const { id, created, vcpus, memory, nics, disks, snapshots, origin } = manifest;
+  const guest = sources.guests.view(manifest.number);
+  const sharedMacs = sources.service.sharedMacs(name);
   return {
     name,
     id,
@@ -56,9 +63,11 @@ export function viewVm(sources: ViewSources, name: string): VmView {
     vcpus,
     memory,
     nics,
-    disks: disks.map((disk) => viewDisk(sources, name, disk)),
+    disks: disks.map((disk) => viewDisk(sources, name, id, disk)),
     snapshots: snapshots.map((each) => viewSnapshot(sources, name, manifest, each)),
     ...(origin === undefined ? {} : { origin: nameOrigin(sources, origin) }),
+    ...(guest === undefined ? {} : { guest }),
+    ...(sharedMacs.length === 0 ? {} : { sharedMacs }),
   };
 }
 
@@ -129,7 +138,7 @@ export function clonesBySnapshot(entries: readonly VmEntry[]): Map<string, strin
   return clones;
 }
 
-function viewDisk(sources: ViewSources, vm: string, disk: DiskRecord): DiskView {
+function viewDisk(sources: ViewSources, vm: string, vmId: string, disk: DiskRecord): DiskView {
   const { service, mountpoint } = sources;
   const { name, size, allocation, head } = disk;
   const { depth, bytes, base } = service.chainFacts(head);
@@ -141,6 +150,7 @@ function viewDisk(sources: ViewSources, vm: string, disk: DiskRecord): DiskView 
     chainBytes: bytes,
     depth,
     ...(base === undefined ? {} : { base: viewBase(service, base) }),
+    serial: diskSerial(vmId, disk.node),
     path: join(mountpoint, exposedPath(vm, undefined, name)),
     open: sources.isOpen(head),
   };

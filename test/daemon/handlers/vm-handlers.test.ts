@@ -7,6 +7,7 @@ import t, { type Test } from 'tap';
 import type { MethodName } from '../../../src/control/protocol.js';
 import { type VmMethod, vmHandlers } from '../../../src/daemon/handlers/vm-handlers.js';
 import { type Calls, callable } from '../../support/handler-calls.js';
+import { noGuests } from '../../support/no-guests.js';
 import { codeOf, VmWorld } from '../../support/vm-world.js';
 
 interface Setting {
@@ -26,6 +27,7 @@ async function open(t: Test): Promise<Setting> {
       mountpoint: world.mountpoint,
       isOpen: (top) => world.engine.volumes.isOpen(top),
       storedSize: (id) => world.engine.deltas.describe(id).storedSize,
+      guests: noGuests(world),
     }),
   );
   await world.create('web', ['disk0', 'data']);

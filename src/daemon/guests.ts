@@ -1,0 +1,115 @@
+/**
+ * The guests of a store: which VMs run, seen from their run folders each time it matters. QEMU is
+ * no child of this process, so a daemon that starts finds the guests of the one before.
+ */
+import { join } from 'node:path';
+import { errnoName } from '../common/errors.js';
+import type { GuestView } from '../control/protocol.js';
+import { type Hold, holdStill, releaseAbandoned } from '../guest/guest-control.js';
+import {
+  checkRunFolder,
+  type RunFolder,
+  type RunState,
+  readRunning,
+  readState,
+  runFiles,
+} from '../guest/run-folder.js';
+import { makeFolder } from '../storage/directories.js';
+import { listFolder, removeTree } from '../storage/small-files.js';
+import type { Holder } from '../vm/hooks.js';
+import type { VmEntry } from '../vm/vm-catalog.js';
+import type { Logger } from './logger.js';
+
+export interface GuestSources {
+  /** The folder of all run folders. */
+  readonly folder: string;
+  readonly find: (vm: string) => VmEntry | undefined;
+  readonly numbers: () => ReadonlySet<number>;
+  readonly log: Logger;
+}
+
+export class Guests {
+  readonly #sources: GuestSources;
+
+  constructor(sources: GuestSources) {
+    this.#sources = sources;
+  }
+
+  folderOf(vmNumber: number): RunFolder {
+    return join(this.#sources.folder, String(vmNumber));
+  }
+
+  /** @throws DiskError when it can't be made, or is too long a path. */
+  async makeFolder(vmNumber: number): Promise<RunFolder> {
+    const folder = this.folderOf(vmNumber);
+    checkRunFolder(folder);
+    await makeFolder(folder);
+    return folder;
+  }
+
+  state(vmNumber: number): RunState {
+    return readState(this.folderOf(vmNumber));
+  }
+
+  view(vmNumber: number): GuestView | undefined {
+    const folder = this.folderOf(vmNumber);
+    const running = readRunning(folder);
+    if (running === undefined) return undefined;
+    const { pid, started, accelerator, console } = running;
+    return {
+      pid,
+      since: started,
+      accelerator,
+      ...(console === 'socket' ? { console: runFiles(folder).console } : {}),
+    };
+  }
+
+  /** For `VmHooks.holders`: the guest, also while it is being started. */
+  holders(vm: string): Holder[] {
+    const entry = this.#sources.find(vm);
+    const state = entry === undefined ? undefined : this.state(entry.number);
+    if (state === undefined) return [];
+    const how =
+      state === 'in-between' ? 'just being started or ended' : `running, pid ${state.pid}`;
+    // QEMU would not mind a new name, but whoever typed the old one would.
+    return [{ what: `it has a guest (${how})`, remedy: `layerdisk stop ${vm}`, byPath: true }];
+  }
+
+  /** Holds a guest still that runs; its release never fails, but says so in the log. */
+  async hold(vm: string): Promise<Hold | undefined> {
+    const { find, log } = this.#sources;
+    const entry = find(vm);
+    if (entry === undefined) return undefined;
+    const folder = this.folderOf(entry.number);
+    if (readRunning(folder) === undefined) return undefined;
+    const { consistency, release } = await holdStill(folder);
+    const safely = async () => {
+      try {
+        await release();
+      } catch (error) {
+        if (readRunning(folder) === undefined) return;
+        log.error(`the guest of ${vm} does not go on after a snapshot`, { error });
+      }
+    };
+    return { consistency, release: safely };
+  }
+
+  /** At the start: lets go what a daemon that died held, and removes folders of deleted VMs. */
+  async start(): Promise<void> {
+    const { folder, numbers, log } = this.#sources;
+    const known = numbers();
+    for (const name of listFolder(folder) ?? []) {
+      const number = Number(name);
+      try {
+        if (readRunning(join(folder, name)) !== undefined) {
+          if (!(await releaseAbandoned(join(folder, name)))) continue;
+          log.warn(`guest ${name} was held still by a daemon that died: it goes on`);
+        } else if (!known.has(number)) {
+          await removeTree(join(folder, name));
+        }
+      } catch (error) {
+        log.error(`cannot tidy ${join(folder, name)}`, { error, errno: errnoName(error) });
+      }
+    }
+  }
+}

@@ -1,0 +1,62 @@
+/** The methods of the control protocol that are about guests: `run` and `stop`. */
+import { DiskError } from '../../common/errors.js';
+import type { Handlers, RunPlan } from '../../control/protocol.js';
+import { stopGuest } from '../../guest/guest-control.js';
+import type { Guests } from '../guests.js';
+import type { DiskUsers } from './disk-users.js';
+import { type ViewSources, viewVm } from './vm-views.js';
+
+export interface GuestHandlerSources extends ViewSources {
+  readonly guests: Guests;
+  readonly users: DiskUsers;
+  readonly storeId: string;
+}
+
+const STOP_SECONDS = 60;
+
+export function guestHandlers(sources: GuestHandlerSources): Pick<Handlers, 'run' | 'stop'> {
+  const { service, guests } = sources;
+  return {
+    run: ({ vm }) => service.exclusively(vm, () => planRun(sources, vm)),
+    async stop({ vm, force = false, timeoutSeconds = STOP_SECONDS }, { signal }) {
+      const { number } = service.read(vm);
+      const state = guests.state(number);
+      if (state === undefined) {
+        throw new DiskError('not-found', `VM "${vm}" does not run`, {
+          hint: `start it: layerdisk run ${vm}`,
+        });
+      }
+      if (state === 'in-between') {
+        throw new DiskError('busy', `VM "${vm}" is just being started or ended`, {
+          errno: 'EBUSY',
+          hint: 'try again in a moment',
+        });
+      }
+      const timeoutMs = timeoutSeconds * 1000;
+      await stopGuest(guests.folderOf(number), state, { vm, force, timeoutMs, signal });
+      return {};
+    },
+  };
+}
+
+/** Runs while nothing changes the VM; what would, sees the caller's lock afterwards. */
+async function planRun(sources: GuestHandlerSources, vm: string): Promise<RunPlan> {
+  const { service, guests, users, storeId } = sources;
+  const { number } = service.read(vm);
+  const running = guests.state(number);
+  if (running !== undefined && running !== 'in-between') {
+    throw new DiskError('busy', `VM "${vm}" already runs (pid ${running.pid})`, {
+      errno: 'EBUSY',
+      hint: `end it first: layerdisk stop ${vm}`,
+    });
+  }
+  // A disk that two write to, of whom neither knows of the other, does not stay whole.
+  const [holder] = await users.holders({ vm, part: 'heads' });
+  if (holder !== undefined) {
+    throw new DiskError('busy', `cannot run "${vm}": ${holder.what}`, {
+      errno: 'EBUSY',
+      hint: holder.remedy ?? 'close it there first',
+    });
+  }
+  return { vm: viewVm(sources, vm), folder: await guests.makeFolder(number), storeId };
+}
