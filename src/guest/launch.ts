@@ -130,6 +130,8 @@ async function bringUp(
 /** Waits until QEMU answers. @throws DiskError `failed` when it ends before that. */
 async function greet(folder: RunFolder, ended: Promise<unknown>): Promise<Qmp> {
   const over = ended.then(() => 'ended' as const);
+  // It is heard of below; not while the connection is being tried.
+  over.catch(() => undefined);
   const deadline = performance.now() + GREETING_MS;
   for (;;) {
     const answer = await Qmp.connect(runFiles(folder).qmp, GREETING_MS).catch(asDiskError);

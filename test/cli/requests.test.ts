@@ -84,7 +84,7 @@ const CASES: readonly Case[] = [
     args: 'list',
     method: 'list',
     params: {},
-    human: /^NAME +DISKS +SIZE .*\nweb +1 +10 GiB +2 +2 +2 GiB +1 +2026-01-02 03:04:05\ndb /,
+    human: /^NAME +DISKS +SIZE .*\nweb +1 +10 GiB +2 +2 +2 GiB +1 +- +2026-01-02 03:04:05\ndb /,
     names: 'web\ndb\n',
   },
   {
@@ -241,6 +241,13 @@ const CASES: readonly Case[] = [
     params: { vm: 'web', snapshot: 'clean', name: 'copy', mode: 'linked' },
     human: /cloned copy/,
     names: 'copy\n',
+  },
+  {
+    args: 'stop web --timeout 5',
+    method: 'stop',
+    params: { vm: 'web', timeoutSeconds: 5 },
+    human: /^stopped web\n$/,
+    names: 'web\n',
   },
   {
     args: 'base accept web',
