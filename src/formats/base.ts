@@ -98,16 +98,21 @@ export class ImageBase implements Base {
   readonly virtualSize: number;
   readonly #images: readonly DiskImage[];
   readonly #extent: Extent = { state: 'data', length: 0 };
+  /** Bytes that all images reach. */
+  readonly #commonSize: number;
   /** Which image answered the last `#find`. */
   #answering = 0;
 
   constructor(images: readonly DiskImage[]) {
     this.#images = images;
     this.virtualSize = images[0]?.virtualSize ?? 0;
+    this.#commonSize = Math.min(...images.map((image) => image.virtualSize));
   }
 
   extentAt(offset: number, length: number, out: Extent): void {
     this.#find(offset, length, out);
+    // A shorter parent hides whatever may lie further down: these zeroes are the chain's own.
+    if (out.state === 'unallocated' && offset >= this.#commonSize) out.state = 'zero';
   }
 
   readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {

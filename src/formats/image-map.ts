@@ -20,13 +20,9 @@ export function findAnswer(
   for (let index = 0; index < images.length; index += 1) {
     const image = images[index]!;
     const size = image.virtualSize;
+    // Beyond a shorter parent's end its child reads zeroes, whatever lies further down.
+    if (offset >= size) break;
     depth = index;
-    if (offset >= size) {
-      // Beyond a shorter parent's end its child reads zeroes, whatever lies further down: they
-      // count as that parent's, as QEMU has it.
-      out.state = 'zero';
-      return depth;
-    }
     image.extentAt(offset, Math.min(out.length, size - offset), out);
     if (out.state !== 'unallocated') return depth;
   }
