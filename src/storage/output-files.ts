@@ -20,6 +20,9 @@ import { DiskError, errnoName } from '../common/errors.js';
 import { fileId } from './file-id.js';
 import { fallocate } from './libc.js';
 
+/** An image shows what a disk holds: it is nobody else's business until its owner says so. */
+const OUTPUT_MODE = 0o600;
+
 /** One file under construction. Offsets and lengths are bytes. */
 export class OutputFile {
   /** The name that it will have. */
@@ -32,7 +35,7 @@ export class OutputFile {
     const unique = randomBytes(4).toString('hex');
     this.temporaryPath = join(dirname(path), `.${basename(path)}.${unique}.part`);
     try {
-      this.fd = openSync(this.temporaryPath, 'wx+', 0o666);
+      this.fd = openSync(this.temporaryPath, 'wx+', OUTPUT_MODE);
     } catch (error) {
       throw failure(path, 'cannot make this file', error);
     }

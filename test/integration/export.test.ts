@@ -90,7 +90,9 @@ t.test('exports', { skip: cannotServe(), timeout: 300_000 }, async (t) => {
     const path = join(out, 'first.img');
     t.match(await daemon.ok('export', 'web@first', path), /^exported web@first to .*: raw/);
     t.ok((await readFile(path)).equals(await readFile(daemon.rawFile('web', 'first'))), 'content');
-    t.ok((await stat(path)).blocks * 512 < 8 * MiB, 'sparse');
+    const { blocks, mode } = await stat(path);
+    t.ok(blocks * 512 < 8 * MiB, 'sparse');
+    t.equal(mode & 0o777, 0o600, 'private, as the raw files are');
     const full = join(out, 'full.raw');
     await daemon.ok('export', 'web@first', full, '--allocation', 'static');
     t.ok((await stat(full)).blocks * 512 >= SIZE, 'static takes all its space');
