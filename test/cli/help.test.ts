@@ -18,6 +18,7 @@ function commandsIn(help: string, prefix: string): string[] {
 const EXPECTED = [
   'daemon start',
   'daemon stop',
+  'daemon restart',
   'daemon status',
   'create',
   'import',
