@@ -54,10 +54,13 @@ export async function stateOf(daemon: TestDaemon): Promise<unknown> {
   }
 }
 
+/** The log, and the checksums that are made in the background of what was sealed before. */
+const OF_ITS_OWN_ACCORD = /^daemon\.log$|\.sums/;
+
 async function filesOf(folder: string): Promise<Record<string, number>> {
   const files: Record<string, number> = {};
   for (const entry of await readdir(folder, { withFileTypes: true, recursive: true })) {
-    if (!entry.isFile() || entry.name === 'daemon.log') continue;
+    if (!entry.isFile() || OF_ITS_OWN_ACCORD.test(entry.name)) continue;
     const path = join(entry.parentPath, entry.name);
     files[path.slice(folder.length)] = (await stat(path)).size;
   }
