@@ -93,7 +93,9 @@ t.test('a thread that fails ends the process, and the next one goes on', { skip 
   t.not(pid, former);
   const { last } = await writer.stop();
   t.equal(checkPrefix(t, await readNumbers(t, files), 'the disk'), last);
-  t.match(daemon.log, /I\/O thread \d died: ending/);
+  // The error also hits the reads of the thread's own event loop, which libuv answers by abort():
+  // whichever comes first ends the process.
+  t.match(daemon.log, /I\/O thread \d died: ending|the daemon died \(SIGABRT\)/);
 });
 
 t.test('killed while a flush of its own waits for its own mount', { skip }, async (t) => {
