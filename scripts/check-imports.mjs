@@ -50,7 +50,7 @@ const ROOMS = {
     'storage/',
     'common/',
   ],
-  transport: ['engine/block-device.ts', 'storage/libc.ts', 'common/'],
+  transport: ['engine/block-device.ts', 'storage/libc.ts', 'storage/positioned-io.ts', 'common/'],
   control: ['common/'],
   guest: ['storage/', 'common/'],
   daemon: [

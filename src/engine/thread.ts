@@ -5,6 +5,7 @@ import type { OpenBase } from './base.js';
 import { BaseTable } from './base-table.js';
 import { PagePool } from './page-pool.js';
 import { RangeLock } from './range-lock.js';
+import { RunReader } from './run-reader.js';
 import { type SharedMemory, VOLUME, VOLUME_WORDS, viewSharedMemory } from './shared-memory.js';
 import { type ThreadContext, Volume } from './volume.js';
 
@@ -25,6 +26,7 @@ export function createThreadContext(options: ThreadOptions): ThreadContext {
     pool: new PagePool(views),
     bases,
     ranges: new RangeLock(views, options.thread),
+    runs: new RunReader(),
     thread: options.thread,
   };
 }

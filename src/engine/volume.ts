@@ -6,6 +6,7 @@
  * business.
  */
 
+import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import type { MapExtent } from '../common/extent-map.js';
 import { BLOCK_SIZE } from '../common/units.js';
@@ -21,6 +22,7 @@ import { enterGate, leaveGate } from './gate.js';
 import { HeadWriter } from './head-writer.js';
 import type { PagePool } from './page-pool.js';
 import type { RangeLock } from './range-lock.js';
+import { FROM_BASE, FROM_NOBODY, type RunReader } from './run-reader.js';
 import {
   DELTA,
   DELTA_WORDS,
@@ -39,6 +41,7 @@ export interface ThreadContext {
   readonly pool: PagePool;
   readonly bases: BaseTable;
   readonly ranges: RangeLock;
+  readonly runs: RunReader;
   /** Index of this thread among all that touch volumes. */
   readonly thread: number;
 }
@@ -154,6 +157,8 @@ export class Volume implements BlockDevice {
    */
   readInside(target: Buffer, targetOffset: number, offset: number, length: number): void {
     const map = this.map;
+    const { runs } = this.#context;
+    runs.begin();
     let done = 0;
     while (done < length) {
       const at = offset + done;
@@ -162,33 +167,44 @@ export class Volume implements BlockDevice {
       map.find((at - inner) / BLOCK_SIZE, Math.ceil((inner + wanted) / BLOCK_SIZE));
       const bytes = Math.min(wanted, map.count * BLOCK_SIZE - inner);
       if (map.kind === DATA) {
-        this.#readData(target, targetOffset + done, inner, bytes);
-      } else if (map.kind === UNMAPPED && this.#base !== undefined) {
-        this.#readBase(this.#base, target, targetOffset + done, at, bytes);
+        done += this.#addData(targetOffset + done, inner, bytes);
       } else {
-        target.fill(0, targetOffset + done, targetOffset + done + bytes);
+        const source = map.kind === UNMAPPED && this.#base !== undefined ? FROM_BASE : FROM_NOBODY;
+        runs.add(source, at, targetOffset + done, bytes);
+        done += bytes;
       }
-      done += bytes;
+      if (runs.full) runs.finish(this, target);
     }
+    runs.finish(this, target);
   }
 
-  /** Reads `length` bytes that begin `inner` bytes into the first block of the run found last. */
-  #readData(target: Buffer, targetOffset: number, inner: number, length: number): void {
-    const { deltas } = this.#context.views;
-    const space = this.space;
-    let address = this.map.address;
-    let skip = inner;
-    let done = 0;
-    while (done < length) {
-      const slots = slotsToSegmentEnd(address);
-      const bytes = Math.min(length - done, slots * BLOCK_SIZE - skip);
-      space.resolve(address);
-      const fd = deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
-      readPadded(fd, target, targetOffset + done, bytes, space.slot * BLOCK_SIZE + skip);
-      done += bytes;
-      address += slots;
-      skip = 0;
+  /**
+   * Notes the run found last, up to the end of its segment: `inner` bytes into its first block,
+   * at most `length` bytes. @returns how many.
+   */
+  #addData(targetOffset: number, inner: number, length: number): number {
+    const { space, map } = this;
+    const bytes = Math.min(length, slotsToSegmentEnd(map.address) * BLOCK_SIZE - inner);
+    space.resolve(map.address);
+    this.#context.runs.add(space.delta, space.slot * BLOCK_SIZE + inner, targetOffset, bytes);
+    return bytes;
+  }
+
+  /** For the run reader. */
+  readSource(
+    source: number,
+    target: Buffer,
+    targetOffset: number,
+    position: number,
+    length: number,
+  ): void {
+    if (source === FROM_BASE) {
+      invariant(this.#base !== undefined, 'a base that answers');
+      this.#readBase(this.#base, target, targetOffset, position, length);
+      return;
     }
+    const fd = this.#context.views.deltas[source * DELTA_WORDS + DELTA.dataFd]!;
+    readPadded(fd, target, targetOffset, length, position);
   }
 
   #readBase(

@@ -1,6 +1,6 @@
 /** Positioned reads and writes that either move every byte or say why not. */
-import { readSync, writeSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
+import { readAt, writeAt } from './positioned-io.js';
 
 /** What a host error becomes: its errno goes on to whoever made the request. */
 export function hostError(what: string, error: unknown): DiskError {
@@ -29,7 +29,7 @@ export function readPadded(
   let done = 0;
   try {
     while (done < length) {
-      const count = readSync(fd, target, targetOffset + done, length - done, offset + done);
+      const count = readAt(fd, target, targetOffset + done, length - done, offset + done);
       if (count === 0) {
         target.fill(0, targetOffset + done, targetOffset + length);
         return;
@@ -52,7 +52,7 @@ export function writeExact(
   let done = 0;
   try {
     while (done < length) {
-      done += writeSync(fd, source, sourceOffset + done, length - done, offset + done);
+      done += writeAt(fd, source, sourceOffset + done, length - done, offset + done);
     }
   } catch (error) {
     throw hostError(`cannot write ${length} bytes at ${offset}`, error);

@@ -69,6 +69,11 @@ const posix = {
   lseek: libc.func('int64_t lseek(int fd, int64_t offset, int whence)'),
   ioctlInteger: libc.func('int ioctl(int fd, unsigned long request, int64_t argument)'),
   ioctlBuffer: libc.func('int ioctl(int fd, unsigned long request, _Inout_ void *argument)'),
+  // Fewer than 2^31 bytes a call, so the answer fits an int, which costs less to bring over.
+  read: libc.func('int read(int fd, int64_t buffer, int64_t length)'),
+  write: libc.func('int write(int fd, int64_t buffer, int64_t length)'),
+  pread: libc.func('int pread(int fd, int64_t buffer, int64_t length, int64_t offset)'),
+  pwrite: libc.func('int pwrite(int fd, int64_t buffer, int64_t length, int64_t offset)'),
   socketpair: libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)'),
 };
 
@@ -101,6 +106,47 @@ function onLinux(syscall: string): NonNullable<typeof linux> {
 function check(result: number | bigint, syscall: string): number {
   if (result < 0) throw new SystemCallError(syscall, koffi.errno());
   return Number(result);
+}
+
+/**
+ * The plain calls on memory by its address: only for `positioned-io.ts`, which knows whose memory
+ * it is. Lengths are below 2^31.
+ */
+export const systemIo = {
+  read(fd: number, address: number, length: number): number {
+    let count = -1;
+    do count = posix.read(fd, address, length);
+    while (count < 0 && interrupted('read'));
+    return count;
+  },
+  write(fd: number, address: number, length: number): number {
+    let count = -1;
+    do count = posix.write(fd, address, length);
+    while (count < 0 && interrupted('write'));
+    return count;
+  },
+  pread(fd: number, address: number, length: number, offset: number): number {
+    let count = -1;
+    do count = posix.pread(fd, address, length, offset);
+    while (count < 0 && interrupted('pread'));
+    return count;
+  },
+  pwrite(fd: number, address: number, length: number, offset: number): number {
+    let count = -1;
+    do count = posix.pwrite(fd, address, length, offset);
+    while (count < 0 && interrupted('pwrite'));
+    return count;
+  },
+};
+
+/**
+ * After a failed call: whether a signal came before it moved a byte, so that it is to be made
+ * again, as `node:fs` does. @throws SystemCallError for every other failure.
+ */
+function interrupted(syscall: string): true {
+  const errno = koffi.errno();
+  if (errno !== constants.errno.EINTR) throw new SystemCallError(syscall, errno);
+  return true;
 }
 
 /** fallocate(2); `mode` is a sum of FALLOC_FL_*, offset and length are bytes. */

@@ -7,10 +7,11 @@
  * was forwarded to.
  * INVARIANT: nothing thrown while serving leaves the loop, and READ and WRITE allocate nothing.
  */
-import { constants as fsConstants, readSync, writeSync } from 'node:fs';
+import { constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { DiskError, errnoName } from '../../common/errors.js';
 import type { BlockDevice } from '../../engine/block-device.js';
+import { readNext, writeNext } from '../../storage/positioned-io.js';
 import { errnoOf } from '../errno.js';
 import { fallocateDevice, readDevice, seekDevice, writeDevice } from '../operations.js';
 import { messageBuffer } from './aligned-buffer.js';
@@ -118,7 +119,7 @@ class RequestLoop {
     const { current } = this.#thread;
     for (;;) {
       try {
-        readSync(this.#fd, bytes, 0, bytes.length, null);
+        readNext(this.#fd, bytes, bytes.length);
       } catch (error) {
         const name = errnoName(error) ?? '';
         if (name === 'ENODEV' || name === 'ECONNABORTED') return 'unmounted';
@@ -267,7 +268,7 @@ class RequestLoop {
     words[OUT_UNIQUE] = this.#in[IN_UNIQUE] ?? 0;
     words[OUT_UNIQUE + 1] = this.#in[IN_UNIQUE + 1] ?? 0;
     try {
-      writeSync(this.#fd, this.#reply.bytes, 0, OUT_HEADER_BYTES + length, null);
+      writeNext(this.#fd, this.#reply.bytes, OUT_HEADER_BYTES + length);
     } catch (error) {
       // ENOENT: the request was given up, or answered by the other of two resent copies;
       // ENODEV: unmounted.
