@@ -1,7 +1,8 @@
 /** The suites: which targets compete in which jobs. */
 import { controlSuite } from './control.mjs';
+import { convert } from './convert.mjs';
 import { JOBS, writeOnce } from './fio.mjs';
-import { MiB } from './targets.mjs';
+import { command, MiB } from './targets.mjs';
 import { compete, median } from './tournament.mjs';
 
 const pick = (...names) => Object.fromEntries(names.map((name) => [name, JOBS[name]]));
@@ -14,6 +15,8 @@ export const SUITES = {
   loop: { title: 'Through a loop device, against the file itself', run: loop },
   'first-write': { title: 'First writes to a fresh clone', run: firstWrite },
   control: { title: 'Snapshots, clones, deletes', run: controlSuite },
+  bases: { title: 'Reads through images of other formats, against a raw one', run: bases },
+  convert: { title: 'Exports and imports against qemu-img convert', run: convert },
 };
 
 async function limit(bench, options) {
@@ -62,6 +65,25 @@ async function depth(bench, options) {
     rows.push(...(await compete(targets, jobs, options)));
   }
   return { rows };
+}
+
+/** What qemu-img calls formats that are called otherwise here. */
+const QEMU_NAMES = { vhd: 'vpc' };
+
+/** Disks that stand on an image of each format and hold nothing themselves; goal: below 1.25. */
+async function bases(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const { file: raw } = await bench.raw('base');
+  const targets = [];
+  for (const format of ['raw', 'vdi', 'vmdk', 'vhd', 'vhdx', 'qcow2']) {
+    const image = format === 'raw' ? raw : `${raw}.${format}`;
+    const kind = QEMU_NAMES[format] ?? format;
+    if (image !== raw) await command('qemu-img', 'convert', '-f', 'raw', '-O', kind, raw, image);
+    await daemon.call('import', { files: [image], vm: format, format });
+    const { path: file } = await daemon.call('path', { vm: format });
+    targets.push({ name: `${format} base`, file });
+  }
+  return { rows: await compete(targets, pick('rr1', 'rr4', 'sr'), options) };
 }
 
 async function loop(bench, options) {

@@ -40,13 +40,15 @@ export class Workbench {
 
   /**
    * A daemon on a store of its own.
-   * @returns {Promise<{run: (...args: string[]) => Promise<string>, call: (method: string, params?:
-   *   object) => Promise<any>, start: () => Promise<string>}>} the command line, and the socket.
+   * @returns {Promise<{words: string[], run: (...args: string[]) => Promise<string>, call: (method:
+   *   string, params?: object) => Promise<any>, start: () => Promise<string>}>} the beginning of a
+   *   command line, and it run, and the socket.
    */
   async daemon(name, ...options) {
     const store = join(this.folder, name);
     const socket = `${store}.sock`;
-    const run = (...args) => command('node', CLI, '--store', store, '--socket', socket, ...args);
+    const words = ['node', CLI, '--store', store, '--socket', socket];
+    const run = (...args) => command(...words, ...args);
     const mountpoint = join(this.folder, `${name}-mnt`);
     const start = () => run('daemon', 'start', '--mountpoint', mountpoint, ...options);
     await start();
@@ -55,7 +57,7 @@ export class Workbench {
       client.close();
       await run('daemon', 'stop');
     });
-    return { run, start, call: client.call };
+    return { words, run, start, call: client.call };
   }
 
   /**

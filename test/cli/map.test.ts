@@ -66,7 +66,7 @@ t.test('of a file: read here, with its parents', async (t) => {
     refused.map(({ stdout }) => stdout),
     ['', '', '', ''],
   );
-  const errors = refused.map(({ error }) => error);
+  const errors = refused.map(({ stderr }) => stderr);
   t.match(errors[0], /--disk is for VMs/);
   t.match(errors[1], /--parent is for image files/);
   t.match(errors[2], /missing\.vmdk/);

@@ -293,7 +293,7 @@ t.test('every command', async (t) => {
     const [human, names, json] = results.slice(index * 3);
     t.match(human?.stdout, new RegExp(place(one.human.source), one.human.flags), one.args);
     t.equal(names?.stdout, place(one.names), '-q');
-    t.same([human?.error, names?.error, json?.error], [undefined, undefined, undefined]);
+    t.same([human?.code, names?.code, json?.code], [0, 0, 0], `${human?.stderr}`);
     const params = JSON.parse(place(JSON.stringify(one.params)));
     const asked = { method: one.method, params };
     t.same(calls.slice(index * 3, index * 3 + 3), [asked, asked, asked]);

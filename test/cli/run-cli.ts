@@ -2,16 +2,14 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { CliShell } from '../support/cli-shell.js';
 
 /** `npm run build` makes it. */
 export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
-const BATCH = fileURLToPath(new URL('./batch.mjs', import.meta.url));
-const PROGRAM = new URL('../../dist/cli/program.js', import.meta.url);
-
 export interface CliResult {
   readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
+  readonly signal: string | null;
   readonly stdout: string;
   readonly stderr: string;
 }
@@ -74,35 +72,17 @@ export function runCli(args: readonly string[], options: CliOptions = {}): Promi
   });
 }
 
-/** What a command line of a batch wrote. */
-export interface BatchResult {
-  readonly stdout: string;
-  readonly error?: string;
-}
-
 /** Runs command lines one after the other in one process, in the folder `cwd`. */
-export function runBatch(
+export async function runBatch(
   lines: readonly (readonly string[])[],
   cwd: string,
-): Promise<readonly BatchResult[]> {
-  const command = ['-u', 'NODE_OPTIONS', process.execPath, BATCH, PROGRAM.href];
-  const child = spawn('env', command, { env: cleanEnvironment(), cwd, stdio: 'pipe' });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    stdout += chunk;
-  });
-  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-    stderr += chunk;
-  });
-  child.stdin.end(JSON.stringify(lines));
-  return new Promise((done, fail) => {
-    child.on('error', fail);
-    child.on('close', (code) => {
-      if (code === 0 && stderr === '') done(JSON.parse(stdout));
-      else fail(new Error(`the batch ended with ${code}: ${stderr}`));
-    });
-  });
+): Promise<readonly CliResult[]> {
+  const shell = new CliShell(cleanEnvironment());
+  try {
+    return await Promise.all(lines.map((args) => shell.run(args, cwd)));
+  } finally {
+    await shell.close();
+  }
 }
 
 function quoteForShell(word: string): string {

@@ -192,7 +192,7 @@ t.test('refused', { skip: cannotServe(), timeout: 300_000 }, async (t) => {
         (text, [word, path]) => text.replace(word, path),
         command,
       );
-      checkRefusal(t, await daemon.cli(['export', ...words.split(' ')]), [code], about);
+      checkRefusal(t, await daemon.quick(['export', ...words.split(' ')]), [code], about);
     });
   }
   t.same(await stateOf(daemon), state, 'the store is as it was');

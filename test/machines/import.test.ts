@@ -39,7 +39,6 @@ interface View {
 }
 
 const MIB = 1024 * 1024;
-const skip = cannotServe();
 
 function fingerprints(files: readonly string[]): string[] {
   return files.map((path) => {
@@ -67,6 +66,21 @@ async function storedBytes(daemon: TestDaemon): Promise<number> {
   return Number(text.split('\t')[0]);
 }
 
+/** The snapshots that `machine-writer.ts` makes of any kind of machine. */
+function checkTree(t: Test, view: View): void {
+  const expected = [
+    ['First', undefined, false],
+    ['Second', 'First', false],
+    ['Side-branch', 'First', true],
+  ].map(([name, parent, current], index) => {
+    return { name, parent, current, created: `2021-03-0${index + 1}T10:20:30.000Z` };
+  });
+  const found = view.snapshots.map(({ name, parent, current, created }) => {
+    return { name, parent, current, created };
+  });
+  t.strictSame(found, expected, 'the tree of snapshots');
+}
+
 function checkVboxView(t: Test, view: View): void {
   t.equal(view.name, 'Test-machine', 'its own name, by our rules');
   t.match(view, { vcpus: 2, memory: 4096 * MIB });
@@ -74,26 +88,9 @@ function checkVboxView(t: Test, view: View): void {
     { mode: 'nat', mac: '08:00:27:0a:0b:0c' },
     { mode: 'internal', network: 'int-net', mac: '08:00:27:0a:0b:0d' },
   ]);
-  t.strictSame(
-    view.snapshots.map(({ name, parent, current, created, memory }) => ({
-      name,
-      parent,
-      current,
-      created,
-      memory,
-    })),
-    [
-      ['First', undefined, false, 1],
-      ['Second', 'First', false, 2],
-      ['Side-branch', 'First', true, 3],
-    ].map(([name, parent, current, number]) => ({
-      name,
-      parent,
-      current,
-      created: `2021-03-0${number}T10:20:30.000Z`,
-      memory: 512 * Number(number) * MIB,
-    })),
-  );
+  checkTree(t, view);
+  const memories = view.snapshots.map(({ memory }) => memory);
+  t.strictSame(memories, [512 * MIB, 1024 * MIB, 1536 * MIB], 'the memory of each snapshot');
   t.equal(view.snapshots[2]?.message, 'Side branch: about Side branch & A');
   t.match(view.warnings?.join('\n'), /DVD drive[\s\S]*USB[\s\S]*shared folder "work"/);
 }
@@ -113,9 +110,8 @@ async function goesOn(t: Test, daemon: TestDaemon, made: MadeMachine): Promise<v
   await checkContents(t, daemon, 'alone', new Map([['kept', kept]]));
 }
 
-t.test('a machine of VirtualBox, referenced and copied', { skip }, async (t) => {
-  const daemon = await startDaemon(t);
-  const folder = join(daemon.folder, 'machine');
+async function checkVirtualBox(t: Test, daemon: TestDaemon, place: string): Promise<void> {
+  const folder = join(place, 'machine');
   const made = writeVboxMachine(folder);
   const before = fingerprints(made.files);
   const view = await daemon.json<View>('import', made.path);
@@ -144,11 +140,10 @@ t.test('a machine of VirtualBox, referenced and copied', { skip }, async (t) => 
   await checkContents(t, daemon, 'alone', made.contents);
 
   await t.test('and it goes on as any other VM', (t) => goesOn(t, daemon, made));
-});
+}
 
-t.test('a copy stores what the snapshots share once', { skip }, async (t) => {
-  const daemon = await startDaemon(t);
-  const made = writeVboxMachine(join(daemon.folder, 'machine'), { isNew: true });
+async function checkSharing(t: Test, daemon: TestDaemon, place: string): Promise<void> {
+  const made = writeVboxMachine(join(place, 'machine'), { isNew: true });
   await daemon.ok('import', made.path, 'alone', '--copy');
   await checkContents(t, daemon, 'alone', made.contents);
   await daemon.ok('gc');
@@ -157,7 +152,7 @@ t.test('a copy stores what the snapshots share once', { skip }, async (t) => {
   const stored = await storedBytes(daemon);
   t.ok(stored < 0.7 * flat, `${stored} bytes instead of ${flat}`);
   t.comment(`${stored} bytes stored, ${flat} would be needed without sharing`);
-});
+}
 
 function dataBytes(content: Buffer): number {
   let count = 0;
@@ -167,9 +162,8 @@ function dataBytes(content: Buffer): number {
   return count;
 }
 
-t.test('a machine of VMware with its snapshots', { skip }, async (t) => {
-  const daemon = await startDaemon(t);
-  const made = writeVmwareMachine(join(daemon.folder, 'machine'));
+async function checkVmware(t: Test, daemon: TestDaemon, place: string): Promise<void> {
+  const made = writeVmwareMachine(join(place, 'machine'));
   const before = fingerprints(made.files);
   const view = await daemon.json<View>('import', made.path, 'vm');
   t.match(view, { name: 'vm', vcpus: 4, memory: 2048 * MIB });
@@ -177,34 +171,16 @@ t.test('a machine of VMware with its snapshots', { skip }, async (t) => {
     { mode: 'nat', mac: '00:0c:29:01:02:03' },
     { mode: 'internal', network: 'VMnet2' },
   ]);
-  t.strictSame(
-    view.snapshots.map(({ name, parent, current, created }) => ({
-      name,
-      parent,
-      current,
-      created,
-    })),
-    [
-      ['First', undefined, false, 1],
-      ['Second', 'First', false, 2],
-      ['Side-branch', 'First', true, 3],
-    ].map(([name, parent, current, number]) => ({
-      name,
-      parent,
-      current,
-      created: `2021-03-0${number}T10:20:30.000Z`,
-    })),
-  );
+  checkTree(t, view);
   t.match(view.warnings?.join('\n'), /CD drive ide1:0[\s\S]*USB[\s\S]*\.vmsn/);
   await checkContents(t, daemon, 'vm', made.contents);
   await daemon.ok('import', made.path, 'alone', '--copy');
   await checkContents(t, daemon, 'alone', made.contents);
   t.strictSame(fingerprints(made.files), before, 'no file of the machine has changed');
-});
+}
 
-t.test('an appliance, as OVF and as OVA', { skip }, async (t) => {
-  const daemon = await startDaemon(t);
-  const folder = join(daemon.folder, 'appliance');
+async function checkAppliance(t: Test, daemon: TestDaemon, place: string): Promise<void> {
+  const folder = join(place, 'appliance');
   await mkdir(folder);
   const model = stampedModel({ size: SIZE, unitSize: 65536, pattern: 'duddz', salt: 9 });
   const contents = new Map([['', mergedContent([model])]]);
@@ -218,7 +194,7 @@ t.test('an appliance, as OVF and as OVA', { skip }, async (t) => {
   t.match(view.nics, [{ mode: 'nat', network: 'VM-Network' }]);
   await checkContents(t, daemon, 'Appliance-1.0', contents);
 
-  const ova = join(daemon.folder, 'box.ova');
+  const ova = join(place, 'box.ova');
   const members = { 'a.ovf': Buffer.from(ovfText(disk.length)), 'disk 1.vmdk': disk };
   const manifest = Buffer.from(manifestText(members, 'sha1'));
   const entries = Object.entries({ ...members, 'a.mf': manifest });
@@ -249,10 +225,9 @@ t.test('an appliance, as OVF and as OVA', { skip }, async (t) => {
     await checkContents(t, daemon, 'box', new Map([['', written]]));
     await checkContents(t, daemon, 'copied', contents);
   });
-});
+}
 
-t.test('a VM goes out as an OVA and comes back the same', { skip }, async (t) => {
-  const daemon = await startDaemon(t);
+async function checkRoundTrip(t: Test, daemon: TestDaemon, place: string): Promise<void> {
   await daemon.ok(
     ...['create', 'web', '--disk', 'root=3M', '--disk', 'data=1M', '--vcpus', '3'],
     ...['--memory', '700M', '--nic', 'nat', '--nic', 'host-only'],
@@ -261,7 +236,7 @@ t.test('a VM goes out as an OVA and comes back the same', { skip }, async (t) =>
   writeFileSync(daemon.rawFile('web', undefined, 'root'), root.content, { flag: 'r+' });
   await daemon.ok('snapshot', 'take', 'web@kept');
   writeFileSync(daemon.rawFile('web', undefined, 'data'), Buffer.alloc(MIB, 'new'), { flag: 'r+' });
-  const folder = join(daemon.folder, 'out');
+  const folder = join(place, 'out');
   await mkdir(folder);
   const ova = join(folder, 'web.ova');
   await daemon.ok('export', 'web', ova);
@@ -289,18 +264,17 @@ t.test('a VM goes out as an OVA and comes back the same', { skip }, async (t) =>
   t.equal(spared.code, 5, 'nor at all when a VM stands on it');
   const wrong = await daemon.cli(['export', 'web', join(folder, 'x.ova'), '--disk', 'root']);
   t.equal(wrong.code, 2, 'one disk is no machine');
-});
+}
 
-t.test('a domain of libvirt', { skip }, async (t) => {
-  const daemon = await startDaemon(t);
-  const images = join(daemon.folder, 'images');
+async function checkLibvirt(t: Test, daemon: TestDaemon, place: string): Promise<void> {
+  const images = join(place, 'images');
   await mkdir(images);
   const disk = join(images, 'web.qcow2');
   await tool('qemu-img', ['create', '-q', '-f', 'qcow2', disk, '1M']);
   await tool('qemu-io', ['-f', 'qcow2', '-c', 'write -P 7 64k 64k', disk]);
   const content = Buffer.alloc(MIB);
   content.fill(7, 65536, 131072);
-  const path = join(daemon.folder, 'web.xml');
+  const path = join(place, 'web.xml');
   writeFileSync(
     path,
     `<domain type='kvm'><name>web</name><memory unit='MiB'>300</memory>
@@ -315,4 +289,26 @@ t.test('a domain of libvirt', { skip }, async (t) => {
   t.match(view, { name: 'web', vcpus: 2, memory: 300 * MIB });
   t.strictSame(view.nics, [{ mode: 'bridged', mac: '52:54:00:aa:bb:cc', network: 'br0' }]);
   await checkContents(t, daemon, 'web', new Map([['', content]]));
+}
+
+/** Each test has a folder of its own, and leaves the daemon without VMs for the next one. */
+const TESTS = {
+  'a machine of VirtualBox, referenced and copied': checkVirtualBox,
+  'a copy stores what the snapshots share once': checkSharing,
+  'a machine of VMware with its snapshots': checkVmware,
+  'an appliance, as OVF and as OVA': checkAppliance,
+  'a VM goes out as an OVA and comes back the same': checkRoundTrip,
+  'a domain of libvirt': checkLibvirt,
+};
+
+t.test('whole machines', { skip: cannotServe() }, async (t) => {
+  const daemon = await startDaemon(t);
+  for (const [index, [name, check]] of Object.entries(TESTS).entries()) {
+    const place = join(daemon.folder, `place${index}`);
+    await mkdir(place);
+    await t.test(name, (t) => check(t, daemon, place));
+    for (const vm of await daemon.json<readonly View[]>('list')) {
+      await daemon.ok('delete', vm.name);
+    }
+  }
 });

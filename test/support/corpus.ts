@@ -12,19 +12,24 @@ import {
   readFileSync,
   writeSync,
 } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
+import { PROJECT } from './run-program.js';
 
 export interface CorpusImage {
   readonly id: string;
-  /** File name of the image to open. */
+  /** Name of the file to open, among `files`. */
   readonly main: string;
   readonly format: string;
   readonly expect: 'ok' | 'refuse' | 'io-error' | 'refuse-or-ok';
+  /** What is wrong with it. */
+  readonly why?: string;
+  /** `stored`: a gzip file, or `ARCHIVE.tar.xz:MEMBER`. */
   readonly files: readonly { readonly name: string; readonly stored: string }[];
   readonly virtual_size?: number;
+  /** Of the whole raw content. */
   readonly sha256?: string;
+  /** Of every 64 KiB that are not all zero, each behind its number: the manifest's `legend`. */
   readonly nz64k?: string;
   readonly undamaged_sha256?: string;
   /** Damaged [offset, length] where known. */
@@ -33,12 +38,17 @@ export interface CorpusImage {
 
 export interface Corpus {
   readonly images: readonly CorpusImage[];
-  /** Unpacks what an image needs and answers the path of its main file. */
-  unpack(image: CorpusImage): string;
+  /** Unpacks what an image needs and answers the paths of its files, the main one first. */
+  unpack(image: CorpusImage): readonly [string, ...string[]];
 }
 
-const PROJECT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const HOLE_UNIT = 65_536;
+
+/** Beside the project, or where LAYERDISK_CORPUS says. Undefined where there is none. */
+function corpusFolder(): string | undefined {
+  const places = [process.env.LAYERDISK_CORPUS ?? '', join(PROJECT, '../shared/corpus')];
+  return places.find((place) => existsSync(join(place, 'manifest.json')));
+}
 
 /**
  * The corpus, to be unpacked below `folder`; undefined (with the reason printed) where it is not
@@ -48,9 +58,7 @@ export function openCorpus(
   t: { comment(...args: unknown[]): void },
   folder: string,
 ): Corpus | undefined {
-  const root = [join(PROJECT, '../shared/corpus'), process.env.LAYERDISK_CORPUS ?? '']
-    .filter((path) => path !== '')
-    .find((path) => existsSync(join(path, 'manifest.json')));
+  const root = corpusFolder();
   if (root === undefined) {
     t.comment('skipped: no corpus at ../shared/corpus nor where LAYERDISK_CORPUS says');
     return undefined;
@@ -63,13 +71,16 @@ export function openCorpus(
     images: manifest.images as CorpusImage[],
     unpack(image) {
       const { stored } = image.files[0]!;
-      if (stored.includes(':')) return join(folder, dirname(stored.split(':')[1]!), image.main);
-      const target = join(folder, 'real', image.id);
+      // Members lie in a folder of each image's own.
+      const member = /:(.*)\/[^/]*$/.exec(stored)?.[1];
+      const target = join(folder, member ?? join('real', image.id));
       mkdirSync(target, { recursive: true });
-      for (const file of image.files) {
+      for (const file of member === undefined ? image.files : []) {
         writeWithHoles(join(target, file.name), gunzipSync(readFileSync(join(root, file.stored))));
       }
-      return join(target, image.main);
+      const paths = image.files.map(({ name }) => join(target, name));
+      const main = join(target, image.main);
+      return [main, ...paths.filter((path) => path !== main)];
     },
   };
 }

@@ -18,11 +18,23 @@ export interface MadeMachine {
   readonly contents: ReadonlyMap<string, Buffer>;
 }
 
+type Names<T> = Readonly<Record<'base' | 'one' | 'two' | 'side' | 'now', T>>;
+type Name = keyof Names<unknown>;
+
+/** What each image stands on. */
+const PARENTS: Names<Name | undefined> = {
+  base: undefined,
+  one: 'base',
+  two: 'one',
+  side: 'base',
+  now: 'side',
+};
+
 export const uuidOf = (number: number): string =>
   `${String(number).padStart(8, '0')}-1111-4222-8333-444444444444`;
 
 /** Chains by name: the models, top first. */
-function chainModels(): Record<'base' | 'one' | 'two' | 'side' | 'now', DiskModel[]> {
+function chainModels(): Names<DiskModel[]> {
   const model = (salt: number, pattern: string) =>
     stampedModel({ size: SIZE, unitSize: UNIT, pattern, salt });
   const base = [model(1, 'ddzdudd')];
@@ -31,6 +43,29 @@ function chainModels(): Record<'base' | 'one' | 'two' | 'side' | 'now', DiskMode
   const side = [model(4, 'zuuuuud'), ...base];
   const now = [model(5, 'uuuudu'), ...side];
   return { base, one, two, side, now };
+}
+
+/** Writes the image of every place, and says what the machine in `path` is made of. */
+function writeTree(
+  folder: string,
+  path: string,
+  places: Names<string>,
+  write: (path: string, model: DiskModel, name: Name, parent: Name | undefined) => void,
+): MadeMachine {
+  const models = chainModels();
+  for (const name of Object.keys(places) as Name[]) {
+    write(join(folder, places[name]), models[name][0]!, name, PARENTS[name]);
+  }
+  return {
+    path,
+    files: [path, ...Object.values(places).map((place) => join(folder, place))],
+    contents: new Map([
+      ['First', mergedContent(models.base)],
+      ['Second', mergedContent(models.one)],
+      ['Side-branch', mergedContent(models.side)],
+      ['', mergedContent(models.now)],
+    ]),
+  };
 }
 
 export interface VboxOptions {
@@ -48,49 +83,29 @@ export interface VboxOptions {
  *           +- Side branch (side) -- present (now)
  */
 export function writeVboxMachine(folder: string, options: VboxOptions = {}): MadeMachine {
-  const models = chainModels();
   mkdirSync(join(folder, 'Snapshots'), { recursive: true });
-  const names = { base: 'base.vdi', one: '{one}.vdi', two: '{two}.vdi', side: '{side}.vdi' };
-  const places: Record<keyof typeof models, string> = {
-    base: names.base,
-    one: `Snapshots/${names.one}`,
-    two: `Snapshots/${names.two}`,
-    side: `Snapshots/${names.side}`,
+  const places: Names<string> = {
+    base: 'base.vdi',
+    one: 'Snapshots/{one}.vdi',
+    two: 'Snapshots/{two}.vdi',
+    side: 'Snapshots/{side}.vdi',
     now: 'Snapshots/{now}.vdi',
   };
   const numbers = { base: 10, one: 11, two: 12, side: 13, now: 14 };
-  const parents = { base: undefined, one: 'base', two: 'one', side: 'base', now: 'side' } as const;
-  for (const [name, chain] of Object.entries(models) as [keyof typeof models, DiskModel[]][]) {
-    const parent = parents[name];
-    writeVdi(join(folder, places[name]), chain[0]!, {
-      type: parent === undefined ? 1 : 4,
-      uuid: uuidOf(numbers[name]),
-      modification: uuidOf(numbers[name] + 100),
-      ...(parent === undefined
-        ? {}
-        : {
-            parent: uuidOf(numbers[parent]),
-            parentModification: uuidOf(numbers[parent] + 100),
-          }),
-    });
-  }
+  const modification = (name: Name) => uuidOf(numbers[name] + 100);
   const path = join(folder, 'Test machine.vbox');
   let text = vboxText(places, numbers, options.isNew === true);
   for (const [from, to] of options.replace ?? []) text = text.replace(from, to);
   writeFileSync(path, text);
-  return {
-    path,
-    files: [path, ...Object.values(places).map((place) => join(folder, place))],
-    contents: new Map([
-      ['First', mergedContent(models.base)],
-      ['Second', mergedContent(models.one)],
-      ['Side-branch', mergedContent(models.side)],
-      ['', mergedContent(models.now)],
-    ]),
-  };
+  return writeTree(folder, path, places, (image, model, name, parent) => {
+    const ids = { uuid: uuidOf(numbers[name]), modification: modification(name) };
+    if (parent === undefined) writeVdi(image, model, { type: 1, ...ids });
+    else {
+      const above = { parent: uuidOf(numbers[parent]), parentModification: modification(parent) };
+      writeVdi(image, model, { type: 4, ...ids, ...above });
+    }
+  });
 }
-
-type Names<T> = Readonly<Record<'base' | 'one' | 'two' | 'side' | 'now', T>>;
 
 function vboxText(places: Names<string>, numbers: Names<number>, isNew: boolean): string {
   const medium = (name: keyof typeof places, inner = '') =>
@@ -152,7 +167,6 @@ function vboxText(places: Names<string>, numbers: Names<number>, isNew: boolean)
 
 /** The same tree as VMware writes it, with two disks; names of VMDKs that VMware would give. */
 export function writeVmwareMachine(folder: string, extra = ''): MadeMachine {
-  const models = chainModels();
   mkdirSync(folder, { recursive: true });
   const places: Names<string> = {
     base: 'disk.vmdk',
@@ -161,29 +175,15 @@ export function writeVmwareMachine(folder: string, extra = ''): MadeMachine {
     side: 'disk-000003.vmdk',
     now: 'disk-000004.vmdk',
   };
-  const parents = { base: undefined, one: 'base', two: 'one', side: 'base', now: 'side' } as const;
-  const cid = (name: keyof typeof places) => `0000000${Object.keys(places).indexOf(name) + 1}`;
-  for (const [name, chain] of Object.entries(models) as [keyof typeof models, DiskModel[]][]) {
-    const parent = parents[name];
-    writeMonolithic(join(folder, places[name]), chain[0]!, {
-      zeroedGrains: true,
-      cid: cid(name),
-      ...(parent === undefined ? {} : { parentCid: cid(parent), parentName: places[parent] }),
-    });
-  }
+  const cid = (name: Name) => `0000000${Object.keys(places).indexOf(name) + 1}`;
   const path = join(folder, 'machine.vmx');
   writeFileSync(path, vmxText(places) + extra);
   writeFileSync(join(folder, 'machine.vmsd'), vmsdText(places));
-  return {
-    path,
-    files: [path, ...Object.values(places).map((place) => join(folder, place))],
-    contents: new Map([
-      ['First', mergedContent(models.base)],
-      ['Second', mergedContent(models.one)],
-      ['Side-branch', mergedContent(models.side)],
-      ['', mergedContent(models.now)],
-    ]),
-  };
+  return writeTree(folder, path, places, (image, model, name, parent) => {
+    const above =
+      parent === undefined ? {} : { parentCid: cid(parent), parentName: places[parent] };
+    writeMonolithic(image, model, { zeroedGrains: true, cid: cid(name), ...above });
+  });
 }
 
 function vmxText(places: Names<string>): string {
