@@ -32,6 +32,14 @@ const BASE_DOORS = ['formats/base.ts', 'formats/fingerprint.ts'];
 const UNTRUSTED_FILES = ['formats/image-error.ts', 'formats/sibling-path.ts'];
 /** What a machine file says: the contract and the way in. */
 const MACHINE_DOORS = ['machines/machine.ts', 'machines/read-machine.ts', 'machines/digests.ts'];
+/** Machine files that point at the exposed disks. */
+const MACHINE_WRITERS = [
+  'machines/machine-output.ts',
+  'machines/write-libvirt.ts',
+  'machines/write-vbox.ts',
+  'machines/write-vmx.ts',
+  'formats/raw-descriptor.ts',
+];
 /** Writing images: the daemon's background thread does it. */
 const WRITE_DOORS = ['formats/write-image.ts', 'formats/choose-writing.ts'];
 
@@ -53,14 +61,17 @@ const ROOMS = {
   transport: ['engine/block-device.ts', 'storage/libc.ts', 'storage/positioned-io.ts', 'common/'],
   control: ['common/'],
   guest: ['storage/', 'common/'],
+  host: ['common/'],
+  identity: ['host/', 'common/'],
   daemon: [
-    ...['common/', 'storage/', 'engine/', 'vm/', 'transport/', 'control/', 'guest/'],
+    ...['common/', 'storage/', 'engine/', 'vm/', 'transport/', 'control/', 'guest/', 'host/'],
     ...FORMAT_DOORS,
     ...BASE_DOORS,
     ...MACHINE_DOORS,
+    ...MACHINE_WRITERS,
     ...WRITE_DOORS,
   ],
-  cli: ['control/', 'guest/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
+  cli: ['control/', 'guest/', 'identity/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
 };
 
 /** Programs that are started, not imported: who starts them. */
@@ -86,7 +97,7 @@ const PACKAGE_DOORS = {
   'node:fs': {
     // Formats have one place that looks at names; both ends of the socket look at its file.
     places: new RegExp(
-      '^((storage|engine|vm|transport|guest|daemon|cli)/' +
+      '^((storage|engine|vm|transport|guest|host|identity|daemon|cli)/' +
         '|formats/sibling-path.ts$|control/(client|server).ts$)',
     ),
     except: new RegExp(`^(${ENGINE_CONTRACTS.join('|')})$`),

@@ -30,6 +30,8 @@ const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   detach: 'target',
   mount: 'target',
   clone: 'target',
+  export: 'target',
+  'reset-identity': 'vm',
   'base accept': 'vm',
   'snapshot take': 'vm',
   'snapshot list': 'vm',

@@ -33,6 +33,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   unmount: async () => (await import('./commands/mount.js')).unmountCommand,
   snapshot: async () => (await import('./commands/snapshot.js')).snapshotGroup,
   clone: async () => (await import('./commands/clone.js')).cloneCommand,
+  'reset-identity': async () => (await import('./commands/clone.js')).resetIdentityCommand,
   export: async () => (await import('./commands/export.js')).exportCommand,
   run: async () => (await import('./commands/run.js')).runCommand,
   stop: async () => (await import('./commands/run.js')).stopCommand,

@@ -1,4 +1,5 @@
 /** UUIDs as text, and the two byte orders in which disk images store them. */
+import { createHash } from 'node:crypto';
 import type { Field } from './struct.js';
 
 /** `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, lower case. */
@@ -11,6 +12,14 @@ const PATTERN = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 /** Whether `text` is a UUID as this file writes them. */
 export function isUuid(text: string): boolean {
   return PATTERN.test(text);
+}
+
+/** The UUID that belongs to a text: always the same one (RFC 9562, version 8). */
+export function uuidOf(text: string): Uuid {
+  const bytes = createHash('sha256').update(text).digest();
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x80;
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  return uuidFromBytes(bytes);
 }
 
 /** RFC 9562 byte order, all fields big endian: VHD, qcow2. `at` is the offset of the 16 bytes. */

@@ -16,6 +16,8 @@ import type {
   GcView,
   HardwareChange,
   ImportView,
+  MachineFileKind,
+  MachineFilesView,
   MacPolicy,
   MountView,
   OvaView,
@@ -141,6 +143,8 @@ export interface Methods {
       name: string;
       mode: 'linked' | 'full';
       mac?: MacPolicy;
+      /** Of the disks, as the guest sees them; default `new`. */
+      serials?: 'new' | 'keep';
     } & HardwareChange;
     result: { vm: VmView; tookSnapshot?: string };
   };
@@ -171,6 +175,23 @@ export interface Methods {
       force?: boolean;
     };
     result: OvaView;
+  };
+  /**
+   * Files by which another program runs on the exposed disks of a VM; refused while something uses
+   * them.
+   */
+  'export.machine': {
+    params: {
+      vm: string;
+      kind: MachineFileKind;
+      /** For `vmdk`, where there are several. */
+      disk?: string;
+      /** Absolute; absent: only the text, which `libvirt-xml` alone is. */
+      path?: string;
+      /** Replace files that are there already. */
+      force?: boolean;
+    };
+    result: MachineFilesView;
   };
   gc: { params: { dryRun?: boolean }; result: GcView };
   stats: { params: { vm?: string }; result: StatsView };

@@ -125,6 +125,7 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     name,
     mode: z.enum(['linked', 'full']),
     mac: z.enum(['new', 'keep', 'keep-nat']).exactOptional(),
+    serials: z.enum(['new', 'keep']).exactOptional(),
     ...hardware,
   }),
   export: z.strictObject({
@@ -137,6 +138,13 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     force: flag,
   }),
   'export.ova': z.strictObject({ vm: name, snapshot: name.exactOptional(), path, force: flag }),
+  'export.machine': z.strictObject({
+    vm: name,
+    kind: z.enum(['libvirt-xml', 'vbox', 'vmx', 'vmdk']),
+    disk: name.exactOptional(),
+    path: path.exactOptional(),
+    force: flag,
+  }),
   gc: z.strictObject({ dryRun: flag }),
   stats: z.strictObject({ vm: name.exactOptional() }),
   check: z.strictObject({ vm: name.exactOptional(), deep: flag, repair: flag }),

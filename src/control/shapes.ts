@@ -273,3 +273,14 @@ export interface OvaView {
   /** Bytes of the host that it takes. */
   readonly storedSize: number;
 }
+
+/** Kinds of files by which other programs run on the exposed disks of a VM. */
+export type MachineFileKind = 'libvirt-xml' | 'vbox' | 'vmx' | 'vmdk';
+
+export interface MachineFilesView {
+  /** The main file first; none when the text was asked for. */
+  readonly files: readonly string[];
+  readonly text?: string;
+  /** What its user has to know or to do first, one line each. */
+  readonly notes: readonly string[];
+}

@@ -24,6 +24,7 @@ import { attachHandlers } from './handlers/attach-handlers.js';
 import { daemonHandlers } from './handlers/daemon-handlers.js';
 import { DiskUsers } from './handlers/disk-users.js';
 import { guestHandlers } from './handlers/guest-handlers.js';
+import { machineFileHandlers } from './handlers/machine-file-handlers.js';
 import { mapHandlers } from './handlers/map-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
@@ -267,6 +268,7 @@ export class Daemon {
       ...attachHandlers(sources),
       ...mapHandlers({ ...sources, engine: this.#engine }),
       ...guestHandlers(sources),
+      ...machineFileHandlers(sources),
       ...daemonHandlers({
         service: this.#service,
         engine: this.#engine,

@@ -72,6 +72,15 @@ export function groupOf(storeId: string, network: string): { address: string; po
   return { address, port: 49152 + (hash.readUInt16BE(3) & 0x3fff) };
 }
 
+/** The host's bridge that a NIC is connected to; undefined for modes without one. */
+export function bridgeOf(
+  storeId: string,
+  { mode, network }: Pick<GuestNic, 'mode' | 'network'>,
+): string | undefined {
+  if (mode === 'host-only') return hostOnlyBridge(storeId, network ?? DEFAULT_NETWORK).name;
+  return mode === 'bridged' ? network : undefined;
+}
+
 interface FoundBridge {
   readonly bridge: HostBridge;
   /** Whether QEMU's own helper connects to it, with rights that we lack. */

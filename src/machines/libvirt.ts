@@ -105,7 +105,8 @@ function readNic(nic: XmlElement, warnings: string[]): MachineNic {
   if (found === undefined) {
     warnings.push(`interface of type ${quoteName(type)} is not taken over; it has mode none`);
   }
-  const [mode, attribute] = found ?? ['none', ''];
+  const [connected, attribute] = found ?? ['none', ''];
+  const mode = nic.child('link')?.attribute('state') === 'down' ? 'none' : connected;
   const network = nic.child('source')?.attribute(attribute);
   return {
     mode,

@@ -1,5 +1,6 @@
 /** The text of an OVF 1 descriptor for one machine whose disks are streamOptimized VMDKs. */
 import type { NicMode } from './machine.js';
+import { xmlText } from './xml-text.js';
 
 export interface OvfDisk {
   /** The file's name. */
@@ -135,8 +136,4 @@ function item(fields: Readonly<Record<string, string | number>>): string {
     ([name, value]) => `<rasd:${name}>${value}</rasd:${name}>`,
   );
   return `<Item>${inner.join('')}</Item>`;
-}
-
-function xmlText(text: string): string {
-  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
 }

@@ -25,6 +25,8 @@ export interface CloneRequest {
   readonly name: string;
   readonly mode: 'linked' | 'full';
   readonly mac?: MacPolicy;
+  /** By disk: serial numbers that the clone keeps; default: new ones. */
+  readonly serials?: Readonly<Record<string, string>>;
   readonly hardware: HardwareRequest;
 }
 
@@ -93,7 +95,7 @@ function cloneLinked(
         allocation: 'dynamic',
       }));
       const origin = originOf(entry, before, record);
-      const manifest = await newManifest(context, hardware, disks, origin);
+      const manifest = await newManifest(context, hardware, disks, origin, request.serials);
       await preparation.commit(await store.prepareNew(request.name, manifest));
     } catch (error) {
       if (named === undefined && !preparation.isCommitted)
@@ -135,7 +137,7 @@ async function cloneFull(
     sources.map((disk, index) => ({ source: disk.top, target: disks[index]?.head ?? '' })),
     work,
   );
-  const manifest = await newManifest(context, hardware, disks, undefined);
+  const manifest = await newManifest(context, hardware, disks, undefined, request.serials);
   await preparation.commit(await context.store.prepareNew(request.name, manifest));
   return { tookSnapshot: undefined };
 }
@@ -197,6 +199,7 @@ export async function newManifest(
   hardware: Hardware,
   disks: readonly DiskRecord[],
   origin: OriginRecord | undefined,
+  serials?: Manifest['serials'],
 ): Promise<Manifest> {
   return {
     version: 1,
@@ -209,6 +212,7 @@ export async function newManifest(
     current: null,
     nextNode: NODE.first + disks.length,
     ...(origin === undefined ? {} : { origin }),
+    ...(serials === undefined ? {} : { serials }),
   };
 }
 

@@ -81,6 +81,8 @@ const manifestSchema = z.strictObject({
   nextNode: z.int().min(NODE.first).max(MAX_U32),
   /** Linked clones only. */
   origin: origin.exactOptional(),
+  /** By disk: serial numbers that a clone kept. All others come from the id. */
+  serials: z.record(name, z.string().regex(/^[\x21-\x7e]{1,20}$/)).exactOptional(),
 });
 
 export type Manifest = Readonly<z.infer<typeof manifestSchema>>;

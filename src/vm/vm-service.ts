@@ -23,6 +23,7 @@ import { type Collected, GarbageCollector, type GarbagePace, USUAL_PACE } from '
 import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
 import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
+import { type MachineFilesRequest, writeMachineFiles } from './machine-files.js';
 import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
 import { diskNodes, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
 import { checkName } from './names.js';
@@ -242,6 +243,11 @@ export class VmService {
 
   export(request: ExportRequest, work: Work = {}): Promise<ExportOutcome> {
     return exportDisk(this.#context, request, this.#exportTools, work);
+  }
+
+  /** Texts that point at the exposed disks of a VM. @returns their paths, the main one first. */
+  writeMachineFiles(request: MachineFilesRequest): Promise<string[]> {
+    return writeMachineFiles(this.#context, request, this.#ownFolders);
   }
 
   /** Takes the bases that a VM stands on as they are now; answers the images that had changed. */

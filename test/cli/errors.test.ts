@@ -104,6 +104,31 @@ t.test('command lines that fit nothing', async (t) => {
   t.match(JSON.parse(json.stderr), { error: { code: 'usage', hint: /did you mean/ } });
 });
 
+t.test('machine files are no copies', async (t) => {
+  const rows: readonly (readonly [string, RegExp, RegExp])[] = [
+    ['a.xml --libvirt-xml b.xml', /names the file itself, not "a\.xml"/, /a\.xml/],
+    ['--vbox a.vbox --vmx a.vmx', /--vbox and --vmx exclude/, /after the other/],
+    ['--vmx a.vmx --format raw', /--format does not go with --vmx/, /no copy/],
+    ['--vmx a.vmx --disk root', /--disk does not go/, /--vmdk-descriptor/],
+    ['--vbox a.vbox --ova', /--ova does not go/, /no copy/],
+  ];
+  for (const [args, message, hint] of rows) {
+    await t.rejects(
+      async () => (await buildProgram(`export web ${args}`.split(' '))).parseAsync(),
+      { name: 'DiskError', code: 'usage', message, hint },
+      args,
+    );
+  }
+  await t.rejects(async () => (await buildProgram(['export', 'web'])).parseAsync(), {
+    message: /say which file/,
+    hint: /FILE\.qcow2/,
+  });
+  await t.rejects(
+    async () => (await buildProgram(['export', 'web@v1', '--vbox', 'a.vbox'])).parseAsync(),
+    { message: /web@v1 is a snapshot/, hint: /clone web@v1 NEW --linked/ },
+  );
+});
+
 t.test('no daemon', async (t) => {
   const socket = join(temporaryFolder(t), 'none.sock');
   for (const args of ['list', 'daemon status', 'daemon stop', 'snapshot delete web@a']) {

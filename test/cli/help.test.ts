@@ -12,7 +12,7 @@ function commandsIn(help: string, prefix: string): string[] {
   return lines
     .filter((line) => line.startsWith(prefix))
     .map((line) => line.slice(prefix.length).trim().split(/\s/, 1)[0] ?? '')
-    .filter((name) => /^[a-z]+$/.test(name));
+    .filter((name) => /^[a-z-]+$/.test(name));
 }
 
 const EXPECTED = [
@@ -39,6 +39,7 @@ const EXPECTED = [
   'snapshot delete',
   'snapshot rename',
   'clone',
+  'reset-identity',
   'export',
   'run',
   'stop',

@@ -229,6 +229,20 @@ const CASES: readonly Case[] = [
     names: 'web@s2\n',
   },
   {
+    args: 'export web --libvirt-xml dom.xml --force',
+    method: 'export.machine',
+    params: { vm: 'web', kind: 'libvirt-xml', path: 'CWD/dom.xml', force: true },
+    human: /^wrote CWD\/dom\.xml\nnote: be careful\nnote: as long as it is in use there/,
+    names: 'CWD/dom.xml\n',
+  },
+  {
+    args: 'export web --vmdk-descriptor web.vmdk --disk root',
+    method: 'export.machine',
+    params: { vm: 'web', kind: 'vmdk', disk: 'root', path: 'CWD/web.vmdk' },
+    human: /^wrote CWD\/web\.vmdk\n/,
+    names: 'CWD/web.vmdk\n',
+  },
+  {
     args: 'clone web copy --full --mac keep-nat --vcpus 8',
     method: 'clone',
     params: { vm: 'web', name: 'copy', mode: 'full', mac: 'keep-nat', vcpus: 8 },
@@ -236,9 +250,9 @@ const CASES: readonly Case[] = [
     names: 'copy\n',
   },
   {
-    args: 'clone web@clean copy --linked',
+    args: 'clone web@clean copy --linked --serials keep',
     method: 'clone',
-    params: { vm: 'web', snapshot: 'clean', name: 'copy', mode: 'linked' },
+    params: { vm: 'web', snapshot: 'clean', name: 'copy', mode: 'linked', serials: 'keep' },
     human: /cloned copy/,
     names: 'copy\n',
   },

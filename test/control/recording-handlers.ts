@@ -168,6 +168,10 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     ...{ damaged: 0, leaks: 0, repaired: 0 },
   }),
   'export.ova': ({ path }) => ({ path, storedSize: 2 ** 20 }),
+  'export.machine': ({ path }) =>
+    path === undefined
+      ? { files: [], text: '<domain/>\n', notes: ['be careful'] }
+      : { files: [path], notes: ['be careful'] },
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   map: ({ start = 0 }) => ({
     extents: [{ ...MAPPED, start, offset: 8192 + start }],

@@ -143,6 +143,27 @@ export class TestGuest {
     return guest;
   }
 
+  /** Connects to a guest that runs detached, by `layerdisk console` on a terminal of its own. */
+  static async connect(t: Test, daemon: TestDaemon, vm: string): Promise<TestGuest> {
+    const command = `env -u NODE_OPTIONS node ${CLI} console ${vm}`;
+    const child = spawn('script', ['-qec', command, '/dev/null'], {
+      env: cleanEnvironment({ LAYERDISK_STORE: daemon.store, LAYERDISK_SOCKET: daemon.socket }),
+      stdio: 'pipe',
+    });
+    const guest = new TestGuest(child);
+    t.teardown(async () => {
+      child.kill('SIGKILL');
+      await guest.ended;
+    });
+    await guest.waitFor(/ctrl-\] leaves/);
+    return guest;
+  }
+
+  /** Types a key. */
+  press(key: string): void {
+    this.#child.stdin?.write(key);
+  }
+
   /** Types a line on the console. */
   type(line: string): void {
     this.#child.stdin?.write(`${line}\n`);

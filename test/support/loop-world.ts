@@ -8,7 +8,7 @@ import { mkdir, realpath, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type AttachMethod, attachHandlers } from '../../src/daemon/handlers/attach-handlers.js';
 import { DiskUsers } from '../../src/daemon/handlers/disk-users.js';
-import { listLoopDevices } from '../../src/daemon/handlers/loop-devices.js';
+import { listLoopDevices } from '../../src/host/loop-devices.js';
 import { readMounts } from '../../src/transport/mountinfo.js';
 import { exposedPath } from '../../src/vm/exposure.js';
 import { type Calls, callable } from './handler-calls.js';

@@ -1,5 +1,6 @@
 /** `export`: a disk as an image file. */
 import { extname, resolve } from 'node:path';
+import type { Argv } from 'yargs';
 import { DiskError } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
 import type { FormatName } from '../../control/protocol.js';
@@ -7,6 +8,7 @@ import { ALLOCATIONS, parseChoice, parseTarget } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
 import type { Session } from '../session.js';
 import { targetOptions, WRITTEN_FORMATS } from '../shared-options.js';
+import { exportMachine, machineOption } from './export-machine.js';
 
 const EXTENSIONS: Readonly<Record<string, FormatName>> = {
   '.raw': 'raw',
@@ -19,16 +21,20 @@ const EXTENSIONS: Readonly<Record<string, FormatName>> = {
 };
 
 export const exportCommand = defineCommand({
-  command: 'export <target> <file>',
-  describe: 'Write a disk of a VM, or of one of its snapshots, into an image file',
+  command: 'export <target> [file]',
+  describe: 'Write a disk into an image file, or machine files that point at the disks',
   notes:
     'The file holds one instant; the VM may go on writing. Zeroes take no space unless ' +
     '--allocation static says so. With --differencing the file holds only what was changed, as a ' +
-    'child of the image that the VM was imported from, which must stay where it is.',
+    'child of the image that the VM was imported from, which must stay where it is.\n\n' +
+    '--libvirt-xml, --vbox, --vmx and --vmdk-descriptor copy nothing: with what they write, ' +
+    'other hypervisors run on the disks themselves. One at a time may use a disk. Take ' +
+    'snapshots here, not there; never resize or move a disk there. After a rename, or with ' +
+    'another mount point, write the files again.',
   example: 'layerdisk export web@before-upgrade web.qcow2 --subformat compressed',
   options: (yargs) =>
-    targetOptions(yargs)
-      .positional('file', { type: 'string', demandOption: true, describe: 'The file to make' })
+    machineOptions(targetOptions(yargs))
+      .positional('file', { type: 'string', describe: 'The image file to make' })
       .option('format', {
         group: OWN_OPTIONS,
         type: 'string',
@@ -63,15 +69,25 @@ export const exportCommand = defineCommand({
         describe: 'Replace a file that is there already',
       }),
   run: async (session, args) => {
-    const { allocation, subformat } = args;
-    if (args.ova === true || /\.ova$/i.test(args.file)) {
-      await exportOva(session, args);
+    const { allocation, subformat, file } = args;
+    const option = machineOption(args);
+    if (option !== undefined) {
+      await exportMachine(session, args, option);
+      return;
+    }
+    if (file === undefined) {
+      throw new DiskError('usage', 'export: say which file to make', {
+        hint: `layerdisk export ${args.target} FILE.qcow2`,
+      });
+    }
+    if (args.ova === true || /\.ova$/i.test(file)) {
+      await exportOva(session, { ...args, file });
       return;
     }
     const result = await session.call('export', {
       ...parseTarget(args.target, args.disk),
-      path: resolve(args.file),
-      format: formatOf(args.file, args.format),
+      path: resolve(file),
+      format: formatOf(file, args.format),
       ...(subformat === undefined ? {} : { subformat }),
       ...(allocation === undefined
         ? {}
@@ -89,6 +105,16 @@ export const exportCommand = defineCommand({
     });
   },
 });
+
+function machineOptions<T>(yargs: Argv<T>) {
+  const option = (describe: string) =>
+    ({ group: OWN_OPTIONS, type: 'string', requiresArg: true, describe }) as const;
+  return yargs
+    .option('libvirt-xml', option('Write a domain of libvirt; - writes it to standard output'))
+    .option('vbox', option('Write a machine of VirtualBox, with a VMDK descriptor for each disk'))
+    .option('vmx', option('Write a machine of VMware, with a VMDK descriptor for each disk'))
+    .option('vmdk-descriptor', option('Write a VMDK that points at one disk'));
+}
 
 interface OvaArguments {
   readonly target: string;

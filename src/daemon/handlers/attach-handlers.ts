@@ -5,6 +5,14 @@
 import { DiskError } from '../../common/errors.js';
 import type { AttachView, Handlers, Params } from '../../control/protocol.js';
 import {
+  endLoopDevice,
+  flushLoopDevice,
+  isOn,
+  type LoopDevice,
+  listLoopDevices,
+  makeLoopDevice,
+} from '../../host/loop-devices.js';
+import {
   type AttachSources,
   alreadyAttached,
   exclusivelyFor,
@@ -14,14 +22,6 @@ import {
   wholeDevice,
 } from './attached-disks.js';
 import type { DiskUsers, LoopUse } from './disk-users.js';
-import {
-  endLoopDevice,
-  flushLoopDevice,
-  isOn,
-  type LoopDevice,
-  listLoopDevices,
-  makeLoopDevice,
-} from './loop-devices.js';
 import { mount, unmount } from './mount-handlers.js';
 import { describeProcesses, findProcesses } from './processes.js';
 import { resolveTarget } from './targets.js';

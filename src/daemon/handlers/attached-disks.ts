@@ -4,10 +4,10 @@
 import { dirname } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { DeltaId } from '../../engine/delta-id.js';
+import { type LoopDevice, listLoopDevices } from '../../host/loop-devices.js';
 import type { VmService } from '../../vm/vm-service.js';
 import type { Guests } from '../guests.js';
 import type { DiskUsers } from './disk-users.js';
-import { type LoopDevice, listLoopDevices } from './loop-devices.js';
 import type { ResolvedTarget } from './targets.js';
 
 export interface AttachSources {

@@ -2,12 +2,17 @@
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DiskError, errnoName } from '../../common/errors.js';
+import { runCommand } from '../../host/host-command.js';
+import {
+  flushLoopDevice,
+  isMountedFrom,
+  type LoopDevice,
+  loopsOn,
+} from '../../host/loop-devices.js';
 import { type MountEntry, readMounts } from '../../transport/mountinfo.js';
 import type { Holder as FileHolder } from '../../transport/transport.js';
 import type { Exposed, Flushed, Holder } from '../../vm/hooks.js';
 import { type FrozenMount, freezeMount } from './frozen-mount.js';
-import { runCommand } from './host-command.js';
-import { flushLoopDevice, isMountedFrom, type LoopDevice, loopsOn } from './loop-devices.js';
 
 /** How long a mounted file system is given to write back before a snapshot goes ahead without. */
 const SYNC_TIMEOUT_MS = 10_000;

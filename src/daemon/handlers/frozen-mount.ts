@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
-import { COMMAND_ENVIRONMENT, requireCommand } from './host-command.js';
+import { COMMAND_ENVIRONMENT, requireCommand } from '../../host/host-command.js';
 
 /** How long a file system is given to stand still, and how long it does at most. */
 const FREEZE_TIMEOUT_MS = 10_000;

@@ -41,22 +41,34 @@ export function guestHandlers(sources: GuestHandlerSources): Pick<Handlers, 'run
 
 /** Runs while nothing changes the VM; what would, sees the caller's lock afterwards. */
 async function planRun(sources: GuestHandlerSources, vm: string): Promise<RunPlan> {
-  const { service, guests, users, storeId } = sources;
+  const { service, guests, storeId } = sources;
   const { number } = service.read(vm);
-  const running = guests.state(number);
+  await refuseWhileUsed(sources, vm, `run "${vm}"`);
+  return { vm: viewVm(sources, vm), folder: await guests.makeFolder(number), storeId };
+}
+
+/**
+ * Refuses to hand the disks to a hypervisor beside somebody else: a disk that two write to, of whom
+ * neither knows of the other, does not stay whole.
+ * @throws DiskError `busy` naming who uses them.
+ */
+export async function refuseWhileUsed(
+  { service, guests, users }: Pick<GuestHandlerSources, 'service' | 'guests' | 'users'>,
+  vm: string,
+  what: string,
+): Promise<void> {
+  const running = guests.state(service.read(vm).number);
   if (running !== undefined && running !== 'in-between') {
     throw new DiskError('busy', `VM "${vm}" already runs (pid ${running.pid})`, {
       errno: 'EBUSY',
       hint: `end it first: layerdisk stop ${vm}`,
     });
   }
-  // A disk that two write to, of whom neither knows of the other, does not stay whole.
   const [holder] = await users.holders({ vm, part: 'heads' });
   if (holder !== undefined) {
-    throw new DiskError('busy', `cannot run "${vm}": ${holder.what}`, {
+    throw new DiskError('busy', `cannot ${what}: ${holder.what}`, {
       errno: 'EBUSY',
       hint: holder.remedy ?? 'close it there first',
     });
   }
-  return { vm: viewVm(sources, vm), folder: await guests.makeFolder(number), storeId };
 }

@@ -2,6 +2,16 @@
 import { realpath, stat } from 'node:fs/promises';
 import { DiskError, errnoName } from '../../common/errors.js';
 import type { MountView, Params } from '../../control/protocol.js';
+import { mountOptionsOf, type Place, probeType } from '../../host/file-systems.js';
+import { type CommandResult, commandError, runCommand } from '../../host/host-command.js';
+import {
+  isMountedFrom,
+  isOn,
+  type LoopDevice,
+  listLoopDevices,
+  waitUntilGone,
+} from '../../host/loop-devices.js';
+import { findPartition, listPartitions } from '../../host/partitions.js';
 import { type MountEntry, readMounts, topMountAt } from '../../transport/mountinfo.js';
 import {
   type AttachSources,
@@ -12,15 +22,6 @@ import {
   refuseWithoutRoot,
   wholeDevice,
 } from './attached-disks.js';
-import { type CommandResult, commandError, runCommand } from './host-command.js';
-import {
-  isMountedFrom,
-  isOn,
-  type LoopDevice,
-  listLoopDevices,
-  waitUntilGone,
-} from './loop-devices.js';
-import { findPartition, listPartitions } from './partitions.js';
 import { describeProcesses, findProcesses } from './processes.js';
 import { type ResolvedTarget, resolveTarget } from './targets.js';
 
@@ -37,10 +38,8 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
         ? { offset: 0, size: 0 }
         : await findPartition(target.path, partition);
     const { source, loopOptions } = mountSource(target, place, readOnly);
-    const type = await probeFileSystem(target.path, place);
-    // XFS refuses a second one of the same UUID, which every snapshot and clone of a mounted disk
-    // is.
-    const extra = type === 'xfs' ? ['nouuid', ...loopOptions] : loopOptions;
+    const type = await probeType(target.path, { offset: place.offset, size: 0 }, 'filesystem');
+    const extra = [...mountOptionsOf(type), ...loopOptions];
     const options = ['nosuid', 'nodev', readOnly ? 'ro' : 'rw', ...extra];
     const result = await runCommand('mount', ['-o', options.join(','), '--', source, directory]);
     if (result.code !== 0) throw await mountFailure(target, result, { partition, type });
@@ -72,19 +71,6 @@ function mountSource(
   const loopOptions = ['loop'];
   if (place.size > 0) loopOptions.push(`offset=${place.offset}`, `sizelimit=${place.size}`);
   return { source: file, loopOptions };
-}
-
-/** What is asked for: the whole disk (size 0), or a partition. Bytes. */
-interface Place {
-  readonly offset: number;
-  readonly size: number;
-}
-
-/** The type of the file system there as blkid knows it; empty where it finds none. */
-async function probeFileSystem(path: string, { offset }: Place): Promise<string> {
-  const tag = ['--output', 'value', '--match-tag', 'TYPE'];
-  const args = ['--probe', '--usages', 'filesystem', '--offset', `${offset}`, ...tag, path];
-  return (await runCommand('blkid', args)).stdout.trim();
 }
 
 async function mountFailure(

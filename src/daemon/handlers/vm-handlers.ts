@@ -9,6 +9,7 @@ import type {
   Result,
   SnapshotView,
   TreeNode,
+  VmView,
 } from '../../control/protocol.js';
 import { chooseWriting } from '../../formats/choose-writing.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
@@ -164,7 +165,7 @@ async function clone(
   params: Params<'clone'>,
   context: CallContext,
 ): Promise<Result<'clone'>> {
-  const { vm, snapshot, disk, name, mode, mac, ...change } = params;
+  const { vm, snapshot, disk, name, mode, mac, serials = 'new', ...change } = params;
   if (disk !== undefined) {
     throw new DiskError('usage', `a clone has all disks of "${vm}", not "${disk}" alone`, {
       hint: 'leave the disk out',
@@ -177,10 +178,16 @@ async function clone(
     hardware: hardwareOf(change),
     ...(snapshot === undefined ? {} : { snapshot }),
     ...(mac === undefined ? {} : { mac }),
+    ...(serials === 'new' ? {} : { serials: serialsOf(viewVm(sources, vm)) }),
   };
   const { tookSnapshot } = await sources.service.clone(request, workOf(`copying ${vm}`, context));
   const view = viewVm(sources, name);
   return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
+}
+
+/** They are a disk's for life, so those of today are those of every snapshot. */
+function serialsOf({ disks }: VmView): Record<string, string> {
+  return Object.fromEntries(disks.map(({ name, serial }) => [name, serial]));
 }
 
 async function exportDisk(

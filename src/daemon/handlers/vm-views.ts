@@ -63,7 +63,7 @@ export function viewVm(sources: ViewSources, name: string): VmView {
     vcpus,
     memory,
     nics,
-    disks: disks.map((disk) => viewDisk(sources, name, id, disk)),
+    disks: disks.map((disk) => viewDisk(sources, name, manifest, disk)),
     snapshots: snapshots.map((each) => viewSnapshot(sources, name, manifest, each)),
     ...(origin === undefined ? {} : { origin: nameOrigin(sources, origin) }),
     ...(guest === undefined ? {} : { guest }),
@@ -138,7 +138,12 @@ export function clonesBySnapshot(entries: readonly VmEntry[]): Map<string, strin
   return clones;
 }
 
-function viewDisk(sources: ViewSources, vm: string, vmId: string, disk: DiskRecord): DiskView {
+function viewDisk(
+  sources: ViewSources,
+  vm: string,
+  { id, serials }: Manifest,
+  disk: DiskRecord,
+): DiskView {
   const { service, mountpoint } = sources;
   const { name, size, allocation, head } = disk;
   const { depth, bytes, base } = service.chainFacts(head);
@@ -150,7 +155,7 @@ function viewDisk(sources: ViewSources, vm: string, vmId: string, disk: DiskReco
     chainBytes: bytes,
     depth,
     ...(base === undefined ? {} : { base: viewBase(service, base) }),
-    serial: diskSerial(vmId, disk.node),
+    serial: serials?.[disk.name] ?? diskSerial(id, disk.node),
     path: join(mountpoint, exposedPath(vm, undefined, name)),
     open: sources.isOpen(head),
   };

@@ -21,6 +21,8 @@ export interface DescriptorContent {
   readonly virtualSize: number;
   readonly extents: readonly ExtentLine[];
   readonly parent?: ParentEntry;
+  /** By which VirtualBox knows the image; default: a new one. */
+  readonly uuid?: string;
 }
 
 /** What every VMware product and VirtualBox since 2006 reads. */
@@ -93,7 +95,7 @@ function newCid(): string {
   return randomInt(1, 0xffff_fffe).toString(16).padStart(8, '0');
 }
 
-function databaseLines({ virtualSize, parent }: DescriptorContent): string[] {
+function databaseLines({ virtualSize, parent, uuid }: DescriptorContent): string[] {
   const { cylinders, heads, sectors } = geometryOf(virtualSize);
   const values: Readonly<Record<string, string | number>> = {
     adapterType: 'lsilogic',
@@ -103,7 +105,7 @@ function databaseLines({ virtualSize, parent }: DescriptorContent): string[] {
     'geometry.sectors': sectors,
     uuid: vmwareUuid(),
     // VirtualBox tells images by these.
-    'uuid.image': randomUUID(),
+    'uuid.image': uuid ?? randomUUID(),
     'uuid.modification': randomUUID(),
     'uuid.parent': parent?.uuid ?? NIL_UUID,
     'uuid.parentmodification': parent?.modificationUuid ?? NIL_UUID,

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../../src/common/errors.js';
 import { MiB } from '../../../src/common/units.js';
-import { listLoopDevices } from '../../../src/daemon/handlers/loop-devices.js';
+import { listLoopDevices } from '../../../src/host/loop-devices.js';
 import { LoopWorld, noLoopDevices, run } from '../../support/loop-world.js';
 
 const skip = noLoopDevices();

@@ -2,8 +2,8 @@
  * Where the partitions of a disk lie, as partx (util-linux) reads them: MBR with logical ones, and
  * GPT.
  */
-import { DiskError } from '../../common/errors.js';
-import { SECTOR_SIZE } from '../../common/units.js';
+import { DiskError } from '../common/errors.js';
+import { SECTOR_SIZE } from '../common/units.js';
 import { runCommand } from './host-command.js';
 
 export interface Partition {

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { DiskError, errnoName } from '../../common/errors.js';
+import { DiskError, errnoName } from '../common/errors.js';
 import { commandError, requireCommand, runCommand } from './host-command.js';
 
 const SYS_BLOCK = '/sys/block';

@@ -1,6 +1,6 @@
 /** Runs the host's own programs (losetup, mount, ...) and says in one line why one failed. */
 import { execFile } from 'node:child_process';
-import { DiskError, errnoName } from '../../common/errors.js';
+import { DiskError, errnoName } from '../common/errors.js';
 
 export interface CommandResult {
   readonly code: number;
