@@ -2,13 +2,10 @@
  * The numbering writer as tests use it: 1, 2, 3, ... go to sectors of several files in order, so
  * any instant's state is known by one number.
  */
-import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import { sectorOf } from './numbered-sectors.mjs';
-import { cleanEnvironment } from './run-program.js';
+import { startProgram } from './working-program.js';
 
 /** Of each file that the writer uses: enough for many blocks, few enough to be written often. */
 export const SECTORS = 4096;
@@ -25,26 +22,10 @@ export async function startWriter(
   mode: 'direct' | 'buffered',
   files: readonly string[],
 ): Promise<{ readonly stop: () => Promise<Written> }> {
-  const script = fileURLToPath(new URL('./numbering-writer.mjs', import.meta.url));
-  const args = ['-u', 'NODE_OPTIONS', 'node', script, String(SECTORS), mode, ...files];
-  const child = spawn('env', args, { env: cleanEnvironment(), stdio: 'pipe' });
-  let said = '';
-  child.stdout.on('data', (chunk: Buffer) => {
-    said += chunk.toString();
-  });
-  child.stderr.on('data', (chunk: Buffer) => {
-    said += chunk.toString();
-  });
-  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
-  t.teardown(async () => {
-    child.kill('SIGKILL');
-    await ended;
-  });
-  while (!said.includes('writing\n') && child.exitCode === null) await sleep(5);
+  const script = new URL('./numbering-writer.mjs', import.meta.url);
+  const program = await startProgram(t, script, [String(SECTORS), mode, ...files]);
   const stop = async (): Promise<Written> => {
-    child.stdin.end();
-    t.equal(await ended, 0, `the writer never saw an error: ${said}`);
-    const [slowest = '', last] = said.split('\n').slice(-3);
+    const [slowest = '', last] = (await program.stop()).split('\n').slice(-3);
     return { last: Number(last), slowest };
   };
   return { stop };

@@ -43,7 +43,7 @@ while (!stopping) {
     if (written !== SECTOR_BYTES) throw new Error(`short write of number ${number}`);
   }
   // Said once, so that whoever waits knows that writing is under way.
-  if (number === BATCH) process.stdout.write('writing\n');
+  if (number === BATCH) process.stdout.write('working\n');
   await setImmediate();
 }
 process.stdout.write(`slowest ${Math.round(slowest)} ms\n${number}\n`);

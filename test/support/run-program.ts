@@ -19,6 +19,8 @@ export interface ProgramOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly input?: string | Buffer;
   readonly timeoutMs?: number;
+  /** Kills it. */
+  readonly signal?: AbortSignal;
   readonly uid?: number;
   readonly gid?: number;
 }
@@ -67,9 +69,12 @@ export function runProgram(
   // A program that does not read what it is given is none of our concern.
   child.stdin.on('error', () => {});
   child.stdin.end(input ?? '');
+  const kill = (): boolean => child.kill('SIGKILL');
+  options.signal?.addEventListener('abort', kill);
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code, signal) => {
+      options.signal?.removeEventListener('abort', kill);
       const stdout = Buffer.concat(out).toString('utf8');
       resolve({ code: code ?? -1, signal, stdout, stderr: Buffer.concat(err).toString('utf8') });
     });

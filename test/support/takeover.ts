@@ -46,20 +46,41 @@ export function successor(daemon: TestDaemon, former: number): number | undefine
   }
 }
 
+export interface Kills {
+  readonly count: number;
+  /** Each daemon dies at a moment of the first `2 * pauseMs` of its life. */
+  readonly pauseMs: number;
+  /** Told of each kill. */
+  readonly counted: () => void;
+}
+/** Of so many kills one hits a daemon that may not serve yet. */
+const EARLY = 4;
+
 /**
- * Kills the daemon that serves, `count` times, each at a moment of the first `2 * pauseMs` of its
- * life.
+ * Kills the daemon that serves, again and again.
+ * @param isOver ends that early.
+ * @returns how long after a kill the next daemon answered, ms, where it was left to.
  */
 export async function killAgainAndAgain(
   daemon: TestDaemon,
-  count: number,
-  pauseMs: number,
-): Promise<void> {
-  for (let former = 0, kill = 0; kill < count; kill += 1) {
-    former = await eventually('a daemon to kill', () => successor(daemon, former));
+  { count, pauseMs, counted }: Kills,
+  isOver: () => boolean,
+): Promise<number[]> {
+  const takeovers: number[] = [];
+  for (let former = 0, kill = 0, killedAt = 0; kill < count; kill += 1) {
+    const look = (): number | undefined => (isOver() ? former : successor(daemon, former));
+    former = await eventually('a daemon to kill', look);
+    if (kill % EARLY !== EARLY - 1) {
+      await ask(daemon, 'daemon.status', {});
+      if (kill > 0) takeovers.push(performance.now() - killedAt);
+    }
     await sleep(2 * pauseMs * Math.random());
+    if (isOver()) break;
     process.kill(former, 'SIGKILL');
+    killedAt = performance.now();
+    counted();
   }
+  return takeovers;
 }
 
 /** Asks over a connection of its own. @returns undefined when the daemon died meanwhile. */

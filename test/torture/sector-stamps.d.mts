@@ -1,0 +1,2 @@
+/** Types of sector-stamps.mjs. */
+export function fillSectors(generation: number, first: number, count: number): Buffer;
