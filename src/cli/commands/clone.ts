@@ -13,7 +13,8 @@ export const cloneCommand = defineCommand({
   describe: 'Make a new VM from a VM or from one of its snapshots',
   notes:
     "A linked clone shares the data of a snapshot and stores what it changes; of a VM's " +
-    'current state a snapshot is taken first. A full clone copies all data and stands alone.',
+    'current state a snapshot is taken first. A full clone copies all data and stands alone. ' +
+    'Either starts cold, also where the snapshot has the memory of a guest.',
   example: 'layerdisk clone web@before-upgrade test --linked --memory 2G',
   repeatable: ['nic'],
   options: (yargs) =>
@@ -36,19 +37,27 @@ export const cloneCommand = defineCommand({
         hint: '--linked shares the data and is instant, --full copies it',
       });
     }
-    const { vm, tookSnapshot, ...rest } = await session.call('clone', {
+    const { vm, tookSnapshot, coldStart, ...rest } = await session.call('clone', {
       ...parseTarget(args.target),
       name: parseName(args.name, 'new name'),
       mode: args.linked === true ? 'linked' : 'full',
       ...(args.mac === undefined ? {} : { mac: parseChoice(args.mac, '--mac', MAC_POLICIES) }),
       ...parseHardware(args),
     });
-    const result = { ...rest, vm, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
+    const result = {
+      ...rest,
+      vm,
+      ...(tookSnapshot === undefined ? {} : { tookSnapshot }),
+      ...(coldStart === undefined ? {} : { coldStart }),
+    };
     session.show(result, {
       names: () => [vm.name],
       human: () => [
         ...(tookSnapshot === undefined ? [] : [`took snapshot ${args.target}@${tookSnapshot}`]),
         ...vmSummaryLines('cloned', vm),
+        ...(coldStart === true
+          ? [`note: ${vm.name} starts cold: the memory of ${args.target} is not cloned`]
+          : []),
         ...(vm.sharedMacs ?? []).map(
           ({ mac, vms }) => `warning: ${vms.join(', ')} has the MAC address ${mac}, too`,
         ),
