@@ -1,4 +1,5 @@
 /** Draws the snapshot tree: box characters where the terminal has them, ASCII elsewhere. */
+import { formatSize } from '../common/units.js';
 import type { TreeNode } from '../control/protocol.js';
 import { type Output, plain } from './output.js';
 import { shortTime } from './views.js';
@@ -42,6 +43,9 @@ function describe(output: Output, node: TreeNode): string {
   const name = plain(node.name);
   const parts = [node.kind === 'vm' ? output.style('bold', name) : name];
   if (node.created !== undefined) parts.push(output.style('dim', shortTime(node.created)));
+  if (node.memoryState !== undefined) {
+    parts.push(output.style('dim', `[memory: ${formatSize(node.memoryState)}]`));
+  }
   if (node.message !== undefined) parts.push(plain(node.message));
   if (node.clones !== undefined && node.clones.length > 0) {
     parts.push(output.style('dim', `[clones: ${node.clones.map(plain).join(', ')}]`));

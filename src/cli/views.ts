@@ -74,6 +74,11 @@ const SNAPSHOT_COLUMNS: readonly Column<SnapshotView>[] = [
   { title: 'TAKEN (UTC)', cell: (snapshot) => shortTime(snapshot.created) },
   { title: 'PARENT', cell: (snapshot) => snapshot.parent ?? '-' },
   { title: 'DISKS', align: 'right', cell: (snapshot) => String(snapshot.disks.length) },
+  {
+    title: 'MEMORY',
+    align: 'right',
+    cell: ({ memoryState }) => (memoryState === undefined ? '-' : formatSize(memoryState)),
+  },
   { title: 'STATE', cell: (snapshot) => snapshot.consistency },
   { title: 'MESSAGE', cell: (snapshot) => snapshot.message ?? '' },
 ];
@@ -98,6 +103,8 @@ export function vmLines(output: Output, vm: VmView): string[] {
     ['cloned from', vm.origin],
     ['guest', describeGuest(vm.guest)],
     ['console', vm.guest?.console],
+    ['next run', vm.resume && `goes on with the memory of ${vm.resume.from}`],
+    ['memory to read', vm.resume && exactSize(vm.resume.size)],
     ...sharedMacLines(vm),
     ['snapshots', String(vm.snapshots.length)],
     ...bases,

@@ -99,8 +99,11 @@ export interface Methods {
   };
   /**
    * Prepares running a VM; QEMU is then started by whoever asked, who holds the lock in the folder.
+   * `discardMemory`: it is to start cold, and the memory that it waits with is given up.
    */
-  run: { params: { vm: string }; result: RunPlan };
+  run: { params: { vm: string; discardMemory?: boolean }; result: RunPlan };
+  /** QEMU has read the memory that the plan named, and is about to go on: it is used up. */
+  'run.resumed': { params: { vm: string }; result: None };
   /**
    * Asks a guest to power off and waits until it has, by default a minute; `force`: ends it at
    * once.
@@ -116,7 +119,13 @@ export interface Methods {
   };
   unmount: { params: { directory: string }; result: None };
   'snapshot.take': {
-    params: { vm: string; snapshot: string; message?: string };
+    params: {
+      vm: string;
+      snapshot: string;
+      message?: string;
+      /** With the memory and the devices of the guest, which must run. */
+      memory?: boolean;
+    };
     result: SnapshotView;
   };
   'snapshot.list': { params: { vm: string }; result: readonly SnapshotView[] };
@@ -146,7 +155,8 @@ export interface Methods {
       /** Of the disks, as the guest sees them; default `new`. */
       serials?: 'new' | 'keep';
     } & HardwareChange;
-    result: { vm: VmView; tookSnapshot?: string };
+    /** `coldStart`: the snapshot has a memory, with which the clone does not go on. */
+    result: { vm: VmView; tookSnapshot?: string; coldStart?: true };
   };
   /** One disk as an image file. */
   export: {

@@ -99,7 +99,8 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     start: size.exactOptional(),
     limit: z.int().min(1).max(MAX_MAP_EXTENTS).exactOptional(),
   }),
-  run: onlyVm,
+  run: z.strictObject({ vm: name, discardMemory: flag }),
+  'run.resumed': onlyVm,
   stop: z.strictObject({
     vm: name,
     force: flag,
@@ -115,7 +116,12 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     readOnly: flag,
   }),
   unmount: z.strictObject({ directory: path }),
-  'snapshot.take': z.strictObject({ vm: name, snapshot: name, message: text.exactOptional() }),
+  'snapshot.take': z.strictObject({
+    vm: name,
+    snapshot: name,
+    message: text.exactOptional(),
+    memory: flag,
+  }),
   'snapshot.list': onlyVm,
   'snapshot.delete': onlySnapshot,
   'snapshot.rename': z.strictObject({ vm: name, snapshot: name, name }),

@@ -100,6 +100,8 @@ export interface SnapshotView {
    * says why not.
    */
   readonly consistency: string;
+  /** Bytes that the saved memory and devices of the guest take; absent without. */
+  readonly memoryState?: number;
   readonly disks: readonly {
     readonly name: string;
     readonly size: number;
@@ -120,6 +122,8 @@ export interface VmView {
   readonly origin?: string;
   /** Absent while it does not run. */
   readonly guest?: GuestView;
+  /** What the next run goes on with. */
+  readonly resume?: WaitingMemory;
   /** MAC addresses that other VMs have, too: a clone may keep them. */
   readonly sharedMacs?: readonly SharedMac[];
 }
@@ -130,6 +134,31 @@ export interface SharedMac {
   readonly vms: readonly string[];
 }
 
+/** Memory of a guest that is waiting in the store for the next run. */
+export interface WaitingMemory {
+  /** `VM@SNAPSHOT` that it came back with. */
+  readonly from: string;
+  /** Bytes of its file. */
+  readonly size: number;
+}
+
+/** The same with all that QEMU needs to read it. */
+export interface SavedMemoryView extends WaitingMemory {
+  /** Absolute. */
+  readonly path: string;
+  /** CRC-32C of the file, as eight hexadecimal digits. */
+  readonly checksum: string;
+  /** What QEMU must be, and be given, to go on with it. */
+  readonly setup: {
+    readonly version: string;
+    readonly machine: string;
+    readonly accelerator: 'kvm' | 'tcg';
+    readonly processor?: string;
+    readonly arguments: readonly string[];
+    readonly folder: string;
+  };
+}
+
 /** What QEMU is started from. */
 export interface RunPlan {
   /** The hardware at an instant when no operation changes the VM. */
@@ -137,6 +166,8 @@ export interface RunPlan {
   /** Folder for the guest's sockets, lock and log; made if it was not there. */
   readonly folder: string;
   readonly storeId: string;
+  /** What the guest goes on with: when QEMU has read it, `run.resumed`. Absent: a cold start. */
+  readonly memory?: SavedMemoryView;
 }
 
 export interface ImportView extends VmView {
@@ -153,6 +184,8 @@ export interface TreeNode {
   readonly name: string;
   readonly created?: string;
   readonly message?: string;
+  /** Bytes that the saved memory of a guest takes; absent without. */
+  readonly memoryState?: number;
   /** Names of VMs that are linked clones of this snapshot. */
   readonly clones?: readonly string[];
   readonly children: readonly TreeNode[];
@@ -230,7 +263,7 @@ export interface ExportView {
 /** Something that `check` found. */
 export interface FindingView {
   readonly kind: 'damage' | 'leak';
-  readonly part: 'manifest' | 'header' | 'tuples' | 'data' | 'sums' | 'base' | 'file';
+  readonly part: 'manifest' | 'header' | 'tuples' | 'data' | 'sums' | 'base' | 'memory' | 'file';
   readonly message: string;
   /** Relative to the store. */
   readonly file: string;

@@ -3,7 +3,8 @@
  * no child of this process, so a daemon that starts finds the guests of the one before.
  */
 import { join } from 'node:path';
-import { errnoName } from '../common/errors.js';
+import { isDeepStrictEqual } from 'node:util';
+import { DiskError, errnoName } from '../common/errors.js';
 import type { GuestView } from '../control/protocol.js';
 import { type Hold, holdStill, releaseAbandoned } from '../guest/guest-control.js';
 import {
@@ -14,9 +15,10 @@ import {
   readState,
   runFiles,
 } from '../guest/run-folder.js';
+import { type SavedGuest, saveMemory } from '../guest/save-memory.js';
 import { makeFolder } from '../storage/directories.js';
 import { listFolder, removeTree } from '../storage/small-files.js';
-import type { Holder } from '../vm/hooks.js';
+import type { Holder, MemoryRequest } from '../vm/hooks.js';
 import type { VmEntry } from '../vm/vm-catalog.js';
 import type { Logger } from './logger.js';
 
@@ -77,21 +79,53 @@ export class Guests {
 
   /** Holds a guest still that runs; its release never fails, but says so in the log. */
   async hold(vm: string): Promise<Hold | undefined> {
-    const { find, log } = this.#sources;
-    const entry = find(vm);
+    const entry = this.#sources.find(vm);
     if (entry === undefined) return undefined;
     const folder = this.folderOf(entry.number);
     if (readRunning(folder) === undefined) return undefined;
-    const { consistency, release } = await holdStill(folder);
-    const safely = async () => {
+    const hold = await holdStill(folder);
+    return { consistency: hold.consistency, release: this.#safely(vm, folder, hold) };
+  }
+
+  #safely(vm: string, folder: RunFolder, { release }: Hold): () => Promise<void> {
+    return async () => {
       try {
         await release();
       } catch (error) {
         if (readRunning(folder) === undefined) return;
-        log.error(`the guest of ${vm} does not go on after a snapshot`, { error });
+        this.#sources.log.error(`the guest of ${vm} does not go on after a snapshot`, { error });
       }
     };
-    return { consistency, release: safely };
+  }
+
+  /**
+   * Pauses a guest until the release, and saves its memory.
+   * @throws DiskError `not-found` when it does not run, `exists` when the VM was configured
+   * otherwise since it was started, `failed`, `interrupted`.
+   */
+  async save(vm: string, request: MemoryRequest): Promise<SavedGuest> {
+    const entry = this.#sources.find(vm);
+    const folder = this.folderOf(entry?.number ?? -1);
+    const guest = entry === undefined ? undefined : readRunning(folder);
+    if (guest === undefined) {
+      throw new DiskError('not-found', `VM "${vm}" does not run: it has no memory to save`, {
+        hint: 'leave --memory out, or start it first',
+      });
+    }
+    const { hardware, disks, file, work } = request;
+    if (!isDeepStrictEqual(guest.hardware, { ...hardware, disks })) {
+      const what = `VM "${vm}" was changed since its guest was started: its memory fits no more`;
+      throw new DiskError('exists', what, {
+        hint: 'leave --memory out, or stop the guest and start it again first',
+      });
+    }
+    const { signal, onProgress } = work;
+    const saved = await saveMemory(folder, guest, {
+      ...{ part: file.part, path: file.path },
+      ...(signal === undefined ? {} : { signal }),
+      ...(onProgress === undefined ? {} : { onProgress }),
+    });
+    return { ...saved, release: this.#safely(vm, folder, saved) };
   }
 
   /** At the start: lets go what a daemon that died held, and removes folders of deleted VMs. */

@@ -7,7 +7,7 @@ import type { LocalEngine } from '../engine/local-engine.js';
 import { ROOT_NODE } from '../transport/namespace.js';
 import type { Transport } from '../transport/transport.js';
 import type { Exposure } from '../vm/exposure.js';
-import type { Exposed, Flushed, Holder, VmHooks } from '../vm/hooks.js';
+import type { Exposed, Flushed, Holder, MemoryRequest, VmHooks } from '../vm/hooks.js';
 import type { Guests } from './guests.js';
 import type { DiskUsers } from './handlers/disk-users.js';
 import type { Logger } from './logger.js';
@@ -34,19 +34,22 @@ export class DaemonHooks implements VmHooks {
     this.#parts = parts;
   }
 
-  async flushExposed(vm: string): Promise<Flushed> {
+  async flushExposed(vm: string, memory?: MemoryRequest): Promise<Flushed> {
     const { engine, exposure, users } = this.#parts;
     const disks = exposure().find(vm)?.disks ?? [];
     const open = disks.filter((disk) => engine.volumes.isOpen(disk.top));
     const names = open.map((disk) => disk.fileName);
-    const hold = await this.#parts.guests.hold(vm);
+    const { guests } = this.#parts;
+    const saved = memory && (await guests.save(vm, memory));
+    const hold = saved ?? (await guests.hold(vm));
     const letGo = () => hold?.release() ?? Promise.resolve();
     try {
       const flushed = await this.#flushing.run(async () => users()?.flush(vm, names));
       const release = async () => {
         (await flushed?.release().finally(letGo)) ?? letGo();
       };
-      return { consistency: describeBoth(hold?.consistency, flushed?.consistency), release };
+      const consistency = describeBoth(hold?.consistency, flushed?.consistency);
+      return { consistency, release, ...(saved === undefined ? {} : { guest: saved.setup }) };
     } catch (error) {
       await letGo();
       throw error;

@@ -252,6 +252,17 @@ export class DeltaFiles {
     }
   }
 
+  /**
+   * Whether a record was ever appended, one that does not count after a crash included.
+   * @throws DiskError `not-found`.
+   */
+  hasRecords(id: DeltaId): boolean {
+    const path = this.tuplesPath(id);
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found !== undefined) return found.size > RECORDS_OFFSET;
+    throw new DiskError('not-found', `${path}: the delta's tuple file is missing`);
+  }
+
   /** Ids of all tuple files in the folder. */
   async list(): Promise<DeltaId[]> {
     const names = await readdir(this.folder);

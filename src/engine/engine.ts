@@ -37,6 +37,11 @@ export interface Deltas {
   /** @throws DiskError `not-found` or `damaged`, naming the delta. */
   describe(id: DeltaId): DeltaInfo;
   /**
+   * Whether nothing was ever written to it or discarded in it: it shows what lies below.
+   * @throws DiskError `not-found`.
+   */
+  isUntouched(id: DeltaId): boolean;
+  /**
    * Deletes deltas that the caller made and that no manifest ever named: work that failed or was
    * cancelled. Ids that are gone already are skipped.
    */

@@ -42,6 +42,10 @@ export class StoreDeltas implements Deltas {
     };
   }
 
+  isUntouched(id: DeltaId): boolean {
+    return !this.#files.hasRecords(id);
+  }
+
   async list(): Promise<DeltaId[]> {
     return await this.#files.list();
   }

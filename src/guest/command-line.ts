@@ -48,11 +48,13 @@ export interface CommandLineRequest {
   readonly backends: readonly NicBackend[];
   /** Arguments of the user's own: they come last, so that they win. */
   readonly extra: readonly string[];
+  /** The versioned machine type of memory that it waits for. */
+  readonly machine?: string;
 }
 
 /** Everything after the program's name. The guest stands still (`-S`) until it is told to go. */
 export function buildCommandLine(request: CommandLineRequest): string[] {
-  const { hardware, accelerator, folder, extra } = request;
+  const { hardware, accelerator, folder, extra, machine } = request;
   const files = runFiles(folder);
   return [
     '-S',
@@ -60,7 +62,8 @@ export function buildCommandLine(request: CommandLineRequest): string[] {
     '-no-user-config',
     ...['-name', escapeCommas(hardware.name)],
     ...['-uuid', hardware.id],
-    ...['-machine', `q35,accel=${accelerator}`],
+    ...['-machine', `${machine ?? 'q35'},accel=${accelerator}`],
+    ...(machine === undefined ? [] : ['-incoming', 'defer']),
     ...['-cpu', accelerator === 'kvm' ? 'host' : 'max'],
     ...['-smp', String(hardware.vcpus)],
     ...['-m', `size=${hardware.memory}b`],

@@ -1,7 +1,8 @@
 /** What is done to a guest that runs: ended, or held still for the instant of a snapshot. */
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { GuestAgent } from './agent.js';
+import { cancelMigration } from './migration.js';
 import { waitForEnd } from './processes.js';
 import { Qmp } from './qmp.js';
 import { type RunFolder, type RunRecord, runFiles } from './run-folder.js';
@@ -32,11 +33,13 @@ export const PAUSED = 'paused: the guest was stopped for the instant';
 export async function holdStill(folder: RunFolder): Promise<Hold> {
   const { qmp: path, held } = runFiles(folder);
   try {
-    writeFileSync(held, '');
+    writeFileSync(held, 'go on');
     return await Qmp.with(path, async (qmp) => {
       const agent = await freeze(folder, qmp);
       if (agent.frozen) return { consistency: FROZEN, release: () => letGo(folder, 'thaw') };
       const wasRunning = await isGoing(qmp);
+      // Who paused it himself wants it paused afterwards, too.
+      if (!wasRunning) writeFileSync(held, 'stay');
       // Stopping waits for what the guest has under way, and flushes its disks.
       if (wasRunning) await qmp.execute('stop', undefined, FREEZE_MS);
       const consistency = agent.why === '' ? PAUSED : `${PAUSED} (${agent.why})`;
@@ -50,7 +53,7 @@ export async function holdStill(folder: RunFolder): Promise<Hold> {
   }
 }
 
-async function isGoing(qmp: Qmp): Promise<boolean> {
+export async function isGoing(qmp: Qmp): Promise<boolean> {
   const { running } = (await qmp.execute('query-status')) as { running?: boolean };
   return running === true;
 }
@@ -80,7 +83,8 @@ async function freeze(folder: RunFolder, qmp: Qmp): Promise<{ frozen: boolean; w
   }
 }
 
-async function letGo(folder: RunFolder, how: 'thaw' | 'go on' | 'stay'): Promise<void> {
+/** Undoes a hold, and takes away the note of it. */
+export async function letGo(folder: RunFolder, how: 'thaw' | 'go on' | 'stay'): Promise<void> {
   const { qmp: path, agent: agentPath, held } = runFiles(folder);
   if (how === 'go on') await Qmp.with(path, (qmp) => qmp.execute('cont'));
   if (how === 'thaw') {
@@ -98,8 +102,11 @@ async function letGo(folder: RunFolder, how: 'thaw' | 'go on' | 'stay'): Promise
 export async function releaseAbandoned(folder: RunFolder): Promise<boolean> {
   const { held, qmp: path } = runFiles(folder);
   if (!existsSync(held)) return false;
+  const stays = readFileSync(held, 'utf8') === 'stay';
   const frozen = await Qmp.with(path, async (qmp) => {
-    if (!(await isGoing(qmp))) await qmp.execute('cont');
+    // Its memory may be on its way into a file.
+    await cancelMigration(qmp);
+    if (!stays && !(await isGoing(qmp))) await qmp.execute('cont');
     const ports = (await qmp.execute('query-chardev')) as {
       label: string;
       'frontend-open': boolean;

@@ -12,8 +12,10 @@ import { qemuMissing } from './launch-errors.js';
 import { type PluggedNics, plugNics } from './networks.js';
 import { identify } from './processes.js';
 import { Qmp } from './qmp.js';
+import { readMemory, type SavedMemory } from './resume.js';
 import {
   type RunFolder,
+  type RunHardware,
   type RunLock,
   type RunRecord,
   runFiles,
@@ -23,6 +25,8 @@ import {
 /** How long QEMU may take from its start to its first word. */
 const GREETING_MS = 30_000;
 const POLL_MS = 20;
+/** How long QEMU may take to end after it closed its socket. */
+const END_MS = 10_000;
 
 export interface LaunchRequest {
   readonly hardware: GuestHardware;
@@ -33,6 +37,10 @@ export interface LaunchRequest {
   readonly console: ConsoleKind;
   /** The user's own arguments for QEMU. */
   readonly extra: readonly string[];
+  /** What it goes on with; absent for a cold start. */
+  readonly memory?: SavedMemory;
+  /** Runs when QEMU has all of the memory, right before the guest goes on. */
+  readonly onMemoryUsed?: () => Promise<void>;
 }
 
 export interface LaunchedGuest {
@@ -73,19 +81,26 @@ export async function launchGuest(request: LaunchRequest): Promise<LaunchedGuest
   }
 }
 
+/** The descriptor by which QEMU inherits the file of its memory: the first after its lock. */
+const MEMORY_FD = 4;
+
 function spawnQemu(request: LaunchRequest, nics: PluggedNics): ChildProcess {
-  const { folder, lock, console } = request;
-  const args = buildCommandLine({ ...request, backends: nics.backends });
+  const { folder, lock, console, memory } = request;
+  const machine = memory === undefined ? {} : { machine: memory.setup.machine };
+  const args = buildCommandLine({ ...request, ...machine, backends: nics.backends });
   const log = openSync(runFiles(folder).log, 'a', 0o600);
+  const file = memory === undefined ? undefined : openSync(memory.path, 'r');
   try {
     const own =
       console === 'socket' ? (['ignore', log] as const) : (['inherit', 'inherit'] as const);
     return spawn(QEMU, args, {
-      stdio: [...own, log, lock.fd],
+      stdio: [...own, log, lock.fd, ...(file === undefined ? [] : [file])],
       detached: console === 'socket',
+      ...(memory === undefined ? {} : { cwd: memory.setup.folder }),
     });
   } finally {
     closeSync(log);
+    if (file !== undefined) closeSync(file);
   }
 }
 
@@ -105,10 +120,11 @@ async function bringUp(
   ended: Promise<unknown>,
   nics: PluggedNics,
 ): Promise<RunRecord> {
-  const { folder, hardware, accelerator, console, extra } = request;
+  const { folder, hardware, accelerator, console, extra, memory } = request;
   const qmp = await greet(folder, ended);
   try {
     nics.connect();
+    if (memory !== undefined) await takeMemory(qmp, request, ended);
     const identity = identify(child.pid ?? -1);
     if (identity === undefined) throw startFailed(folder);
     const record: RunRecord = {
@@ -117,13 +133,37 @@ async function bringUp(
       started: new Date().toISOString(),
       accelerator,
       console: console === 'socket' ? 'socket' : 'terminal',
+      hardware: hardwareOf(hardware),
+      arguments: extra,
+      folder: memory?.setup.folder ?? process.cwd(),
     };
     await writeRecord(folder, record);
+    await request.onMemoryUsed?.();
     // Who says -S himself wants to start the guest himself.
     if (!extra.includes('-S')) await qmp.execute('cont');
     return record;
   } finally {
     qmp.close();
+  }
+}
+
+function hardwareOf({ vcpus, memory, nics, disks }: GuestHardware): RunHardware {
+  return { vcpus, memory, nics, disks: disks.map(({ name }) => name) };
+}
+
+async function takeMemory(
+  qmp: Qmp,
+  { folder }: LaunchRequest,
+  ended: Promise<unknown>,
+): Promise<void> {
+  try {
+    await readMemory(qmp, MEMORY_FD);
+  } catch (error) {
+    if (!(error instanceof DiskError)) throw error;
+    // It ends when it cannot use the memory; what it said is in its log by then.
+    const over = ended.then(() => true);
+    if (await Promise.race([over, sleep(END_MS, false)])) throw startFailed(folder);
+    throw error;
   }
 }
 

@@ -31,6 +31,12 @@ function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }
 
+/** The model of the host's processor, as the kernel names it. */
+export function hostProcessor(): string {
+  const found = /^model name\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1];
+  return found ?? 'unknown';
+}
+
 /** Whether exactly this process still runs. */
 export function isRunning(process: ProcessIdentity): boolean {
   const now = identify(process.pid);

@@ -5,20 +5,32 @@ import { type JsonObject, JsonSocket } from './json-socket.js';
 /** QEMU answers at once, unless somebody else is connected. */
 const ANSWER_MS = 10_000;
 
+interface Greeting {
+  readonly QMP: { readonly version: { readonly qemu: Readonly<Record<string, number>> } };
+}
+
+function versionOf({ QMP }: Greeting): string {
+  const { major, minor, micro } = QMP.version.qemu;
+  return `${major}.${minor}.${micro}`;
+}
+
 export class Qmp {
+  /** Of QEMU, as `7.2.22`. */
+  readonly version: string;
   readonly #socket: JsonSocket;
   #nextId = 1;
 
-  private constructor(socket: JsonSocket) {
+  private constructor(socket: JsonSocket, version: string) {
     this.#socket = socket;
+    this.version = version;
   }
 
   /** @throws DiskError `failed` when QEMU does not answer there. */
   static async connect(path: string, timeoutMs = ANSWER_MS): Promise<Qmp> {
     const socket = await JsonSocket.connect(path, 'QEMU');
     try {
-      await socket.receive(timeoutMs, (message) => 'QMP' in message);
-      const qmp = new Qmp(socket);
+      const greeting = await socket.receive(timeoutMs, (message) => 'QMP' in message);
+      const qmp = new Qmp(socket, versionOf(greeting as unknown as Greeting));
       await qmp.execute('qmp_capabilities');
       return qmp;
     } catch (error) {

@@ -13,6 +13,7 @@ import { MAX_SOCKET_PATH_BYTES } from '../common/places.js';
 import { hostFiles, replaceFile } from '../storage/atomic-write.js';
 import { flock, LOCK_EX, LOCK_SH } from '../storage/libc.js';
 import type { Accelerator } from './accelerator.js';
+import type { GuestNic } from './command-line.js';
 import { isRunning, type ProcessIdentity } from './processes.js';
 
 /** Absolute path of one VM's run folder. */
@@ -58,6 +59,21 @@ export interface RunRecord extends ProcessIdentity {
   readonly started: string;
   readonly accelerator: Accelerator;
   readonly console: 'terminal' | 'socket';
+  /** What it runs with, whatever the VM is configured as by now. */
+  readonly hardware: RunHardware;
+  /** What QEMU was given besides. */
+  readonly arguments: readonly string[];
+  /** The folder that relative paths in those start from. */
+  readonly folder: string;
+}
+
+export interface RunHardware {
+  readonly vcpus: number;
+  /** Bytes. */
+  readonly memory: number;
+  readonly nics: readonly GuestNic[];
+  /** Names of the disks, in order. */
+  readonly disks: readonly string[];
 }
 
 /** The guest of this folder, if it runs. */

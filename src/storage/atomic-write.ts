@@ -71,6 +71,11 @@ export function isTemporaryName(name: string): boolean {
   return TEMPORARY.test(name);
 }
 
+/** A new name beside `path` for what is to take its place; see `isTemporaryName`. */
+export function temporaryPath(path: string): string {
+  return join(dirname(path), `.${basename(path)}.tmp-${randomBytes(6).toString('hex')}`);
+}
+
 /**
  * Writes `content` beside `path`, durably, to replace or create it by `commit`.
  * @param what starts the names of the steps: `<what>.write`, `.rename`, `.sync-folder`, `.abandon`.
@@ -83,7 +88,7 @@ export async function prepareFile(
   what: string,
 ): Promise<PendingFile> {
   const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.tmp-${randomBytes(6).toString('hex')}`);
+  const temporary = temporaryPath(path);
   const abandon = () => files.remove(temporary, `${what}.abandon`);
   try {
     await files.writeNew(temporary, content, `${what}.write`);

@@ -26,6 +26,11 @@ export function fileTime(path: string): number | undefined {
   return unlessMissing(() => statSync(path).mtimeMs);
 }
 
+/** Bytes of a file; undefined when there is none. */
+export function fileSize(path: string): number | undefined {
+  return unlessMissing(() => statSync(path).size);
+}
+
 export interface FileFacts {
   /** Bytes that it takes on the host. */
   readonly storedSize: number;

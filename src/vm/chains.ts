@@ -57,6 +57,18 @@ export class Chains {
     );
   }
 
+  /**
+   * Whether `top` shows what `bottom` showed when it was sealed: nothing was written in between.
+   */
+  isUntouchedSince(top: DeltaId, bottom: DeltaId): boolean {
+    for (let id = top, depth = 0; id !== bottom; depth += 1) {
+      const { below } = this.#describe(id, depth);
+      if (below.kind !== 'delta' || !this.#deltas.isUntouched(id)) return false;
+      id = below.id;
+    }
+    return true;
+  }
+
   /** Says that `child` was made on top of `parent`: spares a walk at the next snapshot. */
   noteChild(parent: DeltaId, child: DeltaId): void {
     const depth = this.#depths.get(parent);

@@ -9,6 +9,7 @@ import { DiskError } from '../common/errors.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { DeltaFinding, StoreHealth } from '../engine/engine.js';
 import { checkManifests } from './check-manifests.js';
+import { MemoryCheck } from './check-memory.js';
 import { type Label, labelsOf, nameLabel, Viewers } from './check-viewers.js';
 import type { VmContext, Work } from './context.js';
 import type { GarbageCollector } from './garbage.js';
@@ -28,7 +29,7 @@ export interface CheckRequest {
 
 export interface Finding {
   readonly kind: 'damage' | 'leak';
-  readonly part: 'manifest' | 'header' | 'tuples' | 'data' | 'sums' | 'base' | 'file';
+  readonly part: 'manifest' | 'header' | 'tuples' | 'data' | 'sums' | 'base' | 'memory' | 'file';
   readonly message: string;
   /** In the store, where it lies there. */
   readonly file: string;
@@ -82,6 +83,7 @@ export class StoreCheck {
   readonly #below = new Map<DeltaId, DeltaId | undefined>();
   readonly #bases = new Map<DeltaId, string>();
   #pinned: DeltaId[] = [];
+  readonly #memory: MemoryCheck;
 
   /** @throws DiskError `not-supported` with an engine that cannot check. */
   constructor(context: VmContext, garbage: GarbageCollector, request: CheckRequest, work: Work) {
@@ -92,6 +94,7 @@ export class StoreCheck {
     this.#request = request;
     this.#work = work;
     this.#health = health;
+    this.#memory = new MemoryCheck(context);
   }
 
   /** @throws DiskError `not-found` for an unknown VM, `interrupted`. */
@@ -110,12 +113,17 @@ export class StoreCheck {
       this.#counts.more += checked.more;
       this.#counts.damaged += checked.more;
       await this.#checkBases(viewers);
+      for (const { seenBy, ...problem } of await this.#memory.findProblems(deep)) {
+        const kinds = { kind: 'damage', part: 'memory', repaired: false } as const;
+        this.#add({ ...kinds, ...problem, ...namesOf(seenBy) });
+      }
       if (this.#request.vm === undefined) await this.#checkLeaks();
       const { bytesRead, notSummed } = checked;
       const facts = { vms, deltas: deltas.length, bytesRead, notSummed: notSummed.length };
       return { ...facts, findings: this.#findings, ...this.#counts };
     } finally {
       for (const id of this.#pinned) this.#context.pins.deltas.unpin(id);
+      this.#memory.end();
     }
   }
 
@@ -132,6 +140,7 @@ export class StoreCheck {
         ...namesOf(seenBy.length > 0 ? seenBy : [name]),
       });
     }
+    for (const { name, manifest } of found.manifests) this.#memory.add(name, manifest);
     this.#labels = found.manifests.flatMap(({ name, manifest }) => labelsOf(name, manifest));
     let count = 0;
     for (const { top } of this.#labels) {

@@ -6,6 +6,7 @@ import type { Chains } from './chains.js';
 import type { DeltaPins } from './delta-pins.js';
 import type { MacPool } from './hardware.js';
 import type { Exposed, VmHooks } from './hooks.js';
+import type { MemoryFiles } from './memory-files.js';
 import type { VmEntry } from './vm-catalog.js';
 import type { VmStore } from './vm-store.js';
 
@@ -14,6 +15,7 @@ export interface VmContext {
   readonly engine: Engine;
   readonly hooks: VmHooks;
   readonly bases: BaseRecords;
+  readonly memory: MemoryFiles;
   readonly chains: Chains;
   readonly pins: DeltaPins;
   readonly macs: MacPool;

@@ -43,4 +43,6 @@ export class DeltaPins {
   readonly making = new SharedLock();
   readonly deltas = new PinSet();
   readonly bases = new PinSet();
+  /** Pinned before their files are made. */
+  readonly memory = new PinSet();
 }

@@ -159,6 +159,7 @@ function configurationOf(name: string, manifest: Manifest): string {
       parent: snapshot.parent === null ? undefined : names.get(snapshot.parent),
       current: snapshot.id === current,
       consistency: snapshot.consistency,
+      memoryState: snapshot.memoryState?.size,
     })),
     origin: origin === undefined ? undefined : `${origin.vm}@${origin.snapshot}`,
   };

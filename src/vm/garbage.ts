@@ -1,9 +1,9 @@
-/** Garbage: deltas and base records that no manifest reaches. */
+/** Garbage: deltas, base records and memory of guests that no manifest reaches. */
 import { DiskError } from '../common/errors.js';
 import { Mutex } from '../common/mutex.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { VmContext } from './context.js';
-import { labelledDeltas } from './manifest.js';
+import { labelledDeltas, memoryStates } from './manifest.js';
 
 /** A background collection gets at most one part in this many of the time. */
 const SHARE = 20;
@@ -36,6 +36,14 @@ interface Reach {
   /** Heads and snapshots: the deltas that manifests name. */
   readonly labelled: Set<DeltaId>;
   readonly bases: Set<string>;
+  readonly memory: Set<string>;
+}
+
+/** What was pinned at any time since the collection began. */
+interface Pinned {
+  readonly deltas: ReadonlySet<DeltaId>;
+  readonly bases: ReadonlySet<string>;
+  readonly memory: ReadonlySet<string>;
 }
 
 /**
@@ -109,11 +117,13 @@ export class GarbageCollector {
       const start = performance.now();
       const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
       const { reclaimed, ...unreachable } = await pins.deltas.watch((deltas) =>
-        pins.bases.watch(async (bases) => {
-          const reach: Reach = { deltas: new Set(), labelled: new Set(), bases: new Set() };
-          const swept = await this.#sweep(dryRun, reach, deltas, bases);
-          return { ...swept, reclaimed: dryRun ? 0 : await this.#reclaim(reach, deltas) };
-        }),
+        pins.bases.watch((bases) =>
+          pins.memory.watch(async (memory) => {
+            const reach = emptyReach();
+            const swept = await this.#sweep(dryRun, reach, { deltas, bases, memory });
+            return { ...swept, reclaimed: dryRun ? 0 : await this.#reclaim(reach, deltas) };
+          }),
+        ),
       );
       if (!dryRun) await store.trash.empty(trashBefore);
       this.#lastMs = performance.now() - start;
@@ -138,34 +148,47 @@ export class GarbageCollector {
     return done.bytes;
   }
 
-  async #sweep(
-    dryRun: boolean,
-    reach: Reach,
-    pinnedDeltas: ReadonlySet<DeltaId>,
-    pinnedBases: ReadonlySet<string>,
-  ): Promise<Collected> {
+  async #sweep(dryRun: boolean, reach: Reach, pinnedNow: Pinned): Promise<Collected> {
     const { engine, chains, bases, pins, store } = this.#context;
     const { deltas, bases: baseIds } = reach;
     await this.#reachAll(reach);
     return pins.making.exclusive(async () => {
       // What was pinned by an operation that failed since may be gone again.
       const there = new Set(await engine.deltas.list());
-      const pinned = [...pinnedDeltas].filter((id) => there.has(id));
+      const pinned = [...pinnedNow.deltas].filter((id) => there.has(id));
       chains.reach(pinned, deltas, baseIds);
       const { files, bytes } = await engine.deltas.collect(deltas, dryRun);
       const left = dryRun ? [] : (await engine.deltas.list()).filter((id) => !deltas.has(id));
       if (left.length > 0) this.#scheduleIn(this.#pace.retryMs);
-      const unused = bases.list().filter((id) => !baseIds.has(id) && !pinnedBases.has(id));
+      const unused = bases.list().filter((id) => !baseIds.has(id) && !pinnedNow.bases.has(id));
       for (const id of unused) if (!dryRun) bases.remove(id);
       if (unused.length > 0 && !dryRun) {
         await store.files.syncFolder(store.layout.bases, 'base.sync-folder');
       }
-      return { files: [...files, ...unused.map((id) => `bases/${id}.json`)], bytes };
+      const memory = await this.#sweepMemory(dryRun, reach, pinnedNow);
+      return {
+        files: [...files, ...unused.map((id) => `bases/${id}.json`), ...memory.files],
+        bytes: bytes + memory.bytes,
+      };
     });
   }
 
+  async #sweepMemory(dryRun: boolean, reach: Reach, pinnedNow: Pinned): Promise<Collected> {
+    const { memory, store } = this.#context;
+    const unused = memory.list().filter((id) => !reach.memory.has(id) && !pinnedNow.memory.has(id));
+    let bytes = 0;
+    for (const id of unused) {
+      bytes += await memory.storedSize(id);
+      if (!dryRun) memory.remove(id);
+    }
+    if (unused.length > 0 && !dryRun) {
+      await store.files.syncFolder(store.layout.memory, 'memory.sync-folder');
+    }
+    return { files: unused.map((id) => memory.nameOf(id)), bytes };
+  }
+
   /** Everything that manifests reach. */
-  async #reachAll({ deltas, labelled, bases }: Reach): Promise<void> {
+  async #reachAll({ deltas, labelled, bases, memory }: Reach): Promise<void> {
     const { store, chains } = this.#context;
     const [damaged] = store.catalog.damaged();
     if (damaged !== undefined) {
@@ -179,6 +202,11 @@ export class GarbageCollector {
       const labels = labelledDeltas(manifest);
       for (const id of labels) labelled.add(id);
       chains.reach(labels, deltas, bases);
+      for (const { id } of memoryStates(manifest)) memory.add(id);
     }
   }
+}
+
+function emptyReach(): Reach {
+  return { deltas: new Set(), labelled: new Set(), bases: new Set(), memory: new Set() };
 }

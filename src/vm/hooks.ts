@@ -2,6 +2,10 @@
  * What the VM side needs of the parts above it, which it does not know: transport and loop devices.
  */
 
+import type { Work } from './context.js';
+import type { GuestSetup, Hardware } from './manifest.js';
+import type { NewMemoryFile } from './memory-files.js';
+
 /** Which exposed files an operation is about to change under their users. */
 export type Exposed =
   /** The read-write files. */
@@ -19,10 +23,22 @@ export interface Holder {
   readonly byPath: boolean;
 }
 
+/** A guest's memory that is to be saved. */
+export interface MemoryRequest {
+  /** Where to; a file that is whole is renamed from `part` to `path`. */
+  readonly file: NewMemoryFile;
+  /** What the VM is configured as: a guest that runs with other hardware is refused. */
+  readonly hardware: Hardware;
+  readonly disks: readonly string[];
+  readonly work: Work;
+}
+
 /** Disks with nothing above them that is not in them. */
 export interface Flushed {
   /** `consistent`, or `crash-consistent: <why>`. */
   readonly consistency: string;
+  /** What the guest is whose memory was saved. */
+  readonly guest?: GuestSetup;
   /** Lets go on what stands still above them. Must be called, and soon. */
   release(): Promise<void>;
 }
@@ -31,8 +47,11 @@ export interface VmHooks {
   /**
    * Brings what the host has cached above a VM's disks down to them, before a snapshot, and stops
    * mounted file systems until `release`.
+   * @param memory the guest, which must run, is paused for it, and so is until `release`.
+   * @throws DiskError `not-found` without a guest, `exists` for one with other hardware, `failed`
+   * when its memory can't be saved; it goes on then.
    */
-  flushExposed(vm: string): Promise<Flushed>;
+  flushExposed(vm: string, memory?: MemoryRequest): Promise<Flushed>;
   /**
    * The contents of these nodes changed below the kernel's caches. Resolves when none is stale any
    * more.

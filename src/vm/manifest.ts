@@ -41,6 +41,31 @@ const hardware = {
 const disk = z.strictObject({ name, node, size, allocation, head: delta });
 const snapshotDisk = z.strictObject({ name, node, size, allocation, delta });
 
+/** What a guest must be started as to take its memory back. */
+const setup = z.strictObject({
+  /** Of QEMU, as `7.2.22`. */
+  version: z.string(),
+  /** A versioned machine type, as `pc-q35-7.2`. */
+  machine: z.string(),
+  accelerator: z.enum(['kvm', 'tcg']),
+  /** The host's, where the guest saw that. */
+  processor: z.string().exactOptional(),
+  /** What QEMU was given besides. */
+  arguments: z.array(z.string()).readonly(),
+  /** The folder that relative paths in those start from. */
+  folder: z.string(),
+});
+
+/** Memory and devices of a guest: `memory/ID.state`. */
+const memoryState = z.strictObject({
+  id: z.string().regex(/^[0-9a-f]{32}$/, 'is no id'),
+  /** Bytes of the file. */
+  size: z.int().min(1),
+  /** CRC-32C of the file. */
+  checksum: z.string().regex(/^[0-9a-f]{8}$/, 'is no checksum'),
+  setup,
+});
+
 const snapshot = z.strictObject({
   id: z.uuid(),
   name,
@@ -54,6 +79,20 @@ const snapshot = z.strictObject({
   consistency: z.string(),
   ...hardware,
   disks: z.array(snapshotDisk).readonly(),
+  /** Of the guest at the instant of the snapshot. */
+  memoryState: memoryState.exactOptional(),
+});
+
+/**
+ * The memory that the next run goes on with, and what it belongs to: this hardware, and disks on
+ * which nothing was written since these deltas were sealed.
+ */
+const resume = z.strictObject({
+  /** The snapshot's name when it was restored. */
+  snapshot: name,
+  memoryState,
+  ...hardware,
+  disks: z.array(z.strictObject({ name, delta })).readonly(),
 });
 
 const origin = z.strictObject({
@@ -83,6 +122,8 @@ const manifestSchema = z.strictObject({
   origin: origin.exactOptional(),
   /** By disk: serial numbers that a clone kept. All others come from the id. */
   serials: z.record(name, z.string().regex(/^[\x21-\x7e]{1,20}$/)).exactOptional(),
+  /** There from the restoring of a snapshot with memory until the guest runs. */
+  resume: resume.exactOptional(),
 });
 
 export type Manifest = Readonly<z.infer<typeof manifestSchema>>;
@@ -90,6 +131,9 @@ export type NicRecord = Readonly<z.infer<typeof nic>>;
 export type DiskRecord = Readonly<z.infer<typeof disk>>;
 export type SnapshotRecord = Readonly<z.infer<typeof snapshot>>;
 export type OriginRecord = Readonly<z.infer<typeof origin>>;
+export type GuestSetup = Readonly<z.infer<typeof setup>>;
+export type MemoryState = Readonly<z.infer<typeof memoryState>>;
+export type ResumeRecord = Readonly<z.infer<typeof resume>>;
 
 /** The part that snapshots carry a copy of and clones may override. */
 export interface Hardware {
@@ -204,13 +248,20 @@ function findCycle(snapshots: readonly SnapshotRecord[]): string | undefined {
 }
 
 /**
- * Every delta that the manifest names: heads and snapshots. What lies below them is not in here.
+ * Every delta that the manifest names: heads and snapshots, and those that a memory belongs to.
+ * What lies below them is not in here.
  */
 export function labelledDeltas(manifest: Manifest): DeltaId[] {
   return [
     ...manifest.disks.map((each) => each.head),
     ...manifest.snapshots.flatMap((each) => each.disks.map((entry) => entry.delta)),
+    ...(manifest.resume?.disks ?? []).map((entry) => entry.delta),
   ];
+}
+
+/** Every memory that the manifest names. */
+export function memoryStates({ snapshots, resume }: Manifest): MemoryState[] {
+  return [...snapshots, resume].flatMap((each) => each?.memoryState ?? []);
 }
 
 /** Nodes of all raw files, those of snapshots included. */

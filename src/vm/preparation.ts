@@ -9,6 +9,7 @@ import type { PendingFile } from '../storage/atomic-write.js';
 import type { BaseRecord, BaseRequest, DescribedBase } from './base-records.js';
 import type { VmContext } from './context.js';
 import type { MacClaims } from './hardware.js';
+import type { NewMemoryFile } from './memory-files.js';
 
 /**
  * INVARIANT: until `commit` nothing that it made is named by a manifest, and all of it is pinned.
@@ -19,6 +20,7 @@ export class Preparation {
   readonly #context: VmContext;
   readonly #pinnedDeltas: DeltaId[] = [];
   readonly #pinnedBases: string[] = [];
+  readonly #memory: NewMemoryFile[] = [];
   /** Made here, and removed again when the commit is not reached. */
   #deltas: DeltaId[] = [];
   #bases: string[] = [];
@@ -87,6 +89,15 @@ export class Preparation {
     return record;
   }
 
+  /** Names a file for the memory of a guest, which somebody else is going to write. */
+  nameMemory(): NewMemoryFile {
+    const { memory, pins } = this.#context;
+    const file = memory.name();
+    pins.memory.pin(file.id);
+    this.#memory.push(file);
+    return file;
+  }
+
   /** The commit of a change that no open disk sees. */
   async commit(pending: PendingFile): Promise<void> {
     this.#pending = pending;
@@ -117,12 +128,15 @@ export class Preparation {
   }
 
   async #end(): Promise<void> {
-    const { pins } = this.#context;
+    const { pins, memory } = this.#context;
     if (!this.#committed) {
       // The error to report is that of the work; a leftover is removed at the next start.
       await this.#pending?.abandon().catch(() => undefined);
       await this.#remove(this.#deltas, this.#bases);
+      // As above: what can't be removed now is garbage.
+      for (const file of this.#memory) await memory.discard(file).catch(() => undefined);
     }
+    for (const { id } of this.#memory) pins.memory.unpin(id);
     for (const id of this.#pinnedDeltas) pins.deltas.unpin(id);
     for (const id of this.#pinnedBases) pins.bases.unpin(id);
     this.macs.release();

@@ -2,16 +2,20 @@
 import { randomUUID } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
-import { refuseWhileHeld, type VmContext, withVm } from './context.js';
+import { refuseWhileHeld, type VmContext, type Work, withVm } from './context.js';
+import type { Flushed } from './hooks.js';
 import {
   type DiskRecord,
   hardwareOf,
   type Manifest,
+  type MemoryState,
   NODE,
   type SnapshotRecord,
 } from './manifest.js';
+import type { NewMemoryFile } from './memory-files.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
+import { resumeOf, withoutMemory } from './resume.js';
 import {
   checkSnapshotNameFree,
   findSnapshot,
@@ -27,6 +31,8 @@ const LONGEST_MESSAGE = 4096;
 export interface SnapshotRequest {
   readonly name: string;
   readonly message?: string;
+  /** With the memory and the devices of the guest, which must run. */
+  readonly memory?: boolean;
 }
 
 /** What becomes of the present state when a snapshot is restored: exactly one of the two. */
@@ -46,14 +52,16 @@ interface Taken {
 /**
  * Takes a snapshot of all disks and the hardware at one instant: today's heads are sealed under its
  * name, and an empty delta on each of them is the new head.
+ * @param work of saving memory.
  */
 export async function takeSnapshot(
   context: VmContext,
   vm: string,
   request: SnapshotRequest,
+  work: Work = {},
 ): Promise<SnapshotRecord> {
   checkSnapshotRequest(request);
-  const taken = await withVm(context, vm, (entry) => takeLocked(context, entry, request));
+  const taken = await withVm(context, vm, (entry) => takeLocked(context, entry, request, work));
   context.hooks.namesChanged(vm);
   return taken;
 }
@@ -63,10 +71,12 @@ export async function takeLocked(
   context: VmContext,
   entry: VmEntry,
   request: SnapshotRequest,
+  work: Work = {},
 ): Promise<SnapshotRecord> {
   const before = context.store.loadEntry(entry);
   checkSnapshotNameFree(entry.name, before, request.name);
-  return sealAs(context, entry, (manifest, consistency) => label(manifest, request, consistency));
+  const describe = (manifest: Manifest, instant: Instant) => label(manifest, request, instant);
+  return sealAs(context, entry, describe, request.memory === true ? work : undefined);
 }
 
 /**
@@ -79,22 +89,35 @@ export async function sealLocked(context: VmContext, entry: VmEntry): Promise<Ma
   return before;
 }
 
+/** What is known of the instant of a snapshot besides its disks. */
+interface Instant {
+  readonly consistency: string;
+  readonly memoryState?: MemoryState;
+}
+
 /**
  * Puts new empty heads on today's at one instant, in a manifest that says what the sealed ones are.
+ * @param memory the work of saving the guest's, where it is to be saved.
  */
 async function sealAs<T>(
   context: VmContext,
   entry: VmEntry,
-  describe: (before: Manifest, consistency: string) => { manifest: Manifest; record: T },
+  describe: (before: Manifest, instant: Instant) => { manifest: Manifest; record: T },
+  memory?: Work,
 ): Promise<T> {
   const { store, hooks } = context;
   const before = store.loadEntry(entry);
   checkRoomOnHeads(context, entry.name, before);
   return Preparation.run(context, async (preparation) => {
     const { disks, switches } = await prepareHeads(preparation, before.disks);
-    const flushed = await hooks.flushExposed(entry.name);
+    const file = memory === undefined ? undefined : preparation.nameMemory();
+    const flushed = await hooks.flushExposed(
+      entry.name,
+      file && { file, hardware: hardwareOf(before), disks: namesOf(before), work: memory ?? {} },
+    );
     try {
-      const { manifest, record } = describe(before, flushed.consistency);
+      const instant = await instantOf(context, flushed, file);
+      const { manifest, record } = describe(before, instant);
       const pending = await store.prepareChange(entry, { ...manifest, disks });
       await preparation.commitHeads(switches, pending);
       return record;
@@ -102,6 +125,21 @@ async function sealAs<T>(
       await flushed.release();
     }
   });
+}
+
+function namesOf({ disks }: Manifest): string[] {
+  return disks.map(({ name }) => name);
+}
+
+/** Makes what was saved durable: a snapshot with memory has all of it, or is none. */
+async function instantOf(
+  { memory }: VmContext,
+  { consistency, guest }: Flushed,
+  file: NewMemoryFile | undefined,
+): Promise<Instant> {
+  if (file === undefined || guest === undefined) return { consistency };
+  const summed = await memory.seal(file);
+  return { consistency, memoryState: { id: file.id, ...summed, setup: guest } };
 }
 
 /**
@@ -146,7 +184,13 @@ async function restoreLocked(context: VmContext, entry: VmEntry, request: Restor
   const nodes = await Preparation.run(context, async (preparation) => {
     const before = store.loadEntry(entry);
     const { disks, switches, nextNode } = await prepareRestore(preparation, before, target);
-    const after = { ...before, ...hardwareOf(target), disks, nextNode, current: target.id };
+    const resume = resumeOf(target);
+    const after = {
+      ...withoutMemory(before),
+      ...hardwareOf(target),
+      ...{ disks, nextNode, current: target.id },
+      ...(resume === undefined ? {} : { resume }),
+    };
     await preparation.commitHeads(switches, await store.prepareChange(entry, after));
     return disks.map((disk) => disk.node);
   }).catch(async (error: unknown) => {
@@ -260,7 +304,7 @@ export function checkSnapshotRequest({ name, message }: SnapshotRequest): void {
  * Puts the heads of a manifest under a snapshot's name; the heads themselves are still the old
  * ones.
  */
-function label(before: Manifest, request: SnapshotRequest, consistency: string): Taken {
+function label(before: Manifest, request: SnapshotRequest, instant: Instant): Taken {
   let { nextNode } = before;
   const record: SnapshotRecord = {
     id: randomUUID(),
@@ -269,7 +313,7 @@ function label(before: Manifest, request: SnapshotRequest, consistency: string):
     created: new Date().toISOString(),
     ...(request.message === undefined ? {} : { message: request.message }),
     parent: before.current,
-    consistency,
+    ...instant,
     ...hardwareOf(before),
     disks: before.disks.map(({ name, size, allocation, head }) => ({
       name,

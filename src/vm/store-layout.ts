@@ -8,6 +8,7 @@
  *     vms/NAME.json.copy the same once more, should that one be damaged
  *     bases/ID.json      one record per referenced base image
  *     deltas/            the engine's
+ *     memory/ID.state    memory and devices of a guest, as QEMU writes them
  *     trash/             what was removed, until it is deleted
  *     vms-run/NUMBER/    sockets, lock and log of a guest that runs; nothing that must last
  */
@@ -39,6 +40,7 @@ export interface StoreLayout {
   readonly vms: string;
   readonly bases: string;
   readonly deltas: string;
+  readonly memory: string;
   readonly trash: string;
   readonly run: string;
 }
@@ -52,6 +54,7 @@ export function layoutOf(root: string): StoreLayout {
     vms: join(root, 'vms'),
     bases: join(root, 'bases'),
     deltas: join(root, 'deltas'),
+    memory: join(root, 'memory'),
     trash: join(root, 'trash'),
     run: join(root, 'vms-run'),
   };
@@ -88,7 +91,7 @@ export async function establish(layout: StoreLayout, files: DurableFiles): Promi
 
 /** Removes what replacements that were cut short left behind. Only under the store's lock. */
 export function removeTemporaries(layout: StoreLayout): void {
-  for (const folder of [layout.root, layout.vms, layout.bases]) {
+  for (const folder of [layout.root, layout.vms, layout.bases, layout.memory]) {
     for (const name of listFolder(folder) ?? []) {
       if (isTemporaryName(name)) removeFile(join(folder, name));
     }
@@ -96,7 +99,7 @@ export function removeTemporaries(layout: StoreLayout): void {
 }
 
 function foldersOf(layout: StoreLayout): string[] {
-  return [layout.vms, layout.bases, layout.deltas, layout.trash];
+  return [layout.vms, layout.bases, layout.deltas, layout.memory, layout.trash];
 }
 
 function readIdentity(layout: StoreLayout): StoreIdentity | undefined {

@@ -26,9 +26,11 @@ import { importVm } from './import.js';
 import { type MachineFilesRequest, writeMachineFiles } from './machine-files.js';
 import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
 import { diskNodes, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
+import { MemoryFiles } from './memory-files.js';
 import { checkName } from './names.js';
 import { exportOva, type OvaRequest } from './ova-export.js';
 import { Preparation } from './preparation.js';
+import { discardMemory, type UsableMemory, usableMemory, useMemory } from './resume.js';
 import {
   deleteSnapshot,
   type RestoreRequest,
@@ -69,6 +71,7 @@ export class VmService {
     this.#context = {
       store,
       bases,
+      memory: new MemoryFiles(store),
       engine,
       hooks,
       chains: new Chains(engine.deltas),
@@ -214,8 +217,26 @@ export class VmService {
     context.hooks.namesChanged(vm);
   }
 
-  takeSnapshot(vm: string, request: SnapshotRequest): Promise<SnapshotRecord> {
-    return takeSnapshot(this.#context, vm, request);
+  takeSnapshot(vm: string, request: SnapshotRequest, work: Work = {}): Promise<SnapshotRecord> {
+    return takeSnapshot(this.#context, vm, request, work);
+  }
+
+  /**
+   * The memory that the next run of a VM goes on with. For who keeps changes off: `exclusively`.
+   * @throws DiskError `exists` when what it belongs to was changed, `damaged`.
+   */
+  usableMemory(vm: string): Promise<UsableMemory | undefined> {
+    return usableMemory(this.#context, vm, this.read(vm));
+  }
+
+  /** The guest that was given the memory is about to go. @throws DiskError as above. */
+  useMemory(vm: string): Promise<void> {
+    return useMemory(this.#context, vm);
+  }
+
+  /** Lets the next run start cold. */
+  discardMemory(vm: string): Promise<void> {
+    return discardMemory(this.#context, vm);
   }
 
   deleteSnapshot(vm: string, snapshot: string): Promise<void> {

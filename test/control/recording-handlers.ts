@@ -132,6 +132,7 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
   set: ({ vm }) => vmView(vm),
   path: ({ vm, disk }) => ({ path: `/mnt/disks/${vm}/${disk ?? 'disk0'}.raw` }),
   run: ({ vm }) => ({ vm: vmView(vm), folder: '/store/vms-run/1', storeId: 'store' }),
+  'run.resumed': () => ({}),
   stop: () => ({}),
   'base.accept': () => ({ accepted: ['/images/base.qcow2'] }),
   attach: ({ vm, readOnly }) => ({

@@ -28,8 +28,16 @@ async function start(t: Test, lock: RunLock) {
 function recordOf(pid: number): RunRecord {
   const identity = identify(pid);
   if (identity === undefined) throw new Error(`no process ${pid}`);
-  const started = new Date().toISOString();
-  return { ...identity, vmId: 'x', started, accelerator: 'tcg', console: 'socket' };
+  return {
+    ...identity,
+    vmId: 'x',
+    started: new Date().toISOString(),
+    accelerator: 'tcg',
+    console: 'socket',
+    hardware: { vcpus: 1, memory: 2 ** 20, nics: [], disks: [] },
+    arguments: [],
+    folder: '/',
+  };
 }
 
 t.test('from the lock to the end of the process', async (t) => {

@@ -2,13 +2,17 @@
  * Real guests on the exposed disks: their hardware, their networks, snapshots under them, and what
  * may not be done while they run.
  */
+import { readdirSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import type { GuestView, VmSummary, VmView } from '../../src/control/protocol.js';
+import { MiB } from '../../src/common/units.js';
+import type { GuestView, SnapshotView, VmSummary, VmView } from '../../src/control/protocol.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { cannotBoot, TestGuest } from '../support/guest.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { runProgram, tool } from '../support/run-program.js';
+import { ask, askOnce, cannotResend, eventually, successor } from '../support/takeover.js';
 
 const skip = cannotBoot();
 const MEMORY_MIB = [96, 128, 112, 144];
@@ -121,17 +125,21 @@ t.test('four linked clones, each with its own hardware', { skip }, async (t) => 
   });
 });
 
+/** Of the disk for records: more than a guest writes during the test. */
+const LOG_BYTES = 8 * MiB;
+
 /** Records that the writer in the guest puts into sectors 0, 1, 2, ... one after the other. */
 const WRITER = [
   'n=0; while true; do printf "%0512d" $n |',
-  'dd of=/dev/vdb bs=512 seek=$n oflag=direct conv=notrunc 2>/dev/null; n=$((n+1)); done &',
+  'dd of=/dev/vdb bs=512 seek=$n oflag=direct conv=notrunc 2>/dev/null;',
+  'n=$((n+1)); echo $n >/tmp/m; mv /tmp/m /tmp/n; done &',
 ].join(' ');
 
 /** How many records there are; fails if they are no prefix. */
 async function countRecords(t: Test, path: string, what: string): Promise<number> {
   const file = await open(path, 'r');
   try {
-    const { buffer } = await file.read(Buffer.alloc(2 ** 20), 0, 2 ** 20, 0);
+    const { buffer } = await file.read(Buffer.alloc(LOG_BYTES), 0, LOG_BYTES, 0);
     let count = 0;
     while (buffer.toString('latin1', count * 512, count * 512 + 512) === pad(count)) count += 1;
     t.ok(
@@ -149,8 +157,8 @@ function pad(number: number): string {
 }
 
 t.test('snapshots while it writes, and what is refused meanwhile', { skip }, async (t) => {
-  const daemon = await startDaemon(t);
-  const disks = ['--disk', 'root=32M', '--disk', 'log=1M'];
+  const daemon = await startDaemon(t, { supervise: cannotResend() === false });
+  const disks = ['--disk', 'root=32M', '--disk', 'log=8M'];
   await daemon.ok('create', 'web', ...disks, '--memory', '128M', '--nic', 'nat');
   await tool('mkfs.ext4', ['-q', '-F', daemon.rawFile('web', undefined, 'root')]);
   await daemon.ok('snapshot', 'take', 'web@before');
@@ -163,13 +171,16 @@ t.test('snapshots while it writes, and what is refused meanwhile', { skip }, asy
     (await daemon.json<{ consistency: string }>('snapshot', 'take', `web@${name}`)).consistency;
   t.match(await take('paused'), /^paused: /, 'without an agent it is paused');
   t.equal(await guest.ask('echo goes on'), 'goes on');
-  await guest.ask('qemu-ga -d -p /dev/vport*; sleep 2');
+  await guest.ask('qemu-ga -d -p /dev/vport*; sleep 2; killall -STOP qemu-ga');
+  t.match(await take('hung'), /^paused: .*the guest agent did not answer within/, 'an agent hangs');
+  await guest.ask('killall -CONT qemu-ga');
   t.match(await take('frozen'), /^frozen: /, 'with an agent its file systems are frozen');
   t.equal(await guest.ask('touch /mnt/thawed && echo thawed'), 'thawed');
 
   const first = await countRecords(t, daemon.rawFile('web', 'paused', 'log'), 'paused');
+  const hung = await countRecords(t, daemon.rawFile('web', 'hung', 'log'), 'hung');
   const second = await countRecords(t, daemon.rawFile('web', 'frozen', 'log'), 'frozen');
-  t.ok(first > 0 && second > first, 'the writer went on in between');
+  t.ok(first > 0 && hung > first && second > hung, 'the writer went on in between');
   // Without replaying its journal: the superblock says that there is nothing to replay.
   const features = await tool('dumpe2fs', ['-h', daemon.rawFile('web', 'frozen', 'root')]);
   t.notMatch(features, /needs_recovery/, 'the frozen file system is whole');
@@ -180,12 +191,107 @@ t.test('snapshots while it writes, and what is refused meanwhile', { skip }, asy
   t.equal(vm.guest, undefined, 'a clone of it does not run');
   await countRecords(t, daemon.rawFile('twin', undefined, 'log'), 'the clone');
 
-  await daemon.ok('stop', 'web', '--force');
-  t.equal(await guest.ended, 0);
+  await t.test('the daemon is killed under it', { skip: cannotResend() }, (t) =>
+    checkKilled(t, daemon, guest),
+  );
+  await t.test('its memory', (t) => checkMemory(t, daemon, guest));
+
   await daemon.ok('snapshot', 'restore', 'web@paused', '--discard');
   const restored = await countRecords(t, daemon.rawFile('web', undefined, 'log'), 'restored');
   t.equal(restored, first);
 });
+
+/** Answers when the writer has gone on by some records since it was asked. */
+async function writerGoesOn(guest: TestGuest): Promise<boolean> {
+  const wait = 'was=$(cat /tmp/n); until [ $(cat /tmp/n) -gt $((was+5)) ]; do sleep 0.1; done';
+  return (await guest.ask(`${wait}; echo wrote`)) === 'wrote';
+}
+
+async function checkKilled(t: Test, daemon: TestDaemon, guest: TestGuest): Promise<void> {
+  for (const time of ['once', 'twice']) {
+    const former = daemon.servingPid;
+    process.kill(former, 'SIGKILL');
+    t.ok(await writerGoesOn(guest), `${time}: the guest waits, and goes on`);
+    await eventually('the next daemon', () => successor(daemon, former));
+  }
+  t.equal(await guest.ask('touch /mnt/still && echo written'), 'written');
+  t.equal(await guest.ask("dmesg | grep -iE 'i/o error|ext4-fs error|remount'"), '', 'no error');
+
+  // In the middle of saving its memory: the file is there, and not whole.
+  const former = daemon.servingPid;
+  const asked = askOnce(daemon, 'snapshot.take', { vm: 'web', snapshot: 'cut', memory: true });
+  await eventually('a part of the memory', () => {
+    const names = readdirSync(join(daemon.store, 'memory'));
+    return names.some((name) => name.includes('.tmp-')) || undefined;
+  });
+  process.kill(former, 'SIGKILL');
+  t.equal(await asked, undefined, 'the snapshot was not answered');
+  await eventually('the next daemon', () => successor(daemon, former));
+  const { snapshots } = await ask(daemon, 'info', { vm: 'web' });
+  t.notOk(
+    snapshots.some(({ name }) => name === 'cut'),
+    'it is not there at all',
+  );
+  t.ok(await writerGoesOn(guest), 'the guest goes on, although nobody was left to tell it');
+  await daemon.ok('gc');
+  t.same(readdirSync(join(daemon.store, 'memory')), [], 'nothing of it is left');
+  t.match(await daemon.json('snapshot', 'take', 'web@next'), { consistency: /^frozen: / });
+}
+
+async function checkMemory(t: Test, daemon: TestDaemon, guest: TestGuest): Promise<void> {
+  const token = await guest.ask('token=$(head -c 9 /dev/urandom | base64); echo $token');
+  const taken = await daemon.json<SnapshotView>('snapshot', 'take', 'web@live', '--memory');
+  t.match(taken, { consistency: /^paused: .*memory/, memoryState: Number });
+  t.ok(await writerGoesOn(guest), 'it goes on after that');
+  await daemon.ok('stop', 'web', '--force');
+  await guest.ended;
+  const late = await countRecords(t, daemon.rawFile('web', undefined, 'log'), 'stopped');
+
+  checkRefusal(
+    t,
+    await daemon.cli(['snapshot', 'take', 'web@x', '--memory']),
+    [EXIT.notFound],
+    /web/,
+  );
+  t.match(await daemon.ok('tree', 'web'), /live .*\[memory: /);
+  t.match(await daemon.ok('clone', 'web@live', 'cold', '--linked'), /cold starts cold/);
+  await daemon.ok('snapshot', 'restore', 'web@live', '--discard');
+  const saved = await countRecords(t, daemon.rawFile('web', undefined, 'log'), 'restored');
+  t.ok(saved < late, 'the disk is as it was');
+
+  await checkUnfit(t, daemon);
+  const resumed = await TestGuest.resume(t, daemon, 'web');
+  t.equal(await resumed.ask('echo $token'), token, 'what only was in its memory');
+  t.equal(await resumed.ask('cat /mnt/thawed && echo there'), 'there', 'what it had mounted');
+  t.ok(await writerGoesOn(resumed), 'it counts on');
+  t.match(await daemon.json('snapshot', 'take', 'web@again'), { consistency: /^frozen: / });
+  await daemon.ok('stop', 'web', '--force');
+  await resumed.ended;
+  const more = await countRecords(t, daemon.rawFile('web', undefined, 'log'), 'counted on');
+  t.ok(more > saved, 'from the very number that was saved');
+  await fsckClean(t, daemon.rawFile('web', 'again', 'root'));
+
+  const { resume } = await daemon.json<VmView>('info', 'web');
+  t.equal(resume, undefined, 'the memory was used up');
+}
+
+/** Everything that must not lead to a guest whose memory and disks do not fit. */
+async function checkUnfit(t: Test, daemon: TestDaemon): Promise<void> {
+  const refused = async (args: readonly string[], exit: number, about: RegExp) =>
+    checkRefusal(t, await daemon.cli(args), [exit], about);
+  await refused(['run', 'web', '--', '-vga', 'none'], EXIT.usage, /web@live.*arguments/);
+  await daemon.ok('set', 'web', '--memory', '96M');
+  await refused(['run', 'web'], EXIT.exists, /web@live.*hardware was changed/);
+  await daemon.ok('set', 'web', '--memory', '128M');
+
+  const manifest = join(daemon.store, 'vms/web.json');
+  t.match(await readFile(manifest, 'utf8'), /"machine": "pc-q35-/, 'a machine with a version');
+
+  const file = await open(daemon.rawFile('web', undefined, 'log'), 'r+');
+  await file.write(Buffer.alloc(512), 0, 512, LOG_BYTES - 512).finally(() => file.close());
+  await refused(['run', 'web'], EXIT.exists, /disk "log" was written to/);
+  await daemon.ok('snapshot', 'restore', 'web@live', '--discard');
+}
 
 async function checkRefusals(t: Test, daemon: TestDaemon) {
   const refused = async (args: readonly string[], about: RegExp) =>

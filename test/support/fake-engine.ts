@@ -146,6 +146,7 @@ export class FakeEngine implements TestEngine {
         const { spec, blocks } = this.#get(id);
         return { ...spec, id, storedSize: blocks.size * BLOCK_SIZE };
       },
+      isUntouched: (id) => this.#get(id).blocks.size === 0,
       list: async () => this.ids(),
       discard: async (ids) => {
         this.faults.reach('delta.discard');

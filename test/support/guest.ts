@@ -128,7 +128,21 @@ export class TestGuest {
 
   /** Boots a VM and waits for its shell. It is gone when `t` ends. */
   static async boot(t: Test, daemon: TestDaemon, vm: string): Promise<TestGuest> {
-    const args = [CLI, 'run', vm, '--', ...bootArguments()];
+    const guest = TestGuest.#start(t, daemon, [vm, '--', ...bootArguments()]);
+    await guest.waitFor(/@ready/);
+    return guest;
+  }
+
+  /** Goes on with a VM whose memory was restored, and waits for its shell. */
+  static async resume(t: Test, daemon: TestDaemon, vm: string): Promise<TestGuest> {
+    const guest = TestGuest.#start(t, daemon, [vm]);
+    await guest.waitFor(/goes on with the memory/);
+    return guest;
+  }
+
+  static #start(t: Test, daemon: TestDaemon, words: readonly string[]): TestGuest {
+    const [vm = ''] = words;
+    const args = [CLI, 'run', ...words];
     const child = spawn('env', ['-u', 'NODE_OPTIONS', 'node', ...args], {
       env: cleanEnvironment({ LAYERDISK_STORE: daemon.store, LAYERDISK_SOCKET: daemon.socket }),
       stdio: 'pipe',
@@ -139,7 +153,6 @@ export class TestGuest {
       child.kill('SIGKILL');
       await guest.ended;
     });
-    await guest.waitFor(/@ready/);
     return guest;
   }
 

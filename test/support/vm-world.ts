@@ -3,7 +3,7 @@
  * all contents.
  */
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DiskError } from '../../src/common/errors.js';
@@ -15,8 +15,8 @@ import { type BaseFingerprint, filesOf, findChange } from '../../src/formats/fin
 import { BaseRecords, type BaseSources } from '../../src/vm/base-records.js';
 import type { ExportJob } from '../../src/vm/exports.js';
 import type { GarbagePace } from '../../src/vm/garbage.js';
-import type { Exposed, Flushed, Holder, VmHooks } from '../../src/vm/hooks.js';
-import type { Manifest } from '../../src/vm/manifest.js';
+import type { Exposed, Flushed, Holder, MemoryRequest, VmHooks } from '../../src/vm/hooks.js';
+import type { GuestSetup, Manifest } from '../../src/vm/manifest.js';
 import { VmService } from '../../src/vm/vm-service.js';
 import { VmStore } from '../../src/vm/vm-store.js';
 import { FakeEngine } from './fake-engine.js';
@@ -59,6 +59,15 @@ function hashOf(content: Buffer): string {
   return createHash('sha256').update(content).digest('hex');
 }
 
+/** Of the guest that `FakeHooks` saves. */
+export const GUEST_SETUP: GuestSetup = {
+  version: '7.2.0',
+  machine: 'pc-q35-7.2',
+  accelerator: 'tcg',
+  arguments: ['-kernel', 'vmlinuz'],
+  folder: '/',
+};
+
 export class FakeHooks implements VmHooks {
   consistency = 'consistent';
   readonly holding: { exposed: Exposed['part']; vm: string; holder: Holder }[] = [];
@@ -69,13 +78,33 @@ export class FakeHooks implements VmHooks {
   /** VMs above which something stands still now. */
   readonly frozen = new Set<string>();
 
-  async flushExposed(vm: string): Promise<Flushed> {
+  /** What a guest that is to be saved has in its memory; undefined: none runs. */
+  guestMemory: Buffer | undefined = Buffer.alloc(10_000, 'memory');
+  readonly #faults: Faults;
+
+  constructor(faults: Faults) {
+    this.#faults = faults;
+  }
+
+  async flushExposed(vm: string, memory?: MemoryRequest): Promise<Flushed> {
+    const guest = memory && (await this.#saveGuest(vm, memory));
     this.flushed.push(vm);
     this.frozen.add(vm);
     const release = async () => {
       this.frozen.delete(vm);
     };
-    return { consistency: this.consistency, release };
+    return { consistency: this.consistency, release, ...(guest && { guest }) };
+  }
+
+  /** As QEMU does it; what fails on the way leaves a part of the file. */
+  async #saveGuest(vm: string, { file }: MemoryRequest): Promise<GuestSetup> {
+    if (this.guestMemory === undefined) throw new DiskError('not-found', `"${vm}" does not run`);
+    this.#faults.reach('guest.save');
+    await writeFile(file.part, this.guestMemory.subarray(0, 100), { flag: 'wx', mode: 0o600 });
+    this.#faults.reach('guest.saved-a-part');
+    await writeFile(file.part, this.guestMemory);
+    await rename(file.part, file.path);
+    return GUEST_SETUP;
   }
 
   async contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void> {
@@ -117,7 +146,7 @@ export type Contents = Map<string, Buffer>;
 export class VmWorld {
   readonly folder: string;
   readonly faults = new Faults();
-  readonly hooks = new FakeHooks();
+  readonly hooks = new FakeHooks(this.faults);
   readonly problems: unknown[] = [];
   /** What the format side was asked to write. */
   readonly exports: ExportJob[] = [];
@@ -233,8 +262,8 @@ export class VmWorld {
     return path;
   }
 
-  async take(vm: string, name: string): Promise<void> {
-    await this.service.takeSnapshot(vm, { name });
+  async take(vm: string, name: string, memory = false): Promise<void> {
+    await this.service.takeSnapshot(vm, { name, memory });
     this.copyModel(`${vm}/`, `${vm}@${name}/`);
   }
 

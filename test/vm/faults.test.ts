@@ -4,6 +4,7 @@
  * is collected.
  */
 import t, { type Test } from 'tap';
+import { memoryStates } from '../../src/vm/manifest.js';
 import { digestContents, edgesOf, VmWorld } from '../support/vm-world.js';
 
 interface Operation {
@@ -24,11 +25,13 @@ async function prepare(): Promise<VmWorld> {
   await world.write('web', 0, 5000);
   await world.take('web', 'first');
   await world.write('web', 4096, 5000, 'data');
-  await world.take('web', 'second');
+  await world.take('web', 'second', true);
   await world.write('web', 8192, 100);
   await world.clone('web@first', 'twin', 'linked');
   await world.write('twin', 0, 10);
   await world.import('foreign', base, false);
+  await world.take('foreign', 'running', true);
+  await world.restore('foreign', 'running');
   return world;
 }
 
@@ -40,6 +43,9 @@ const operations: readonly Operation[] = [
   { name: 'delete', act: (world) => world.delete('web') },
   { name: 'set', act: (world) => world.service.setHardware('web', { vcpus: 3 }) },
   { name: 'snapshot take', act: (world) => world.take('web', 'third') },
+  { name: 'snapshot take --memory', act: (world) => world.take('web', 'third', true) },
+  { name: 'restore with memory', act: (world) => world.restore('web', 'second') },
+  { name: 'the memory is used', act: (world) => useRestored(world) },
   { name: 'snapshot delete', act: (world) => world.deleteSnapshot('web', 'first') },
   { name: 'snapshot rename', act: (world) => world.service.renameSnapshot('web', 'first', 'one') },
   { name: 'restore --discard', act: (world) => world.restore('web', 'first') },
@@ -59,12 +65,17 @@ const operations: readonly Operation[] = [
   { name: 'gc', act: (world) => world.service.collectGarbage(false) },
 ];
 
+async function useRestored(world: VmWorld): Promise<void> {
+  await world.service.useMemory('foreign');
+}
+
 /** All that users can see, as one comparable text. */
 async function stateOf(world: VmWorld): Promise<string> {
   world.faults.record();
   const vms = world.service.list().map(({ name }) => {
     const manifest = world.manifest(name);
-    return { name, vcpus: manifest.vcpus, edges: edgesOf(manifest) };
+    const memory = memoryStates(manifest).length;
+    return { name, vcpus: manifest.vcpus, edges: edgesOf(manifest), memory };
   });
   return JSON.stringify({ vms, contents: digestContents(await world.contents()) });
 }

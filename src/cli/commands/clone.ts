@@ -19,7 +19,8 @@ export const cloneCommand = defineCommand({
     "A linked clone shares the data of a snapshot and stores what it changes; of a VM's " +
     'current state a snapshot is taken first. A full clone copies all data and stands alone. ' +
     'Both have new MAC addresses and new serial numbers of disks unless told otherwise: a guest ' +
-    'that finds its disks by /dev/disk/by-id wants --serials keep.',
+    'that finds its disks by /dev/disk/by-id wants --serials keep. Either starts cold, also where ' +
+    'the snapshot has the memory of a guest.',
   example: 'layerdisk clone web@before-upgrade test --linked --memory 2G',
   repeatable: ['nic'],
   options: (yargs) =>
@@ -69,12 +70,15 @@ export const cloneCommand = defineCommand({
     const { identity, ...result } = reset
       ? await cloneAnew(session, request)
       : { ...(await session.call('clone', request)), identity: undefined };
-    const { vm, tookSnapshot } = result;
+    const { vm, tookSnapshot, coldStart } = result;
     session.show(identity === undefined ? result : { ...result, identity }, {
       names: () => [vm.name],
       human: () => [
         ...(tookSnapshot === undefined ? [] : [`took snapshot ${args.target}@${tookSnapshot}`]),
         ...vmSummaryLines('cloned', vm),
+        ...(coldStart === true
+          ? [`note: ${vm.name} starts cold: the memory of ${args.target} is not cloned`]
+          : []),
         ...(vm.sharedMacs ?? []).map(
           ({ mac, vms }) => `warning: ${vms.join(', ')} has the MAC address ${mac}, too`,
         ),

@@ -1,6 +1,7 @@
 /** `run` and `stop`: a VM as a guest of QEMU. */
 import { DiskError } from '../../common/errors.js';
-import type { GuestView, RunPlan } from '../../control/protocol.js';
+import type { GuestView, RunPlan, SavedMemoryView } from '../../control/protocol.js';
+import type { ChosenAccelerator } from '../../guest/accelerator.js';
 import { parseChoice, parseCount, parseVm } from '../arguments.js';
 import { defineCommand, type GlobalArgv, OWN_OPTIONS } from '../command.js';
 import { onInterrupt } from '../interrupt.js';
@@ -16,7 +17,8 @@ export const runCommand = defineCommand({
   describe: 'Run a VM with QEMU, its serial console on this terminal',
   notes:
     'Ctrl-A X ends it, Ctrl-A C is the monitor of QEMU. With --detach the console is a socket: ' +
-    'layerdisk console VM. What follows -- is given to QEMU as it is.',
+    'layerdisk console VM. What follows -- is given to QEMU as it is. After the restore of a ' +
+    'snapshot with memory the guest goes on where it was.',
   example: 'layerdisk run web --detach -- -cdrom debian.iso',
   repeatable: ['--'],
   options: (yargs) =>
@@ -32,13 +34,19 @@ export const runCommand = defineCommand({
         requiresArg: true,
         default: 'auto',
         describe: `What runs the virtual CPUs: ${ACCELERATORS.join(', ')}`,
+      })
+      .option('discard-memory', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Start cold, and give up the memory that a restored snapshot left',
       }),
   run: async (session, args) => {
     const vm = parseVm(args.vm);
     const choice = parseChoice(args.accel, '--accel', ACCELERATORS);
     // yargs puts the words behind `--` there.
     const extra = (args as { '--'?: readonly string[] })['--'] ?? [];
-    await runGuest(session, { vm, choice, extra, detach: args.detach === true });
+    const discardMemory = args['discard-memory'] === true;
+    await runGuest(session, { vm, choice, extra, detach: args.detach === true, discardMemory });
   },
 });
 
@@ -47,32 +55,37 @@ interface RunRequest {
   readonly choice: (typeof ACCELERATORS)[number];
   readonly extra: readonly string[];
   readonly detach: boolean;
+  readonly discardMemory: boolean;
 }
 
 async function runGuest(session: Session, request: RunRequest): Promise<void> {
-  const { vm, choice, extra, detach } = request;
-  const { folder } = await session.call('run', { vm });
-  const { chooseAccelerator } = await import('../../guest/accelerator.js');
-  const { accelerator, reason } = await chooseAccelerator(choice);
+  const { vm, extra, detach, discardMemory } = request;
+  const ask = { vm, ...(discardMemory ? { discardMemory } : {}) };
+  const first = await session.call('run', ask);
+  const { accelerator, reason } = await prepareRun(first, request);
   const { RunLock } = await import('../../guest/run-folder.js');
   const { launchGuest } = await import('../../guest/launch.js');
-  const lock = await RunLock.acquire(folder, vm);
+  const lock = await RunLock.acquire(first.folder, vm);
   try {
     // Asked again under the lock: what changes the VM from now on sees that it runs.
-    const plan = await session.call('run', { vm });
-    if (plan.folder !== folder) throw new DiskError('not-found', `VM "${vm}" was replaced`);
+    const plan = await session.call('run', ask);
+    refuseChanged(vm, first, plan);
     warnOfSharedMacs(session, plan);
     const stream = process.stdin.isTTY === true ? 'terminal' : 'stream';
+    const { memory } = plan;
     const guest = await launchGuest({
       hardware: plan.vm,
       storeId: plan.storeId,
-      folder,
+      folder: plan.folder,
       lock,
       accelerator,
       console: detach ? 'socket' : stream,
-      extra,
+      extra: memory?.setup.arguments ?? extra,
+      ...(memory === undefined ? {} : resuming(session, vm, memory)),
     });
     lock.release();
+    if (memory !== undefined)
+      session.stderr.line(`${vm} goes on with the memory of ${memory.from}`);
     const why = reason === undefined ? '' : `: ${reason}`;
     for (const note of guest.notes) session.stderr.line(note);
     if (detach) {
@@ -88,6 +101,36 @@ async function runGuest(session: Session, request: RunRequest): Promise<void> {
     lock.release();
     throw error;
   }
+}
+
+/** @throws DiskError when the memory that the guest is to go on with does not fit here. */
+async function prepareRun(
+  { memory }: RunPlan,
+  { choice, extra }: RunRequest,
+): Promise<ChosenAccelerator> {
+  const { chooseAccelerator } = await import('../../guest/accelerator.js');
+  if (memory === undefined) return chooseAccelerator(choice);
+  const { acceleratorOf, checkFits } = await import('../../guest/resume.js');
+  const chosen = await chooseAccelerator(acceleratorOf(memory, choice));
+  await checkFits(memory, extra);
+  return chosen;
+}
+
+/** What was found to fit must be what is started. */
+function refuseChanged(vm: string, first: RunPlan, plan: RunPlan): void {
+  if (plan.folder !== first.folder) throw new DiskError('not-found', `VM "${vm}" was replaced`);
+  if (plan.memory?.path === first.memory?.path) return;
+  throw new DiskError('busy', `VM "${vm}" was just changed by somebody else`, {
+    errno: 'EBUSY',
+    hint: 'try again in a moment',
+  });
+}
+
+function resuming(session: Session, vm: string, memory: SavedMemoryView) {
+  const onMemoryUsed = async () => {
+    await session.call('run.resumed', { vm });
+  };
+  return { memory, onMemoryUsed };
 }
 
 function warnOfSharedMacs(session: Session, { vm }: RunPlan): void {

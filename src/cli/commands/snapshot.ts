@@ -1,4 +1,5 @@
 /** `snapshot take|list|restore|delete|rename`. */
+import { formatSize } from '../../common/units.js';
 import { parseName, parseSnapshot, parseVm } from '../arguments.js';
 import { defineCommand, defineGroup, type GlobalArgv, OWN_OPTIONS } from '../command.js';
 import { chooseFate } from '../restore-choice.js';
@@ -10,26 +11,38 @@ const snapshotPositional = (yargs: GlobalArgv) =>
 const takeCommand = defineCommand({
   command: 'take <snapshot>',
   describe: 'Take a snapshot of all disks and the configuration of a VM, at one instant',
+  notes:
+    'With --memory the guest is paused while its memory is written into the store. After a ' +
+    'restore of such a snapshot, run goes on where the guest was.',
   example: 'layerdisk snapshot take web@before-upgrade -m "Debian 12, all updates"',
   options: (yargs) =>
-    snapshotPositional(yargs).option('message', {
-      group: OWN_OPTIONS,
-      alias: 'm',
-      type: 'string',
-      requiresArg: true,
-      describe: 'What to remember about it',
-    }),
+    snapshotPositional(yargs)
+      .option('message', {
+        group: OWN_OPTIONS,
+        alias: 'm',
+        type: 'string',
+        requiresArg: true,
+        describe: 'What to remember about it',
+      })
+      .option('memory', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Save the memory and the devices of the running guest, too',
+      }),
   run: async (session, args) => {
     const { vm, snapshot } = parseSnapshot(args.snapshot);
-    const { message } = args;
+    const { message, memory } = args;
     const taken = await session.call('snapshot.take', {
       vm,
       snapshot,
       ...(message === undefined ? {} : { message }),
+      ...(memory === true ? { memory } : {}),
     });
+    const size =
+      taken.memoryState === undefined ? '' : `, ${formatSize(taken.memoryState)} of memory`;
     session.show(taken, {
       names: () => [`${vm}@${taken.name}`],
-      human: () => [`took ${vm}@${taken.name} (${taken.consistency})`],
+      human: () => [`took ${vm}@${taken.name} (${taken.consistency}${size})`],
     });
   },
 });
@@ -59,7 +72,8 @@ const restoreCommand = defineCommand({
   notes:
     'The current state is lost unless it is saved. On a terminal you are asked; a script must ' +
     'say which: ' +
-    '--save-current [NAME] takes a snapshot of it first, --discard throws it away.',
+    '--save-current [NAME] takes a snapshot of it first, --discard throws it away. Where the ' +
+    'snapshot has a memory, the next run goes on with it.',
   example: 'layerdisk snapshot restore web@before-upgrade --save-current after-upgrade',
   repeatable: ['save-current'],
   options: (yargs) =>
@@ -84,6 +98,9 @@ const restoreCommand = defineCommand({
       human: () => [
         ...(saved === undefined ? [] : [`saved the current state as ${target.vm}@${saved.name}`]),
         `restored ${target.vm} to ${restored.name}`,
+        ...(restored.memoryState === undefined
+          ? []
+          : [`its guest goes on where it was: layerdisk run ${target.vm}`]),
       ],
     });
   },

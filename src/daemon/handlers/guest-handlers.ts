@@ -1,7 +1,8 @@
 /** The methods of the control protocol that are about guests: `run` and `stop`. */
 import { DiskError } from '../../common/errors.js';
-import type { Handlers, RunPlan } from '../../control/protocol.js';
+import type { Handlers, RunPlan, SavedMemoryView } from '../../control/protocol.js';
 import { stopGuest } from '../../guest/guest-control.js';
+import type { UsableMemory } from '../../vm/resume.js';
 import type { Guests } from '../guests.js';
 import type { DiskUsers } from './disk-users.js';
 import { type ViewSources, viewVm } from './vm-views.js';
@@ -14,10 +15,20 @@ export interface GuestHandlerSources extends ViewSources {
 
 const STOP_SECONDS = 60;
 
-export function guestHandlers(sources: GuestHandlerSources): Pick<Handlers, 'run' | 'stop'> {
+export function guestHandlers(
+  sources: GuestHandlerSources,
+): Pick<Handlers, 'run' | 'run.resumed' | 'stop'> {
   const { service, guests } = sources;
   return {
-    run: ({ vm }) => service.exclusively(vm, () => planRun(sources, vm)),
+    async run({ vm, discardMemory = false }) {
+      const plan = await service.exclusively(vm, () => planRun(sources, vm, discardMemory));
+      if (discardMemory) await service.discardMemory(vm);
+      return plan;
+    },
+    async 'run.resumed'({ vm }) {
+      await service.useMemory(vm);
+      return {};
+    },
     async stop({ vm, force = false, timeoutSeconds = STOP_SECONDS }, { signal }) {
       const { number } = service.read(vm);
       const state = guests.state(number);
@@ -40,11 +51,26 @@ export function guestHandlers(sources: GuestHandlerSources): Pick<Handlers, 'run
 }
 
 /** Runs while nothing changes the VM; what would, sees the caller's lock afterwards. */
-async function planRun(sources: GuestHandlerSources, vm: string): Promise<RunPlan> {
+async function planRun(
+  sources: GuestHandlerSources,
+  vm: string,
+  discardMemory: boolean,
+): Promise<RunPlan> {
   const { service, guests, storeId } = sources;
   const { number } = service.read(vm);
   await refuseWhileUsed(sources, vm, `run "${vm}"`);
-  return { vm: viewVm(sources, vm), folder: await guests.makeFolder(number), storeId };
+  const memory = discardMemory ? undefined : await service.usableMemory(vm);
+  return {
+    vm: viewVm(sources, vm),
+    folder: await guests.makeFolder(number),
+    storeId,
+    ...(memory === undefined ? {} : { memory: viewMemory(vm, memory) }),
+  };
+}
+
+function viewMemory(vm: string, { path, snapshot, state }: UsableMemory): SavedMemoryView {
+  const { size, checksum, setup } = state;
+  return { from: `${vm}@${snapshot}`, path, size, checksum, setup };
 }
 
 /**

@@ -135,9 +135,10 @@ function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> 
     return viewSnapshot(sources, vm, tree, now);
   };
   return {
-    async 'snapshot.take'({ vm, snapshot, message }) {
-      const request = { name: snapshot, ...(message === undefined ? {} : { message }) };
-      return view(vm, await service.takeSnapshot(vm, request));
+    async 'snapshot.take'({ vm, snapshot, message, memory = false }, context) {
+      const request = { name: snapshot, memory, ...(message === undefined ? {} : { message }) };
+      const work = memory ? workOf(`saving the memory of ${vm}`, context) : {};
+      return view(vm, await service.takeSnapshot(vm, request, work));
     },
     async 'snapshot.list'({ vm }) {
       const tree = service.read(vm);
@@ -181,8 +182,12 @@ async function clone(
     ...(serials === 'new' ? {} : { serials: serialsOf(viewVm(sources, vm)) }),
   };
   const { tookSnapshot } = await sources.service.clone(request, workOf(`copying ${vm}`, context));
-  const view = viewVm(sources, name);
-  return { vm: view, ...(tookSnapshot === undefined ? {} : { tookSnapshot }) };
+  const source = sources.service.read(vm).snapshots.find((each) => each.name === snapshot);
+  return {
+    vm: viewVm(sources, name),
+    ...(tookSnapshot === undefined ? {} : { tookSnapshot }),
+    ...(source?.memoryState === undefined ? {} : { coldStart: true }),
+  };
 }
 
 /** They are a disk's for life, so those of today are those of every snapshot. */

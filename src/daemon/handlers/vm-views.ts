@@ -7,11 +7,12 @@ import type {
   TreeNode,
   VmSummary,
   VmView,
+  WaitingMemory,
 } from '../../control/protocol.js';
 import type { DeltaId } from '../../engine/delta-id.js';
 import { diskSerial } from '../../guest/disk-serial.js';
 import { exposedPath } from '../../vm/exposure.js';
-import type { DiskRecord, Manifest, SnapshotRecord } from '../../vm/manifest.js';
+import type { DiskRecord, Manifest, ResumeRecord, SnapshotRecord } from '../../vm/manifest.js';
 import { childrenOf, snapshotById } from '../../vm/snapshot-tree.js';
 import type { DamagedVm, VmEntry } from '../../vm/vm-catalog.js';
 import type { VmService } from '../../vm/vm-service.js';
@@ -53,7 +54,7 @@ export function summarizeDamaged({ name, problem }: DamagedVm): VmSummary {
 
 export function viewVm(sources: ViewSources, name: string): VmView {
   const manifest = sources.service.read(name);
-  const { id, created, vcpus, memory, nics, disks, snapshots, origin } = manifest;
+  const { id, created, vcpus, memory, nics, disks, snapshots, origin, resume } = manifest;
   const guest = sources.guests.view(manifest.number);
   const sharedMacs = sources.service.sharedMacs(name);
   return {
@@ -67,8 +68,13 @@ export function viewVm(sources: ViewSources, name: string): VmView {
     snapshots: snapshots.map((each) => viewSnapshot(sources, name, manifest, each)),
     ...(origin === undefined ? {} : { origin: nameOrigin(sources, origin) }),
     ...(guest === undefined ? {} : { guest }),
+    ...(resume === undefined ? {} : { resume: viewResume(name, resume) }),
     ...(sharedMacs.length === 0 ? {} : { sharedMacs }),
   };
+}
+
+function viewResume(vm: string, { snapshot, memoryState }: ResumeRecord): WaitingMemory {
+  return { from: `${vm}@${snapshot}`, size: memoryState.size };
 }
 
 export function viewSnapshot(
@@ -77,7 +83,7 @@ export function viewSnapshot(
   tree: Manifest,
   snapshot: SnapshotRecord,
 ): SnapshotView {
-  const { name, created, message, consistency, vcpus, memory } = snapshot;
+  const { name, created, message, consistency, vcpus, memory, memoryState } = snapshot;
   const parent = snapshotById(tree, snapshot.parent);
   return {
     name,
@@ -88,6 +94,7 @@ export function viewSnapshot(
     vcpus,
     memory,
     consistency,
+    ...(memoryState === undefined ? {} : { memoryState: memoryState.size }),
     disks: snapshot.disks.map((disk) => ({
       name: disk.name,
       size: disk.size,
@@ -111,13 +118,14 @@ export function viewTree(
     return manifest.current === id ? [...nodes, present] : nodes;
   };
   const viewNode = (snapshot: SnapshotRecord): TreeNode => {
-    const { id, created, message } = snapshot;
+    const { id, created, message, memoryState } = snapshot;
     const standing = clones.get(id);
     return {
       kind: 'snapshot',
       name: snapshot.name,
       created,
       ...(message === undefined ? {} : { message }),
+      ...(memoryState === undefined ? {} : { memoryState: memoryState.size }),
       ...(standing === undefined ? {} : { clones: standing }),
       children: under(id),
     };
