@@ -19,8 +19,8 @@ export const cloneCommand = defineCommand({
     "A linked clone shares the data of a snapshot and stores what it changes; of a VM's " +
     'current state a snapshot is taken first. A full clone copies all data and stands alone. ' +
     'Both have new MAC addresses and new serial numbers of disks unless told otherwise: a guest ' +
-    'that finds its disks by /dev/disk/by-id wants --serials keep. Either starts cold, also where ' +
-    'the snapshot has the memory of a guest.',
+    'that finds its disks by /dev/disk/by-id wants --serials keep. Either starts cold, also ' +
+    'where the snapshot has the memory of a guest.',
   example: 'layerdisk clone web@before-upgrade test --linked --memory 2G',
   repeatable: ['nic'],
   options: (yargs) =>
