@@ -19,10 +19,16 @@ export const SUITES = {
   convert: { title: 'Exports and imports against qemu-img convert', run: convert },
 };
 
+/** Nothing but the job runs: what the making of the targets left behind is waited for. */
+async function competeAtRest(bench, ...competition) {
+  await bench.settled();
+  return compete(...competition);
+}
+
 async function limit(bench, options) {
   const daemon = await bench.daemon('ours');
   const targets = [await bench.layerdisk(daemon, 'disk'), await bench.limit(), await bench.raw()];
-  return { rows: await compete(targets, JOBS, options) };
+  return { rows: await competeAtRest(bench, targets, JOBS, options) };
 }
 
 async function channels(bench, options) {
@@ -30,7 +36,9 @@ async function channels(bench, options) {
   const native = await bench.daemon('native', '--transport', 'fuse-native');
   const other = await bench.layerdisk(native, 'disk');
   const targets = [await bench.layerdisk(daemon, 'disk'), { ...other, name: 'fuse-native' }];
-  return { rows: await compete(targets, pick('rr1', 'rr4', 'rw4', 'sr', 'aio32'), options) };
+  return {
+    rows: await competeAtRest(bench, targets, pick('rr1', 'rr4', 'rw4', 'sr', 'aio32'), options),
+  };
 }
 
 async function peers(bench, options) {
@@ -43,7 +51,7 @@ async function peers(bench, options) {
       await bench.qemu({ format: 'qcow2', depth: level }),
       ...(level === 1 ? [await bench.qemu(), await bench.nbdfuse()] : []),
     ];
-    rows.push(...(await compete(targets, jobs, options)));
+    rows.push(...(await competeAtRest(bench, targets, jobs, options)));
   }
   return { rows };
 }
@@ -62,7 +70,7 @@ async function depth(bench, options) {
       const disk = await bench.layerdisk(daemon, `d${tag}${level}`, { depth: level, writeBytes });
       targets.push({ ...disk, name: `${disk.name}, ${kind}` });
     }
-    rows.push(...(await compete(targets, jobs, options)));
+    rows.push(...(await competeAtRest(bench, targets, jobs, options)));
   }
   return { rows };
 }
@@ -83,7 +91,7 @@ async function bases(bench, options) {
     const { path: file } = await daemon.call('path', { vm: format });
     targets.push({ name: `${format} base`, file });
   }
-  return { rows: await compete(targets, pick('rr1', 'rr4', 'sr'), options) };
+  return { rows: await competeAtRest(bench, targets, pick('rr1', 'rr4', 'sr'), options) };
 }
 
 async function loop(bench, options) {
@@ -92,7 +100,14 @@ async function loop(bench, options) {
   const targets = [file, await bench.loop(file, { directIo: true })];
   const buffered = await bench.loop(await bench.layerdisk(daemon, 'other'), { directIo: false });
   targets.push({ ...buffered, buffered: true });
-  return { rows: await compete(targets, pick('rr1', 'rr4', 'rw1', 'rw4', 'sr', 'sw'), options) };
+  return {
+    rows: await competeAtRest(
+      bench,
+      targets,
+      pick('rr1', 'rr4', 'rw1', 'rw4', 'sr', 'sw'),
+      options,
+    ),
+  };
 }
 
 /**

@@ -1,6 +1,6 @@
 /** What is measured: layerdisk at some depth, its peers, and the limits, each as one file. */
 import { execFile, spawn } from 'node:child_process';
-import { mkdir, open, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -11,6 +11,8 @@ const exec = promisify(execFile);
 const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const LIMIT_SOURCE = fileURLToPath(new URL('limit.c', import.meta.url));
 export const MiB = 1024 * 1024;
+/** In a second; what an idle daemon takes is less. */
+const IDLE_TICKS = 4;
 /** What each layer of a chain holds: this many writes at random places. */
 const WRITES_A_LAYER = 48;
 
@@ -58,6 +60,20 @@ export class Workbench {
       await run('daemon', 'stop');
     });
     return { words, run, start, call: client.call };
+  }
+
+  /**
+   * Waits until our daemons have done what they do behind a snapshot's back: checksums, reclaiming.
+   */
+  async settled() {
+    let before = await cpuTicks(this.folder);
+    for (let tries = 0; tries < 60; tries += 1) {
+      await sleep(1000);
+      const now = await cpuTicks(this.folder);
+      if (now - before < IDLE_TICKS) return;
+      before = now;
+    }
+    console.log('note: the daemons did not come to rest within a minute');
   }
 
   /**
@@ -188,6 +204,24 @@ export class Workbench {
     });
     return child;
   }
+}
+
+/** CPU time of the processes that were started on a folder, in ticks of 10 ms. */
+async function cpuTicks(folder) {
+  let ticks = 0;
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const words = await readFile(`/proc/${name}/cmdline`, 'utf8');
+      if (!words.includes(folder)) continue;
+      const fields = (await readFile(`/proc/${name}/stat`, 'utf8')).split(') ')[1].split(' ');
+      ticks += Number(fields[11]) + Number(fields[12]);
+    } catch (error) {
+      // Ended meanwhile.
+      if (error.code !== 'ENOENT' && error.code !== 'ESRCH') throw error;
+    }
+  }
+  return ticks;
 }
 
 /** Unmounts by path, and waits for the process that served it. */
