@@ -21,6 +21,7 @@ import { enterGate, leaveGate } from './gate.js';
 import { HeadWriter } from './head-writer.js';
 import type { PagePool } from './page-pool.js';
 import type { RangeLock } from './range-lock.js';
+import type { ReadVerifier } from './read-verifier.js';
 import {
   DELTA,
   DELTA_WORDS,
@@ -41,6 +42,8 @@ export interface ThreadContext {
   readonly ranges: RangeLock;
   /** Index of this thread among all that touch volumes. */
   readonly thread: number;
+  /** Where reads are checked against checksums. */
+  readonly verifier: ReadVerifier | undefined;
 }
 
 /** Who answers for a run of `length` bytes of a volume. */
@@ -174,6 +177,7 @@ export class Volume implements BlockDevice {
 
   /** Reads `length` bytes that begin `inner` bytes into the first block of the run found last. */
   #readData(target: Buffer, targetOffset: number, inner: number, length: number): void {
+    const { verifier } = this.#context;
     const { deltas } = this.#context.views;
     const space = this.space;
     let address = this.map.address;
@@ -183,8 +187,13 @@ export class Volume implements BlockDevice {
       const slots = slotsToSegmentEnd(address);
       const bytes = Math.min(length - done, slots * BLOCK_SIZE - skip);
       space.resolve(address);
-      const fd = deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
-      readPadded(fd, target, targetOffset + done, bytes, space.slot * BLOCK_SIZE + skip);
+      if (verifier !== undefined) {
+        const place = { slot: space.slot, skip, length: bytes };
+        verifier.read(space.delta, place, target, targetOffset + done);
+      } else {
+        const fd = deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
+        readPadded(fd, target, targetOffset + done, bytes, space.slot * BLOCK_SIZE + skip);
+      }
       done += bytes;
       address += slots;
       skip = 0;

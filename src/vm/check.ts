@@ -9,6 +9,7 @@ import { DiskError } from '../common/errors.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { DeltaFinding, StoreHealth } from '../engine/engine.js';
 import { checkManifests } from './check-manifests.js';
+import { checkStoreFiles } from './check-store-files.js';
 import { type Label, labelsOf, nameLabel, Viewers } from './check-viewers.js';
 import type { VmContext, Work } from './context.js';
 import type { GarbageCollector } from './garbage.js';
@@ -110,7 +111,10 @@ export class StoreCheck {
       this.#counts.more += checked.more;
       this.#counts.damaged += checked.more;
       await this.#checkBases(viewers);
-      if (this.#request.vm === undefined) await this.#checkLeaks();
+      if (this.#request.vm === undefined) {
+        await this.#checkOwnFiles();
+        await this.#checkLeaks();
+      }
       const { bytesRead, notSummed } = checked;
       const facts = { vms, deltas: deltas.length, bytesRead, notSummed: notSummed.length };
       return { ...facts, findings: this.#findings, ...this.#counts };
@@ -226,6 +230,14 @@ export class StoreCheck {
       repaired,
       remedy: isCopy ? 'layerdisk check --repair' : REMEDIES[found.part],
     });
+  }
+
+  async #checkOwnFiles(): Promise<void> {
+    const { store } = this.#context;
+    for (const { problem, ...rest } of await checkStoreFiles(store, this.#request.repair)) {
+      const names = namesOf(store.catalog.list().map(({ name }) => name));
+      this.#add({ kind: 'damage', part: 'file', message: problem, ...rest, ...names });
+    }
   }
 
   async #checkBases(viewers: Viewers): Promise<void> {

@@ -41,7 +41,8 @@ class Head {
     );
     if (wrong < 0) return undefined;
     const others = [...(this.later.get(wrong) ?? [])].join(', ');
-    return `sector ${wrong} holds ${found[wrong]}, not ${this.durable[wrong]}${others && `, ${others}`}`;
+    const wanted = `${this.durable[wrong]}${others && `, ${others}`}`;
+    return `sector ${wrong} holds ${found[wrong]}, not ${wanted}`;
   }
 }
 
