@@ -13,6 +13,8 @@ export interface Configuration extends ChosenPlaces {
   readonly threads?: number;
   /** Whether other users may see the mount. */
   readonly allowOther?: boolean;
+  /** Whether reads are checked against checksums. */
+  readonly verifyReads?: boolean;
 }
 
 const isText = (value: unknown): boolean => typeof value === 'string' && value !== '';
@@ -30,6 +32,7 @@ const KEYS: Readonly<Record<keyof Configuration, { ok(value: unknown): boolean; 
     want: 'a whole number from 1',
   },
   allowOther: { ok: (value) => typeof value === 'boolean', want: 'true or false' },
+  verifyReads: { ok: (value) => typeof value === 'boolean', want: 'true or false' },
 };
 
 /**

@@ -21,6 +21,7 @@ export interface DaemonOptions extends Places {
   readonly transport?: string;
   readonly threads?: number;
   readonly allowOther?: boolean;
+  readonly verifyReads?: boolean;
   readonly supervise?: boolean;
 }
 
@@ -38,6 +39,7 @@ export function daemonArguments(options: DaemonOptions): string[] {
     ...(options.transport === undefined ? [] : ['--transport', options.transport]),
     ...(options.threads === undefined ? [] : ['--threads', String(options.threads)]),
     ...(options.allowOther === true ? ['--allow-other'] : []),
+    ...(options.verifyReads === true ? ['--verify-reads'] : []),
     ...(options.supervise === false ? ['--no-supervise'] : []),
   ];
 }

@@ -11,10 +11,13 @@ import { type TidyOrder, type TidyOutcome, tidyDeltas } from '../engine/tidy-del
 import { openBase } from '../formats/base.js';
 import type { ExportJob, ExportOutcome } from '../vm/exports.js';
 import { exportImage } from './export-image.js';
+import type { RotMessage } from './io-thread.js';
 
 export interface BackgroundThreadData {
   readonly memory: SharedMemory;
   readonly thread: number;
+  /** Whether reads are checked against checksums. */
+  readonly verifyReads: boolean;
 }
 
 export interface CopyRequest {
@@ -49,6 +52,7 @@ export interface JobOutcome extends TidyOutcome {
 }
 
 export type BackgroundAnswer =
+  | RotMessage
   | {
       readonly type: 'progress';
       readonly id: number;
@@ -70,8 +74,14 @@ const NOTHING: JobOutcome = { bytes: 0 };
 
 const port = parentPort;
 invariant(port !== null, 'the background thread is started by the daemon');
-const { memory, thread } = workerData as BackgroundThreadData;
-const context = createThreadContext({ memory, thread, openBase, receive: () => {} });
+const { memory, thread, verifyReads } = workerData as BackgroundThreadData;
+const context = createThreadContext({
+  memory,
+  thread,
+  openBase,
+  receive: () => {},
+  onRot: verifyReads ? (rot) => answer({ type: 'rot', rot }) : undefined,
+});
 
 port.on('message', (request: BackgroundRequest) => {
   if (request.type === 'base') {

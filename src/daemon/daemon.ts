@@ -74,14 +74,18 @@ export class Daemon {
       this.#resolveEnded = resolve;
     });
     const bases = new BaseRecords(store, formatSources(log));
-    this.#threads = new DaemonThreads(
-      () => this.#engine.memory,
-      (what, error) => this.#threadDied(what, error),
-    );
+    const { verifyReads } = options;
+    this.#threads = new DaemonThreads({
+      memory: () => this.#engine.memory,
+      verifyReads,
+      onBug: (what, error) => this.#threadDied(what, error),
+      onRot: (rot) => this.#engine.foundRot(rot),
+    });
     this.#engine = new LocalEngine({
       store: store.layout.root,
       threadCount: options.threads + OTHER_THREADS,
       suspectsFd: keptFile(link, 'suspects'),
+      verifyReads,
       openBase,
       resolveBase: (id) => bases.resolve(id),
       baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,

@@ -10,6 +10,7 @@ import {
 } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import type { BaseNotice } from '../engine/base-table.js';
+import type { FoundRot } from '../engine/read-verifier.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext, volumesOf } from '../engine/thread.js';
 import { openBase } from '../formats/base.js';
@@ -29,6 +30,14 @@ export interface IoThreadData {
    * base.
    */
   readonly notices: MessagePort;
+  /** Whether reads are checked against checksums. */
+  readonly verifyReads: boolean;
+}
+
+/** Wrong bytes on the host's disk. */
+export interface RotMessage {
+  readonly type: 'rot';
+  readonly rot: FoundRot;
 }
 
 /** The last message of a thread. */
@@ -39,11 +48,14 @@ export interface ThreadEnded {
 
 const port = parentPort;
 invariant(port !== null, 'an I/O thread is started by the daemon');
-const { setup, memory, thread, notices } = workerData as IoThreadData;
+const { setup, memory, thread, notices, verifyReads } = workerData as IoThreadData;
 const context = createThreadContext({
   memory,
   thread,
   openBase,
+  onRot: verifyReads
+    ? (rot) => port.postMessage({ type: 'rot', rot } satisfies RotMessage)
+    : undefined,
   receive: (table) => {
     for (let next = receiveMessageOnPort(notices); next !== undefined; ) {
       table.apply(next.message as BaseNotice);

@@ -17,6 +17,8 @@ export interface DaemonOptions {
   /** I/O threads of the kernel channel. */
   readonly threads: number;
   readonly allowOther: boolean;
+  /** Whether reads are checked against checksums. */
+  readonly verifyReads: boolean;
   readonly logLevel: LogLevel;
   /** Where to say that the daemon is ready: a descriptor. */
   readonly readyFd: number | undefined;
@@ -49,6 +51,7 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
     mountpoint: required('mountpoint'),
     transport,
     threads: readThreads(values.threads),
+    verifyReads: values['verify-reads'] ?? false,
     allowOther: values['allow-other'] ?? process.geteuid?.() === 0,
     logLevel,
     readyFd: values['ready-fd'] === undefined ? undefined : Number(values['ready-fd']),
@@ -67,6 +70,7 @@ function parse(args: readonly string[]) {
         transport: { type: 'string' },
         threads: { type: 'string' },
         'allow-other': { type: 'boolean' },
+        'verify-reads': { type: 'boolean' },
         'no-supervise': { type: 'boolean' },
         supervised: { type: 'boolean' },
         'log-level': { type: 'string' },

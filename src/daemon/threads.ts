@@ -7,6 +7,7 @@ import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
 import type { Work } from '../engine/health.js';
+import type { FoundRot } from '../engine/read-verifier.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import type { TidyOrder, TidyOutcome } from '../engine/tidy-deltas.js';
 import type { CopyJob } from '../engine/volumes-options.js';
@@ -15,7 +16,7 @@ import type { ChannelMessage } from '../transport/kernel/messages.js';
 import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.js';
 import type { RunExport } from '../vm/exports.js';
 import type { BackgroundAnswer, BackgroundRequest, JobOutcome } from './background-thread.js';
-import type { ThreadEnded } from './io-thread.js';
+import type { RotMessage, ThreadEnded } from './io-thread.js';
 
 /** Threads that touch volumes besides the I/O threads: the main thread and the background one. */
 export const OTHER_THREADS = 2;
@@ -27,9 +28,16 @@ interface Job {
   readonly fail: (error: unknown) => void;
 }
 
+export interface ThreadsParts {
+  readonly memory: () => SharedMemory;
+  readonly verifyReads: boolean;
+  readonly onBug: (what: string, error: unknown) => void;
+  /** Told of wrong bytes that a thread read. */
+  readonly onRot: (rot: FoundRot) => void;
+}
+
 export class DaemonThreads implements IoThreads {
-  readonly #memory: () => SharedMemory;
-  readonly #onBug: (what: string, error: unknown) => void;
+  readonly #parts: ThreadsParts;
   readonly #notices = new Map<number, MessagePort>();
   /** Bases that are open, for threads that start later. */
   readonly #bases = new Map<number, BaseNotice>();
@@ -37,9 +45,8 @@ export class DaemonThreads implements IoThreads {
   readonly #jobs = new Map<number, Job>();
   #nextJob = 1;
 
-  constructor(memory: () => SharedMemory, onBug: (what: string, error: unknown) => void) {
-    this.#memory = memory;
-    this.#onBug = onBug;
+  constructor(parts: ThreadsParts) {
+    this.#parts = parts;
   }
 
   start(
@@ -54,21 +61,26 @@ export class DaemonThreads implements IoThreads {
     const worker = new Worker(new URL('./io-thread.js', import.meta.url), {
       execArgv: [],
       name: `io-${setup.threadIndex}`,
-      workerData: { setup, memory: this.#memory(), thread, notices: port2 },
+      workerData: { setup, ...this.#workerData(thread), notices: port2 },
       transferList: [port2],
     });
     const ended = new Promise<ThreadEnd>((resolve) => {
-      worker.on('message', (message: ChannelMessage | ThreadEnded) => {
+      worker.on('message', (message: ChannelMessage | ThreadEnded | RotMessage) => {
         if (message.type === 'ended') resolve(message.end);
+        else if (message.type === 'rot') this.#parts.onRot(message.rot);
         else receive(message);
       });
-      worker.on('error', (error) => this.#onBug(`I/O thread ${setup.threadIndex}`, error));
+      worker.on('error', (error) => this.#parts.onBug(`I/O thread ${setup.threadIndex}`, error));
       worker.on('exit', () => {
         port1.close();
         resolve('failed');
       });
     });
     return { ended };
+  }
+
+  #workerData(thread: number): { memory: SharedMemory; thread: number; verifyReads: boolean } {
+    return { memory: this.#parts.memory(), thread, verifyReads: this.#parts.verifyReads };
   }
 
   /** Passes a notice to every thread, now or when it starts. */
@@ -125,18 +137,22 @@ export class DaemonThreads implements IoThreads {
     const worker = new Worker(new URL('./background-thread.js', import.meta.url), {
       execArgv: [],
       name: 'background',
-      workerData: { memory: this.#memory(), thread: BACKGROUND_INDEX },
+      workerData: this.#workerData(BACKGROUND_INDEX),
     });
     worker.unref();
     for (const notice of this.#bases.values()) worker.postMessage(notice);
     worker.on('message', (answer: BackgroundAnswer) => this.#answered(answer));
-    worker.on('error', (error) => this.#onBug('background thread', error));
+    worker.on('error', (error) => this.#parts.onBug('background thread', error));
     worker.on('exit', () => this.#backgroundEnded());
     this.#background = worker;
     return worker;
   }
 
   #answered(answer: BackgroundAnswer): void {
+    if (answer.type === 'rot') {
+      this.#parts.onRot(answer.rot);
+      return;
+    }
     const job = this.#jobs.get(answer.id);
     if (answer.type === 'progress') job?.onProgress(answer.doneBytes, answer.totalBytes ?? 0);
     else if (answer.error === undefined) job?.done(answer.outcome);

@@ -10,10 +10,8 @@ import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { DeltaHeader, TupleRecord } from './delta-layout.js';
 import { mirrorHeader } from './header-copies.js';
-import { DELTA, DELTA_WORDS, type SharedViews } from './shared-memory.js';
+import { CLOSED, DELTA, DELTA_WORDS, type SharedViews } from './shared-memory.js';
 import { repairTuples, type ScanResult, scanTuples } from './tuple-scan.js';
-
-const CLOSED = -1;
 
 export interface OpenDelta {
   readonly id: DeltaId;
@@ -29,6 +27,7 @@ export class DeltaTable {
   readonly #freeIndexes: number[] = [];
   /** Index 0 stays unused: a zeroed row names no delta. */
   #nextIndex = 1;
+  #sumsStamp = 0;
 
   constructor(files: DeltaFiles, views: SharedViews) {
     this.#files = files;
@@ -51,6 +50,7 @@ export class DeltaTable {
     const delta: OpenDelta = { id: header.id, index, users: 1 };
     this.#setFd(delta, DELTA.dataFd, data);
     this.#setFd(delta, DELTA.tuplesFd, CLOSED);
+    this.#setFd(delta, DELTA.sumsFd, CLOSED);
     this.#open.set(header.id, delta);
     return delta;
   }
@@ -118,6 +118,30 @@ export class DeltaTable {
     return this.#open.keys();
   }
 
+  idOf(index: number): DeltaId | undefined {
+    for (const delta of this.#open.values()) if (delta.index === index) return delta.id;
+    return undefined;
+  }
+
+  /** Open deltas that are no heads, and whose checksums were not published. */
+  *withoutSums(): Generator<DeltaId> {
+    for (const delta of this.#open.values()) {
+      const isHead = this.#fd(delta, DELTA.tuplesFd) !== CLOSED;
+      if (!isHead && this.#fd(delta, DELTA.sumsFd) === CLOSED) yield delta.id;
+    }
+  }
+
+  /** The descriptor is the table's from here on; it must come last, for threads look at it. */
+  publishSums(id: DeltaId, { fd, slots, seed }: { fd: number; slots: number; seed: number }): void {
+    const delta = this.#open.get(id);
+    invariant(delta !== undefined, `delta ${id} is not open`);
+    this.#sumsStamp += 1;
+    this.#setFd(delta, DELTA.sumsSlots, slots);
+    this.#setFd(delta, DELTA.sumsSeed, seed);
+    this.#setFd(delta, DELTA.sumsStamp, this.#sumsStamp);
+    this.#setFd(delta, DELTA.sumsFd, fd);
+  }
+
   dataFd(delta: OpenDelta): number {
     return this.#fd(delta, DELTA.dataFd);
   }
@@ -141,6 +165,9 @@ export class DeltaTable {
     this.closeTuples(delta);
     closeSync(this.dataFd(delta));
     this.#setFd(delta, DELTA.dataFd, CLOSED);
+    const sums = this.#fd(delta, DELTA.sumsFd);
+    this.#setFd(delta, DELTA.sumsFd, CLOSED);
+    if (sums !== CLOSED) closeSync(sums);
     this.#freeIndexes.push(delta.index);
   }
 

@@ -28,6 +28,8 @@ export interface HealthParts {
   readonly volumes: () => OpenVolumes;
   readonly run: (order: TidyOrder, work?: Work) => Promise<TidyOutcome>;
   readonly onError: (what: string, error: unknown) => void;
+  /** Told when checksums were added. */
+  readonly onSummed: () => void;
 }
 
 export class Health implements StoreHealth {
@@ -83,6 +85,7 @@ export class Health implements StoreHealth {
     try {
       const { summed } = await done;
       invariant(summed !== undefined, 'a sum job tells what it summed');
+      this.#parts.onSummed();
       return summed;
     } finally {
       this.#summing = undefined;

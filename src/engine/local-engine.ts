@@ -17,6 +17,8 @@ import { ChainNames } from './disk-map.js';
 import type { Engine, Reclaimed, ReclaimRequest } from './engine.js';
 import { Health, type Work } from './health.js';
 import { ROW_LENGTH } from './merge.js';
+import { PublishedSums } from './published-sums.js';
+import type { FoundRot } from './read-verifier.js';
 import { Reclaimer } from './reclaimer.js';
 import {
   createSharedMemory,
@@ -49,6 +51,8 @@ export interface EngineOptions {
   readonly runReclaim: (order: TidyOrder, work?: Work) => Promise<TidyOutcome>;
   /** How long a row of deltas must be to be merged. Default `ROW_LENGTH`. */
   readonly rowLength?: number;
+  /** Whether reads of sealed deltas are checked against their checksums. Default false. */
+  readonly verifyReads?: boolean;
   readonly onError: (what: string, error: unknown) => void;
 }
 
@@ -69,6 +73,7 @@ export class LocalEngine implements Engine {
   readonly #table: DeltaTable;
   readonly #volumeOf: (handle: number) => Volume;
   readonly #reclaimer: Reclaimer;
+  readonly #sums: PublishedSums | undefined;
   readonly #baseAllocatedSize: (id: string) => number;
   /** Counters of a row when its present volume was opened: rows are used again. */
   readonly #baselines = new Map<number, VolumeStats>();
@@ -85,6 +90,7 @@ export class LocalEngine implements Engine {
       thread: 0,
       openBase: options.openBase,
       receive: () => {},
+      onRot: options.verifyReads === true ? (rot) => this.foundRot(rot) : undefined,
     });
     const { views, pool, bases } = this.context;
     const files = new DeltaFiles(folder, cacheEpoch(folder));
@@ -93,8 +99,13 @@ export class LocalEngine implements Engine {
     this.#table = table;
     this.#volumeOf = volumesOf(this.context);
     this.#baseAllocatedSize = options.baseAllocatedSize;
+    this.#sums =
+      options.verifyReads === true
+        ? new PublishedSums({ files, table, onError: options.onError })
+        : undefined;
     this.health = new Health({
       files,
+      onSummed: () => this.#sums?.publish(),
       volumes: () => this.volumes,
       run: options.runReclaim,
       onError: options.onError,
@@ -108,7 +119,10 @@ export class LocalEngine implements Engine {
         options.publishBase(notice);
       },
       runCopy: options.runCopy,
-      onOpen: (row) => this.#baselines.set(row, this.#countersOf(row)),
+      onOpen: (row) => {
+        this.#baselines.set(row, this.#countersOf(row));
+        this.#sums?.publish();
+      },
       onSealed: () => this.health.schedule(),
       onError: options.onError,
     });
@@ -120,6 +134,11 @@ export class LocalEngine implements Engine {
       rowLength: options.rowLength ?? ROW_LENGTH,
       onError: options.onError,
     });
+  }
+
+  /** A thread read bytes that are not what was sealed. */
+  foundRot(rot: FoundRot): void {
+    this.#sums?.found(rot);
   }
 
   /**

@@ -54,8 +54,21 @@ export const VOLUME = {
 export const VOLUME_READ_ONLY = 1;
 export const VOLUME_STATIC = 2;
 
-export const DELTA_WORDS = 4;
-export const DELTA = { dataFd: 0, tuplesFd: 1 } as const;
+export const DELTA_WORDS = 8;
+/** Words of one open delta. The checksums are there for those who verify what they read. */
+export const DELTA = {
+  dataFd: 0,
+  tuplesFd: 1,
+  sumsFd: 2,
+  /** Slots that have a place in the checksums. */
+  sumsSlots: 3,
+  /** CRC-32C of the delta's id, with which that of a page begins. */
+  sumsSeed: 4,
+  /** Another number each time checksums are published: threads drop what they remember. */
+  sumsStamp: 5,
+} as const;
+/** In the place of a descriptor. */
+export const CLOSED = -1;
 
 /** One cache line a thread, so that threads do not slow each other down. */
 export const THREAD_WORDS = 32;

@@ -151,6 +151,11 @@ export class SumsReader {
     }
   }
 
+  /** For who goes on with it alone, and closes it. */
+  get descriptor(): number {
+    return this.#fd;
+  }
+
   get pages(): number {
     return pagesOf(this.header.slots);
   }

@@ -5,6 +5,7 @@ import type { OpenBase } from './base.js';
 import { BaseTable } from './base-table.js';
 import { PagePool } from './page-pool.js';
 import { RangeLock } from './range-lock.js';
+import { type FoundRot, ReadVerifier } from './read-verifier.js';
 import { RunReader } from './run-reader.js';
 import { type SharedMemory, VOLUME, VOLUME_WORDS, viewSharedMemory } from './shared-memory.js';
 import { type ThreadContext, Volume } from './volume.js';
@@ -16,10 +17,13 @@ export interface ThreadOptions {
   readonly openBase: OpenBase;
   /** Takes in base notices that wait for this thread. */
   readonly receive: (table: BaseTable) => void;
+  /** Told of wrong bytes; with it, what is read is checked against its checksums. */
+  readonly onRot?: ((rot: FoundRot) => void) | undefined;
 }
 
 export function createThreadContext(options: ThreadOptions): ThreadContext {
   const views = viewSharedMemory(options.memory);
+  const { onRot } = options;
   const bases: BaseTable = new BaseTable(options.openBase, () => options.receive(bases));
   return {
     views,
@@ -28,6 +32,7 @@ export function createThreadContext(options: ThreadOptions): ThreadContext {
     ranges: new RangeLock(views, options.thread),
     runs: new RunReader(),
     thread: options.thread,
+    verifier: onRot === undefined ? undefined : new ReadVerifier(views, onRot),
   };
 }
 

@@ -22,6 +22,7 @@ import { enterGate, leaveGate } from './gate.js';
 import { HeadWriter } from './head-writer.js';
 import type { PagePool } from './page-pool.js';
 import type { RangeLock } from './range-lock.js';
+import type { ReadVerifier } from './read-verifier.js';
 import { FROM_BASE, FROM_NOBODY, type RunReader } from './run-reader.js';
 import {
   DELTA,
@@ -44,6 +45,8 @@ export interface ThreadContext {
   readonly runs: RunReader;
   /** Index of this thread among all that touch volumes. */
   readonly thread: number;
+  /** Where reads are checked against checksums. */
+  readonly verifier: ReadVerifier | undefined;
 }
 
 /** Who answers for a run of `length` bytes of a volume. */
@@ -203,7 +206,14 @@ export class Volume implements BlockDevice {
       this.#readBase(this.#base, target, targetOffset, position, length);
       return;
     }
-    const fd = this.#context.views.deltas[source * DELTA_WORDS + DELTA.dataFd]!;
+    const { verifier, views } = this.#context;
+    if (verifier !== undefined) {
+      const skip = position % BLOCK_SIZE;
+      const place = { slot: (position - skip) / BLOCK_SIZE, skip, length };
+      verifier.read(source, place, target, targetOffset);
+      return;
+    }
+    const fd = views.deltas[source * DELTA_WORDS + DELTA.dataFd]!;
     readPadded(fd, target, targetOffset, length, position);
   }
 

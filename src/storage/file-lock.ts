@@ -57,7 +57,12 @@ function openLockFile(path: string): number {
   } catch (error) {
     const errno = errnoName(error) ?? 'EIO';
     const code = errno === 'EACCES' || errno === 'EROFS' ? 'not-permitted' : 'failed';
-    throw new DiskError(code, `cannot open the lock file ${path} (${errno})`, { errno });
+    const hint =
+      errno === 'EROFS' ? 'its file system is read-only: remount it, or take another' : '';
+    throw new DiskError(code, `cannot open the lock file ${path} (${errno})`, {
+      errno,
+      ...(hint === '' ? {} : { hint }),
+    });
   }
 }
 

@@ -10,6 +10,7 @@ import type { DeltaId } from '../engine/delta-id.js';
 import type { DeltaFinding, StoreHealth } from '../engine/engine.js';
 import { checkManifests } from './check-manifests.js';
 import { MemoryCheck } from './check-memory.js';
+import { checkStoreFiles } from './check-store-files.js';
 import { type Label, labelsOf, nameLabel, Viewers } from './check-viewers.js';
 import type { VmContext, Work } from './context.js';
 import type { GarbageCollector } from './garbage.js';
@@ -117,7 +118,10 @@ export class StoreCheck {
         const kinds = { kind: 'damage', part: 'memory', repaired: false } as const;
         this.#add({ ...kinds, ...problem, ...namesOf(seenBy) });
       }
-      if (this.#request.vm === undefined) await this.#checkLeaks();
+      if (this.#request.vm === undefined) {
+        await this.#checkOwnFiles();
+        await this.#checkLeaks();
+      }
       const { bytesRead, notSummed } = checked;
       const facts = { vms, deltas: deltas.length, bytesRead, notSummed: notSummed.length };
       return { ...facts, findings: this.#findings, ...this.#counts };
@@ -235,6 +239,14 @@ export class StoreCheck {
       repaired,
       remedy: isCopy ? 'layerdisk check --repair' : REMEDIES[found.part],
     });
+  }
+
+  async #checkOwnFiles(): Promise<void> {
+    const { store } = this.#context;
+    for (const { problem, ...rest } of await checkStoreFiles(store, this.#request.repair)) {
+      const names = namesOf(store.catalog.list().map(({ name }) => name));
+      this.#add({ kind: 'damage', part: 'file', message: problem, ...rest, ...names });
+    }
   }
 
   async #checkBases(viewers: Viewers): Promise<void> {

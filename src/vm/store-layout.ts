@@ -16,6 +16,7 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
+import { formatSealed, parseSealed, type SealedJson } from '../common/sealed-json.js';
 import { type DurableFiles, isTemporaryName, replaceFile } from '../storage/atomic-write.js';
 import { makeFolder } from '../storage/directories.js';
 import { listFolder, readText, removeFile } from '../storage/small-files.js';
@@ -84,9 +85,17 @@ export async function establish(layout: StoreLayout, files: DurableFiles): Promi
     id: randomUUID(),
     created: new Date().toISOString(),
   };
-  const text = `${JSON.stringify(identity, null, 2)}\n`;
-  await replaceFile(files, layout.identity, text, 'store');
+  await writeIdentity(layout, files, identity);
   return identity;
+}
+
+/** Says what the store is, as it was known when it was opened. */
+export function writeIdentity(
+  layout: StoreLayout,
+  files: DurableFiles,
+  identity: StoreIdentity,
+): Promise<void> {
+  return replaceFile(files, layout.identity, formatSealed(identity), 'store');
 }
 
 /** Removes what replacements that were cut short left behind. Only under the store's lock. */
@@ -102,7 +111,8 @@ function foldersOf(layout: StoreLayout): string[] {
   return [layout.vms, layout.bases, layout.deltas, layout.memory, layout.trash];
 }
 
-function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
+/** @returns undefined when there is no such file. @throws DiskError as `establish` does. */
+export function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
   let text: string | undefined;
   try {
     text = readText(layout.identity);
@@ -111,11 +121,12 @@ function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
     throw new DiskError('failed', `cannot read ${layout.identity} (${errno})`, { errno });
   }
   if (text === undefined) return undefined;
-  const parsed = storeSchema.safeParse(parseJson(text));
-  if (parsed.success) return parsed.data;
+  const { json, intact } = parse(text);
+  const parsed = storeSchema.safeParse(json);
+  if (parsed.success && intact) return parsed.data;
   const newer = z.object({ format: z.literal(FORMAT), version: z.int().min(STORE_VERSION + 1) });
-  const claim = newer.safeParse(parseJson(text));
-  if (claim.success) {
+  const claim = newer.safeParse(json);
+  if (claim.success && intact) {
     const { version } = claim.data;
     throw new DiskError(
       'not-supported',
@@ -123,17 +134,22 @@ function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
       { hint: 'use the newer layerdisk that made it' },
     );
   }
+  if (parsed.success || claim.success) {
+    throw new DiskError('damaged', `${layout.identity} does not match its checksum`, {
+      hint: 'restore it from a backup; if the change was yours, remove the line "checksum"',
+    });
+  }
   throw new DiskError('damaged', `${layout.identity} is not the identity of a layerdisk store`, {
     hint: 'restore that file from a backup, or use another folder: --store DIR',
   });
 }
 
-function parseJson(text: string): unknown {
+function parse(text: string): SealedJson {
   try {
-    return JSON.parse(text);
+    return parseSealed(text);
   } catch {
     // Not JSON is as wrong as the wrong JSON: the schema refuses undefined.
-    return undefined;
+    return { json: undefined, intact: false };
   }
 }
 

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { DiskError } from '../common/errors.js';
 import { Mutex } from '../common/mutex.js';
+import { formatSealed, parseSealed } from '../common/sealed-json.js';
 import { type DurableFiles, replaceFile } from '../storage/atomic-write.js';
 import { readText } from '../storage/small-files.js';
 
@@ -42,25 +43,43 @@ export class VmNumbers {
    * @throws DiskError `damaged`, `failed`.
    */
   static load(path: string, files: DurableFiles, highest: number): VmNumbers {
-    let reserved = 1;
+    return new VmNumbers(path, files, Math.max(VmNumbers.read(path) ?? 1, highest + 1));
+  }
+
+  /**
+   * What the file says.
+   * @returns undefined when there is none.
+   * @throws DiskError `damaged`.
+   */
+  static read(path: string): number | undefined {
     try {
       const text = readText(path);
-      if (text !== undefined) reserved = schema.parse(JSON.parse(text)).next;
+      if (text === undefined) return undefined;
+      const { json, intact } = parseSealed(text);
+      if (!intact) throw new Error('it does not match its checksum');
+      return schema.parse(json).next;
     } catch (error) {
       throw new DiskError('damaged', `cannot use ${path}`, {
         hint: 'restore that file from a backup, or remove it after a restart of the host',
         cause: error,
       });
     }
-    return new VmNumbers(path, files, Math.max(reserved, highest + 1));
+  }
+
+  /** Writes the file anew, with what is known since it was read whole. */
+  async rewrite(): Promise<void> {
+    await this.#mutex.run(() => this.#write(this.#reserved));
+  }
+
+  #write(next: number): Promise<void> {
+    return replaceFile(this.#files, this.#path, formatSealed({ version: 1, next }), 'numbers');
   }
 
   async take(): Promise<number> {
     return this.#mutex.run(async () => {
       if (this.#next >= this.#reserved) {
         const next = this.#next + RESERVE;
-        const text = `${JSON.stringify({ version: 1, next })}\n`;
-        await replaceFile(this.#files, this.#path, text, 'numbers');
+        await this.#write(next);
         this.#reserved = next;
       }
       if (this.#next > MAX_NUMBER) {

@@ -27,9 +27,11 @@ import {
   establish,
   layoutOf,
   manifestPath,
+  readIdentity,
   removeTemporaries,
   type StoreIdentity,
   type StoreLayout,
+  writeIdentity,
 } from './store-layout.js';
 import { Trash } from './trash.js';
 import { VmCatalog, type VmEntry } from './vm-catalog.js';
@@ -37,6 +39,14 @@ import { VmNumbers } from './vm-numbers.js';
 
 /** Manifests read between two turns of the event loop. */
 const BATCH = 64;
+
+export interface OwnFile {
+  readonly path: string;
+  /** @throws DiskError when it is damaged. */
+  readonly read: () => void;
+  /** Undefined where nothing is known but what the file says. */
+  readonly rewrite: (() => Promise<void>) | undefined;
+}
 
 export class VmStore {
   readonly layout: StoreLayout;
@@ -99,6 +109,26 @@ export class VmStore {
   takeNumber(): Promise<number> {
     this.#numbers ??= VmNumbers.load(this.layout.numbers, this.files, this.catalog.highestNumber);
     return this.#numbers.take();
+  }
+
+  /** The files of the store as a whole, and how each is read and, where it is known, rewritten. */
+  ownFiles(): readonly OwnFile[] {
+    const { layout, files, identity } = this;
+    const numbers = this.#numbers;
+    return [
+      {
+        path: layout.identity,
+        read: () => {
+          if (readIdentity(layout) === undefined) throw missing(layout.identity);
+        },
+        rewrite: () => writeIdentity(layout, files, identity),
+      },
+      {
+        path: layout.numbers,
+        read: () => VmNumbers.read(layout.numbers),
+        rewrite: numbers === undefined ? undefined : () => numbers.rewrite(),
+      },
+    ];
   }
 
   /** Whoever holds a copy of it keeps the store from other daemons. */
@@ -323,6 +353,10 @@ export async function commitChange(pending: PendingFile): Promise<void> {
     throw error;
   }
   await pending.settle();
+}
+
+function missing(path: string): DiskError {
+  return new DiskError('damaged', `${path} is gone`, { hint: 'layerdisk check --repair' });
 }
 
 function unreadable(name: string, error: unknown): DiskError {

@@ -17,6 +17,7 @@ t.test('what it may say', async (t) => {
     transport: 'kernel',
     threads: 4,
     allowOther: true,
+    verifyReads: true,
   };
   writeFileSync(file, JSON.stringify(all));
   t.same(readConfiguration(file), all);
@@ -36,6 +37,7 @@ t.test('mistakes', async (t) => {
     ['{"transport": "nfs"}', /"transport" must be one of auto, kernel, fuse-native/],
     ['{"threads": 0}', /"threads" must be a whole number from 1/],
     ['{"allowOther": "yes"}', /"allowOther" must be true or false/],
+    ['{"verifyReads": 1}', /"verifyReads" must be true or false/],
   ];
   for (const [text, says] of rows) {
     writeFileSync(file, text);

@@ -28,9 +28,11 @@ t.test('the arguments say everything', async (t) => {
   t.same(daemonArguments({ ...placesIn('/s') }), [
     ...['--store', '/s', '--socket', '/s/s', '--mountpoint', '/s/mnt'],
   ]);
-  const all = { transport: 'kernel', threads: 3, allowOther: true, supervise: false };
+  const flags = { allowOther: true, verifyReads: true, supervise: false };
+  const all = { transport: 'kernel', threads: 3, ...flags };
   t.same(daemonArguments({ ...placesIn('/s'), ...all }).slice(6), [
-    ...['--transport', 'kernel', '--threads', '3', '--allow-other', '--no-supervise'],
+    ...['--transport', 'kernel', '--threads', '3'],
+    ...['--allow-other', '--verify-reads', '--no-supervise'],
   ]);
 });
 

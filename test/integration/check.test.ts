@@ -9,7 +9,7 @@ import { MiB } from '../../src/common/units.js';
 import type { CheckView } from '../../src/control/protocol.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
-import { tool } from '../support/run-program.js';
+import { runProgram, tool } from '../support/run-program.js';
 
 const SIZE = 16 * MiB;
 
@@ -40,7 +40,7 @@ function flip(path: string, offset: number): () => void {
 }
 
 t.test('damage and leaks, by exit code', { skip: cannotServe() }, async (t) => {
-  const daemon = await startDaemon(t);
+  const daemon = await startDaemon(t, { args: ['--verify-reads'] });
   await daemon.ok('create', 'web', '--disk', String(SIZE));
   await fill(daemon, 'web', 'a');
   await daemon.ok('snapshot', 'take', 'web@first');
@@ -66,6 +66,14 @@ t.test('damage and leaks, by exit code', { skip: cannotServe() }, async (t) => {
       },
     ],
   });
+  const read = (block: number) =>
+    runProgram('dd', [
+      ...[`if=${daemon.rawFile('web', 'first')}`, 'of=/dev/null', 'iflag=direct'],
+      ...['bs=4096', 'count=1', `skip=${block}`, 'status=none'],
+    ]);
+  t.match(await read(5), { code: 1, stderr: /Input\/output error/ }, 'refused by --verify-reads');
+  t.match(await read(6), { code: 0 }, 'the next block is not');
+  t.match(daemon.log, /slot 5 is not what was sealed: its readers get EIO/);
   const told = await daemon.cli(['check', '--deep', '--repair']);
   t.equal(told.code, 7, 'what cannot be repaired stays damage');
   t.match(told.stdout, /seen by web\/disk0, web@first\/disk0, fork\/disk0\n {2}to do: restore/);

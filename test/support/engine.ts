@@ -44,7 +44,10 @@ export class ScratchEngine {
   volumeOf: (handle: number) => Volume;
   readonly errors: unknown[] = [];
 
-  constructor() {
+  readonly #verifyReads: boolean;
+
+  constructor({ verifyReads = false } = {}) {
+    this.#verifyReads = verifyReads;
     this.engine = this.#make();
     this.volumeOf = volumesOf(this.engine.context);
   }
@@ -69,6 +72,7 @@ export class ScratchEngine {
         ),
       runReclaim: tidyDeltas,
       rowLength: 3,
+      verifyReads: this.#verifyReads,
       onError: (_what, error) => this.errors.push(error),
     });
     return engine;

@@ -32,12 +32,19 @@ export async function startProgram(
   child.stderr.on('data', note);
   // One that failed does not read any more: its exit status says it.
   child.stdin.on('error', () => {});
-  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  let isOver = false;
+  const ended = new Promise<number | null>((resolve) => {
+    child.once('close', (code) => {
+      isOver = true;
+      resolve(code);
+    });
+  });
   t.teardown(async () => {
     child.kill('SIGKILL');
     await ended;
   });
-  while (!said.includes('working\n') && child.exitCode === null) await sleep(5);
+  // One that was killed, by the end of the test say, has no exit status.
+  while (!said.includes('working\n') && !isOver) await sleep(5);
   return {
     stop: async () => {
       child.stdin.end();

@@ -9,8 +9,10 @@ import { BLOCK_SIZE, KiB } from '../../src/common/units.js';
 import type { CheckOutcome, Finding } from '../../src/vm/check.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 import { type Contents, digestContents, VmWorld } from '../support/vm-world.js';
+import { Tally, triesOr } from '../torture/tally.js';
 
-const FLIPS = process.env.LAYERDISK_LONG === undefined ? 200 : 1000;
+const FLIPS = triesOr(process.env.LAYERDISK_LONG === undefined ? 200 : 1000);
+const OWN_FILES = ['store.json', 'numbers.json'];
 
 /** VMs of several disks, snapshots, linked clones and a base, all flushed and summed. */
 async function open(t: Test): Promise<VmWorld> {
@@ -60,9 +62,10 @@ function pickPlace(world: VmWorld, random: Random): Place {
     disks: world.service.list().flatMap(({ name }) => world.manifest(name).disks),
   };
   const heads = new Set(disks.map((disk) => disk.head));
-  const folder = random.pick(['deltas', 'deltas', 'deltas', 'vms', 'bases']);
+  const folder = random.pick(['deltas', 'deltas', 'deltas', 'deltas', 'vms', 'bases', '']);
   for (;;) {
-    const file = join(folder, random.pick(readdirSync(join(root, folder))));
+    const names = folder === '' ? OWN_FILES : readdirSync(join(root, folder));
+    const file = join(folder, random.pick(names));
     const isHead = heads.has(file.slice('deltas/'.length).split('.')[0] ?? '');
     if (file.endsWith('.data') && isHead) continue;
     const offset = random.below(Math.max(1, statSync(join(root, file)).size));
@@ -142,6 +145,9 @@ async function checkFlip(t: Test, world: VmWorld, whole: Whole, place: Place, na
   if (finding === undefined) return t.fail(`${name} was not found`, { found });
   t.equal(found.damaged, found.findings.length, `${name}: nothing but damage`);
   const seenBy = [...finding.seenBy].sort();
+  if (OWN_FILES.includes(file)) {
+    return t.same([finding.part, seenBy], ['file', ['fork', 'gold', 'web']], `${name}: all VMs`);
+  }
   if (!file.startsWith('deltas/')) {
     const vm = file.startsWith('vms/') ? file.slice(4).split('.')[0] : 'gold';
     return t.equal(finding.vm, vm, `${name}: names the VM`);
@@ -179,17 +185,22 @@ t.test(`${FLIPS} flipped bits are all found and named`, async (t) => {
   };
   t.same(digestContents(whole.contents), digestContents(world.model));
   const counts: Record<string, number> = {};
+  const tally = new Tally(t);
   for (let count = 0; count < FLIPS; count += 1) {
     const place = pickPlace(world, random);
     const bit = random.below(8);
     const undo = flip(world, place, bit);
-    await checkFlip(t, world, whole, place, `${place.file} byte ${place.offset} bit ${bit}`);
+    const name = `${place.file} byte ${place.offset} bit ${bit}`;
+    const failures = t.counts.fail;
+    await checkFlip(t, world, whole, place, name);
+    tally.judge(name, t.counts.fail > failures ? 'not as it should be' : undefined);
     undo();
     const kind = place.file.replace(/^.*\./, '');
     counts[kind] = (counts[kind] ?? 0) + 1;
   }
   t.comment(counts);
   t.same((await check(world)).findings, [], 'whole again');
+  tally.print();
 });
 
 t.test('one VM alone; a VM that is not there', async (t) => {
@@ -252,6 +263,18 @@ t.test('repairs', async (t) => {
   t.same(readFileSync(join(root, sums)), whole, 'the same checksums again');
   await world.restart();
   t.same(digestContents(await world.contents()), digestContents(world.model));
+
+  t.comment('the files of the store as a whole');
+  const undo = flip(world, { file: 'numbers.json', offset: 20 }, 0);
+  t.match(await check(world, { repair: true }), { damaged: 1, repaired: 0 }, 'known to nobody');
+  undo();
+  await world.create('one-more');
+  for (const file of OWN_FILES) {
+    flip(world, { file, offset: 20 }, 0);
+    t.match(await check(world), { damaged: 1, findings: [{ part: 'file', file }] });
+    t.match(await check(world, { repair: true }), { damaged: 0, repaired: 1 });
+    t.match(await check(world), { damaged: 0 });
+  }
 
   t.comment('found at the start: the VM is refused, and comes back without a restart');
   flip(world, { file: 'vms/web.json', offset: 300 }, 0);

@@ -73,6 +73,11 @@ const startCommand = defineCommand({
         type: 'boolean',
         describe: 'Let other users see the mount',
       })
+      .option('verify-reads', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Refuse bytes that rotted on the host disk (EIO)',
+      })
       .option('no-supervise', {
         group: OWN_OPTIONS,
         type: 'boolean',
@@ -96,6 +101,7 @@ const startCommand = defineCommand({
       ...(transport === undefined ? {} : { transport }),
       ...(threads === undefined ? {} : { threads }),
       allowOther: args['allow-other'] === true || configuration.allowOther === true,
+      verifyReads: args['verify-reads'] === true || configuration.verifyReads === true,
       supervise: args['no-supervise'] !== true,
     };
     await refuseSecond(places.socket);
