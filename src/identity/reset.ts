@@ -98,10 +98,10 @@ function runProgram(order: ResetOrder, signal: AbortSignal | undefined): Promise
       failure = error;
       if (child.pid === undefined) reject(cannotStart(error));
     });
-    child.once('close', (code) => {
+    child.once('close', (code, killer) => {
       if (signal?.aborted) reject(new DiskError('interrupted', 'clearing the identity: cancelled'));
       else if (code === 0) resolve(JSON.parse(said) as ResetAnswer);
-      else reject(endedBadly(code, complaint, failure));
+      else reject(endedBadly(killer ?? `status ${code}`, complaint, failure));
     });
   });
 }
@@ -113,8 +113,9 @@ function cannotStart(error: Error): DiskError {
   });
 }
 
-function endedBadly(code: number | null, complaint: string, cause: Error | undefined): DiskError {
+function endedBadly(how: string, complaint: string, cause: Error | undefined): DiskError {
   const [why = ''] = complaint.trim().split('\n');
-  const text = `clearing the identity failed (${why || `status ${code ?? 'unknown'}`})`;
-  return new DiskError('failed', text, cause === undefined ? {} : { cause });
+  const text = `clearing the identity failed (${why || `its process ended by ${how}`})`;
+  const hint = 'try again; some may be cleared already, which does no harm';
+  return new DiskError('failed', text, { hint, ...(cause === undefined ? {} : { cause }) });
 }

@@ -251,19 +251,29 @@ async function hardware(t: Test, daemon: TestDaemon) {
   t.same(await serials('h4'), gold, 'and a clone of the clone');
 }
 
-/** Ctrl-C while its file system is mounted: all of it or nothing, and nothing stays mounted. */
-async function interrupted(t: Test, daemon: TestDaemon) {
+/** A clone whose file system takes a while to clear. */
+async function prepareLongWork(daemon: TestDaemon) {
   await inside(daemon, 'data', [], (root) => {
     put(root, '/usr/bin/tool', 'tool');
     put(root, '/etc/machine-id', MACHINE_ID);
     for (let n = 0; n < 3000; n += 1) put(root, `/var/lib/dhcp/${n}.lease`, 'lease');
   });
-  const cli = join(PROJECT, 'dist/cli/main.js');
-  const args = [cli, 'clone', 'data', 'late', '--full', '--reset-identity'];
-  const child = spawn('env', ['-u', 'NODE_OPTIONS', 'node', ...args], {
-    env: cleanEnvironment({ LAYERDISK_STORE: daemon.store, LAYERDISK_SOCKET: daemon.socket }),
-    stdio: 'ignore',
-  });
+}
+
+/**
+ * Something happens to the work while the file system is mounted: all of it or nothing is done, and
+ * nothing stays mounted.
+ */
+async function interrupted(t: Test, daemon: TestDaemon, happens: (cliPid: number) => void) {
+  const args = ['clone', 'data', 'late', '--full', '--reset-identity'];
+  const child = spawn(
+    'env',
+    ['-u', 'NODE_OPTIONS', 'node', join(PROJECT, 'dist/cli/main.js'), ...args],
+    {
+      env: cleanEnvironment({ LAYERDISK_STORE: daemon.store, LAYERDISK_SOCKET: daemon.socket }),
+      stdio: 'ignore',
+    },
+  );
   const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
   let over = false;
   void ended.then(() => {
@@ -271,11 +281,20 @@ async function interrupted(t: Test, daemon: TestDaemon) {
   });
   const raw = daemon.rawFile('late');
   while (!over && !listLoopDevices().some(({ file }) => file === raw)) await sleep(1);
-  child.kill('SIGINT');
+  if (!over) happens(child.pid ?? 0);
   const code = await ended;
-  t.comment(`it ended with ${code}`);
-  t.equal((await names(daemon)).includes('late'), code === 0, 'there is a clone if it succeeded');
+  t.equal(
+    (await names(daemon)).includes('late'),
+    code === 0,
+    `ended with ${code}: a clone or none`,
+  );
   checkNothingLeft(t, daemon);
+  if (code === 0) await daemon.ok('delete', 'late');
+}
+
+function killChildOf(pid: number): void {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  for (const child of children.split(' ').filter(Boolean)) process.kill(Number(child), 'SIGKILL');
 }
 
 t.test('identities', { skip: cannotServe() }, async (t) => {
@@ -292,14 +311,22 @@ t.test('identities', { skip: cannotServe() }, async (t) => {
   await pv.close();
   for (const name of ['data', 'stiff']) {
     await daemon.ok('create', name, '--disk', '32M');
-    await tool('mkfs.ext4', ['-q', '-F', '-N', '4096', daemon.rawFile(name)]);
+    // It says that an error in it is to stop the host.
+    await tool('mkfs.ext4', ['-q', '-F', '-e', 'panic', '-N', '4096', daemon.rawFile(name)]);
   }
   await inside(daemon, 'stiff', [], async (root) => {
+    const mounted = readFileSync('/proc/self/mounts', 'utf8').split('\n');
+    const line = mounted.find((each) => each.split(' ')[1] === root);
+    t.match(line, /errors=remount-ro/, 'which the mount does not allow');
     fillSystem(root);
     put(root, '/etc/ssh/ssh_host_rsa_key', 'key');
     await tool('chattr', ['+i', join(root, '/etc/ssh/ssh_host_rsa_key')]);
     t.ok(lstatSync(join(root, '/etc/ssh/ssh_host_rsa_key')).isFile());
   });
   await t.test('refusals leave nothing', (t) => refusals(t, daemon));
-  await t.test('an interruption leaves nothing', (t) => interrupted(t, daemon));
+  await prepareLongWork(daemon);
+  await t.test('ctrl-C leaves nothing', (t) =>
+    interrupted(t, daemon, (pid) => process.kill(pid, 'SIGINT')),
+  );
+  await t.test('nor does a kill -9', (t) => interrupted(t, daemon, killChildOf));
 });
