@@ -37,7 +37,7 @@ export const cloneCommand = defineCommand({
         hint: '--linked shares the data and is instant, --full copies it',
       });
     }
-    const { vm, tookSnapshot, coldStart, ...rest } = await session.call('clone', {
+    const { vm, tookSnapshot, coldStart, leftOut, ...rest } = await session.call('clone', {
       ...parseTarget(args.target),
       name: parseName(args.name, 'new name'),
       mode: args.linked === true ? 'linked' : 'full',
@@ -49,12 +49,14 @@ export const cloneCommand = defineCommand({
       vm,
       ...(tookSnapshot === undefined ? {} : { tookSnapshot }),
       ...(coldStart === undefined ? {} : { coldStart }),
+      ...(leftOut === undefined ? {} : { leftOut }),
     };
     session.show(result, {
       names: () => [vm.name],
       human: () => [
         ...(tookSnapshot === undefined ? [] : [`took snapshot ${args.target}@${tookSnapshot}`]),
         ...vmSummaryLines('cloned', vm),
+        ...(leftOut ?? []).map((disk) => `note: without disk ${disk}: it is write-through`),
         ...(coldStart === true
           ? [`note: ${vm.name} starts cold: the memory of ${args.target} is not cloned`]
           : []),
