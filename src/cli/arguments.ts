@@ -6,6 +6,8 @@ import { DiskError } from '../common/errors.js';
 import { checkDiskSize, parseSize } from '../common/units.js';
 import {
   type Allocation,
+  type DiskKind,
+  type DiskKindChange,
   type DiskSpec,
   type HardwareChange,
   NAME_PATTERN,
@@ -16,7 +18,14 @@ import {
 } from '../control/protocol.js';
 
 const SIZE_HINT = 'give bytes or a unit, for example 512, 10G or 1.5TiB';
-const DISK_HINT = '--disk [NAME=]SIZE[,allocation=dynamic|static], for example --disk root=20G';
+const DISK_HINT =
+  '--disk [NAME=]SIZE[,allocation=dynamic|static][,kind=KIND], for example --disk root=20G';
+export const DISK_KINDS: readonly DiskKind[] = [
+  'normal',
+  'write-through',
+  'immutable',
+  'read-only',
+];
 const NIC_HINT =
   '--nic MODE[,mac=..][,network=..], MODE one of nat, bridged, host-only, internal, none';
 const NIC_MODES: readonly NicMode[] = ['nat', 'bridged', 'host-only', 'internal', 'none'];
@@ -109,9 +118,25 @@ function parseParts(
   return { first, values };
 }
 
-/** Reads `[NAME=]SIZE[,allocation=dynamic|static]`. */
+function parseKind(text: string, option: string): DiskKind {
+  if (text === 'shareable') {
+    const message = `${option}: shareable is not supported: a disk belongs to one VM`;
+    throw new DiskError('not-supported', message, { hint: 'give the other VM a clone of it' });
+  }
+  return parseChoice(text, option, DISK_KINDS);
+}
+
+/** Reads `[NAME=]KIND`. */
+export function parseDiskKind(text: string): DiskKindChange {
+  const equals = text.indexOf('=');
+  const option = `--disk-kind ${text}`;
+  const kind = parseKind(text.slice(equals + 1), option);
+  return equals === -1 ? { kind } : { disk: parseName(text.slice(0, equals), option), kind };
+}
+
+/** Reads `[NAME=]SIZE[,allocation=dynamic|static][,kind=KIND]`. */
 export function parseDisk(text: string): DiskSpec {
-  const { first, values } = parseParts(text, '--disk', ['allocation'], DISK_HINT);
+  const { first, values } = parseParts(text, '--disk', ['allocation', 'kind'], DISK_HINT);
   const equals = first.indexOf('=');
   const name = equals === -1 ? undefined : parseName(first.slice(0, equals), `--disk ${text}`);
   const size = parseSizeOption(first.slice(equals + 1), `--disk ${text}`);
@@ -121,10 +146,12 @@ export function parseDisk(text: string): DiskSpec {
   if (allocation !== undefined && known === undefined) {
     throw refuse(`--disk ${text}: allocation is dynamic or static, not "${allocation}"`, DISK_HINT);
   }
+  const kind = values.get('kind');
   return {
     ...(name === undefined ? {} : { name }),
     size,
     ...(known === undefined ? {} : { allocation: known }),
+    ...(kind === undefined ? {} : { kind: parseKind(kind, `--disk ${text}`) }),
   };
 }
 

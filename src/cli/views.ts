@@ -53,6 +53,7 @@ const DISK_COLUMNS: readonly Column<DiskView>[] = [
   { title: 'SIZE', align: 'right', cell: (disk) => formatSize(disk.size) },
   { title: 'BYTES', align: 'right', cell: (disk) => String(disk.size) },
   { title: 'ALLOCATION', cell: (disk) => disk.allocation },
+  { title: 'KIND', cell: (disk) => disk.kind },
   { title: 'OWN', align: 'right', cell: (disk) => formatSize(disk.headBytes) },
   { title: 'CHAIN', align: 'right', cell: (disk) => formatSize(disk.chainBytes) },
   { title: 'DEPTH', align: 'right', cell: (disk) => String(disk.depth) },

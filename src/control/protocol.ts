@@ -10,6 +10,7 @@ import type {
   AttachView,
   CheckView,
   DaemonStatus,
+  DiskKindChange,
   DiskSpec,
   ExportView,
   FormatName,
@@ -85,7 +86,10 @@ export interface Methods {
   tree: { params: { vm?: string }; result: readonly TreeNode[] };
   rename: { params: { vm: string; name: string }; result: VmView };
   delete: { params: { vm: string }; result: { kept: number } };
-  set: { params: { vm: string } & HardwareChange; result: VmView };
+  set: {
+    params: { vm: string; diskKinds?: readonly DiskKindChange[] } & HardwareChange;
+    result: VmView;
+  };
   path: { params: Target; result: { path: string } };
   /** Who answers for the bytes of a disk: ask again from `next` on until there is none. */
   map: {
@@ -99,9 +103,11 @@ export interface Methods {
   };
   /**
    * Prepares running a VM; QEMU is then started by whoever asked, who holds the lock in the folder.
-   * `discardMemory`: it is to start cold, and the memory that it waits with is given up.
+   * `discardMemory`: it is to start cold, and the memory that it waits with is given up. `start`:
+   * the caller holds the lock, and immutable disks are put back unless the guest goes on with a
+   * memory.
    */
-  run: { params: { vm: string; discardMemory?: boolean }; result: RunPlan };
+  run: { params: { vm: string; discardMemory?: boolean; start?: boolean }; result: RunPlan };
   /** QEMU has read the memory that the plan named, and is about to go on: it is used up. */
   'run.resumed': { params: { vm: string }; result: None };
   /**
@@ -156,7 +162,13 @@ export interface Methods {
       serials?: 'new' | 'keep';
     } & HardwareChange;
     /** `coldStart`: the snapshot has a memory, with which the clone does not go on. */
-    result: { vm: VmView; tookSnapshot?: string; coldStart?: true };
+    result: {
+      vm: VmView;
+      tookSnapshot?: string;
+      coldStart?: true;
+      /** Write-through disks, which a linked clone does not have. */
+      leftOut?: readonly string[];
+    };
   };
   /** One disk as an image file. */
   export: {

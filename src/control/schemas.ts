@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { DiskError } from '../common/errors.js';
 import { oneLine } from './messages.js';
 import {
+  type DiskKind,
   MAX_MAP_EXTENTS,
   type MethodName,
   NAME_PATTERN,
@@ -18,6 +19,8 @@ const MAX_PATH_BYTES = 4095;
 const MAX_TEXT_CHARACTERS = 4096;
 const MAX_LIST = 256;
 const MAX_STOP_SECONDS = 86_400;
+
+const SHAREABLE = 'shareable is not supported: a disk belongs to one VM; clone it for others';
 
 const name = z.string().regex(NAME_PATTERN, `must be ${NAME_RULE}`);
 const path = z
@@ -34,9 +37,14 @@ const nic = z.strictObject({
   mac: z.string().max(64).exactOptional(),
   network: z.string().max(256).exactOptional(),
 });
+const diskKind = z
+  .enum(['normal', 'write-through', 'immutable', 'read-only', 'shareable'])
+  .refine((kind) => kind !== 'shareable', SHAREABLE)
+  .transform((kind) => kind as DiskKind);
 const disk = z.strictObject({
   name: name.exactOptional(),
   size,
+  kind: diskKind.exactOptional(),
   allocation: z.enum(['dynamic', 'static']).exactOptional(),
 });
 const hardware = {
@@ -92,14 +100,21 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
   tree: z.strictObject({ vm: name.exactOptional() }),
   rename: z.strictObject({ vm: name, name }),
   delete: onlyVm,
-  set: z.strictObject({ vm: name, ...hardware }),
+  set: z.strictObject({
+    vm: name,
+    diskKinds: z
+      .array(z.strictObject({ disk: name.exactOptional(), kind: diskKind }))
+      .max(MAX_LIST)
+      .exactOptional(),
+    ...hardware,
+  }),
   path: z.strictObject(target),
   map: z.strictObject({
     ...target,
     start: size.exactOptional(),
     limit: z.int().min(1).max(MAX_MAP_EXTENTS).exactOptional(),
   }),
-  run: z.strictObject({ vm: name, discardMemory: flag }),
+  run: z.strictObject({ vm: name, discardMemory: flag, start: flag }),
   'run.resumed': onlyVm,
   stop: z.strictObject({
     vm: name,

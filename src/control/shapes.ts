@@ -2,6 +2,8 @@
 
 export type NicMode = 'nat' | 'bridged' | 'host-only' | 'internal' | 'none';
 export type Allocation = 'dynamic' | 'static';
+/** See the table in `vm/disk-kinds.ts`. */
+export type DiskKind = 'normal' | 'write-through' | 'immutable' | 'read-only';
 export type MacPolicy = 'new' | 'keep' | 'keep-nat';
 export type FormatName = 'raw' | 'vdi' | 'vmdk' | 'vhd' | 'vhdx' | 'qcow2';
 
@@ -25,6 +27,13 @@ export interface DiskSpec {
   readonly name?: string;
   readonly size: number;
   readonly allocation?: Allocation;
+  readonly kind?: DiskKind;
+}
+
+/** A disk that is to be of another kind; without a name: the only one, or `disk0`. */
+export interface DiskKindChange {
+  readonly disk?: string;
+  readonly kind: DiskKind;
 }
 
 /** Hardware to change; what is absent stays. `nics` replaces all of them. */
@@ -53,6 +62,7 @@ export interface DiskView {
   readonly name: string;
   readonly size: number;
   readonly allocation: Allocation;
+  readonly kind: DiskKind;
   /** Bytes of the host that the head delta alone takes. */
   readonly headBytes: number;
   /** Bytes that all deltas of the chain take (shared ones included). */

@@ -87,7 +87,7 @@ export class StoreNamespace implements Namespace {
       throw new DiskError('failed', 'a folder cannot be opened as a file', { errno: 'EISDIR' });
     }
     const { disk } = found;
-    if (intent.write && !disk.writable) throw readOnly(disk.fileName);
+    if (intent.write && disk.readOnly) throw readOnly(disk.fileName);
     const { volumes } = this.#options.engine;
     const { handle } = await volumes.acquire(disk.top, { writable: disk.writable });
     return { kind: 'device', handle };
@@ -157,7 +157,7 @@ export class StoreNamespace implements Namespace {
     return this.#file(node, {
       size: disk.size,
       allocatedSize,
-      mode: disk.writable ? HEAD_MODE : READ_ONLY_MODE,
+      mode: disk.readOnly ? READ_ONLY_MODE : HEAD_MODE,
       mtime: statSync(dataPath).mtimeMs,
     });
   }

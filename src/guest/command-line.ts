@@ -8,6 +8,7 @@ export const QEMU = 'qemu-system-x86_64';
 export interface GuestDisk {
   readonly name: string;
   readonly allocation: 'dynamic' | 'static';
+  readonly kind: 'normal' | 'write-through' | 'immutable' | 'read-only';
   /** The exposed raw file. */
   readonly path: string;
   readonly serial: string;
@@ -114,15 +115,18 @@ function agentArguments(socket: string): string[] {
  */
 function diskArguments(disk: GuestDisk, index: number): string[] {
   const node = `disk${index}`;
+  const readOnly = disk.kind === 'read-only' ? { 'read-only': true } : {};
   const blockdev = {
     driver: 'raw',
     'node-name': node,
+    ...readOnly,
     discard: 'unmap',
     'detect-zeroes': disk.allocation === 'dynamic' ? 'unmap' : 'off',
     cache: { direct: true },
     file: {
       driver: 'file',
       filename: disk.path,
+      ...readOnly,
       aio: 'native',
       locking: 'on',
       discard: 'unmap',

@@ -8,6 +8,8 @@ export interface Label {
   readonly vm: string;
   readonly disk: string;
   readonly snapshot?: string;
+  /** What an immutable disk goes back to. */
+  readonly isStart?: boolean;
   readonly top: DeltaId;
   readonly size: number;
   readonly isClone: boolean;
@@ -17,6 +19,9 @@ export function labelsOf(vm: string, manifest: Manifest): Label[] {
   const isClone = manifest.origin !== undefined;
   return [
     ...manifest.disks.map(({ name, head, size }) => ({ vm, disk: name, top: head, size, isClone })),
+    ...manifest.disks.flatMap(({ name, start, size }) =>
+      start === undefined ? [] : [{ vm, disk: name, isStart: true, top: start, size, isClone }],
+    ),
     ...manifest.snapshots.flatMap((snapshot) =>
       snapshot.disks.map(({ name, delta, size }) => ({
         ...{ vm, disk: name, snapshot: snapshot.name },
@@ -27,8 +32,9 @@ export function labelsOf(vm: string, manifest: Manifest): Label[] {
 }
 
 /** `web/disk0`, `web@first/disk0`. */
-export function nameLabel({ vm, disk, snapshot }: Label): string {
-  return `${vm}${snapshot === undefined ? '' : `@${snapshot}`}/${disk}`;
+export function nameLabel({ vm, disk, snapshot, isStart }: Label): string {
+  const start = isStart === true ? ' (its start)' : '';
+  return `${vm}${snapshot === undefined ? '' : `@${snapshot}`}/${disk}${start}`;
 }
 
 export class Viewers {

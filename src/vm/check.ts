@@ -181,7 +181,7 @@ export class StoreCheck {
     const parents = new Set(this.#below.values());
     const heads = new Map<DeltaId, Label>();
     for (const label of this.#labels) {
-      if (label.snapshot !== undefined) continue;
+      if (label.snapshot !== undefined || label.isStart === true) continue;
       const twin = heads.get(label.top);
       heads.set(label.top, label);
       const what =

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import { type VmContext, type Work, withNewName, withVm } from './context.js';
+import { isInSnapshots, kindOf, kindPart, withKind } from './disk-kinds.js';
 import { changeHardware, cloneNics, type HardwareRequest, type MacPolicy } from './hardware.js';
 import {
   type DiskRecord,
@@ -33,6 +34,8 @@ export interface CloneRequest {
 export interface CloneOutcome {
   /** The snapshot that a linked clone of the present state needed and so took. */
   readonly tookSnapshot: string | undefined;
+  /** Disks that a linked clone does not have, because no snapshot has them. */
+  readonly leftOut: readonly string[];
 }
 
 /** A disk as a clone finds it: `top` is sealed. */
@@ -40,6 +43,7 @@ interface SourceDisk {
   readonly name: string;
   readonly size: number;
   readonly allocation: DiskRecord['allocation'];
+  readonly kind?: NonNullable<DiskRecord['kind']>;
   readonly top: DeltaId;
 }
 
@@ -89,10 +93,15 @@ function cloneLinked(
       for (const disk of record.disks) {
         chains.checkRoom(disk.delta, `${entry.name}@${record.name}/${disk.name}`);
       }
-      const disks = await createDisks(preparation, record.disks, (disk) => ({
+      const bare = await createDisks(preparation, record.disks, (disk) => ({
         below: { kind: 'delta', id: disk.delta },
         virtualSize: disk.size,
         allocation: 'dynamic',
+      }));
+      // An immutable one goes back to what its source goes back to.
+      const disks = bare.map((disk, index) => ({
+        ...disk,
+        ...kindPart(record.disks[index] ?? {}),
       }));
       const origin = originOf(entry, before, record);
       const manifest = await newManifest(context, hardware, disks, origin, request.serials);
@@ -102,7 +111,11 @@ function cloneLinked(
         await forgetSnapshot(context, entry, record);
       throw error;
     }
-    return { tookSnapshot: named === undefined ? record.name : undefined };
+    const leftOut = named === undefined ? before.disks.filter((disk) => !isInSnapshots(disk)) : [];
+    return {
+      tookSnapshot: named === undefined ? record.name : undefined,
+      leftOut: leftOut.map(({ name }) => name),
+    };
   });
 }
 
@@ -137,14 +150,23 @@ async function cloneFull(
     sources.map((disk, index) => ({ source: disk.top, target: disks[index]?.head ?? '' })),
     work,
   );
-  const manifest = await newManifest(context, hardware, disks, undefined, request.serials);
+  const made: DiskRecord[] = [];
+  for (const [index, disk] of disks.entries()) {
+    // An immutable one goes back to what was copied, from now on.
+    made.push(await withKind(preparation, disk, kindOf(sources[index] ?? {})));
+  }
+  const manifest = await newManifest(context, hardware, made, undefined, request.serials);
   await preparation.commit(await context.store.prepareNew(request.name, manifest));
-  return { tookSnapshot: undefined };
+  return { tookSnapshot: undefined, leftOut: [] };
 }
 
 function sourceDisks(named: SnapshotRecord | undefined, present: Manifest): SourceDisk[] {
-  if (named !== undefined) return named.disks.map((disk) => ({ ...disk, top: disk.delta }));
-  return present.disks.map((disk) => ({ ...disk, top: disk.head }));
+  const source = ({ name, size, allocation, kind }: Omit<SourceDisk, 'top'>, top: DeltaId) => ({
+    ...{ name, size, allocation, top },
+    ...(kind === undefined ? {} : { kind }),
+  });
+  if (named !== undefined) return named.disks.map((disk) => source(disk, disk.delta));
+  return present.disks.map((disk) => source(disk, disk.head));
 }
 
 /**

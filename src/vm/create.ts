@@ -4,6 +4,7 @@ import { checkDiskSize } from '../common/units.js';
 import type { Allocation } from '../engine/engine.js';
 import { newManifest } from './clones.js';
 import { type VmContext, withNewName } from './context.js';
+import { type DiskKind, withKind } from './disk-kinds.js';
 import { changeHardware, type HardwareRequest } from './hardware.js';
 import { type DiskRecord, NODE } from './manifest.js';
 import { checkName } from './names.js';
@@ -17,6 +18,7 @@ export interface DiskRequest {
   /** Bytes. */
   readonly size: number;
   readonly allocation?: Allocation;
+  readonly kind?: DiskKind;
 }
 
 /**
@@ -37,14 +39,16 @@ export async function createVm(
     Preparation.run(context, async (preparation) => {
       const settings = changeHardware(hardware, preparation.macs);
       const disks: DiskRecord[] = [];
-      for (const [index, { size, allocation = 'dynamic' }] of requests.entries()) {
+      for (const [index, request] of requests.entries()) {
+        const { size, allocation = 'dynamic', kind = 'normal' } = request;
         const head = await preparation.createDelta({
           below: { kind: 'none' },
           virtualSize: size,
           allocation,
         });
         const disk = names[index] ?? '';
-        disks.push({ name: disk, node: NODE.first + index, size, allocation, head });
+        const record = { name: disk, node: NODE.first + index, size, allocation, head };
+        disks.push(await withKind(preparation, record, kind));
       }
       const manifest = await newManifest(context, settings, disks, undefined);
       await preparation.commit(await context.store.prepareNew(name, manifest));

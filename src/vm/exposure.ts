@@ -1,5 +1,6 @@
 /** What the mount point shows of the store: names, nodes and the deltas behind them. */
 import type { DeltaId } from '../engine/delta-id.js';
+import { kindOf } from './disk-kinds.js';
 import { type Manifest, NODE } from './manifest.js';
 import type { VmEntry } from './vm-catalog.js';
 import type { VmStore } from './vm-store.js';
@@ -13,7 +14,10 @@ export interface ExposedDisk {
   readonly size: number;
   /** The chain behind it: a head, or a sealed delta. */
   readonly top: DeltaId;
+  /** Whether the chain ends in a head. */
   readonly writable: boolean;
+  /** Whether the file must not be opened for writing. */
+  readonly readOnly: boolean;
 }
 
 export interface ExposedSnapshot {
@@ -98,12 +102,13 @@ function expose(entry: VmEntry, manifest: Manifest): ExposedVm {
     number: entry.number,
     created: Date.parse(manifest.created),
     nodes: { folder: NODE.vm, snapshots: NODE.snapshots, configuration: NODE.configuration },
-    disks: manifest.disks.map(({ name, node, size, head }) => ({
+    disks: manifest.disks.map(({ name, node, size, kind, head }) => ({
       fileName: diskFileName(name),
       node,
       size,
       top: head,
       writable: true,
+      readOnly: kind === 'read-only',
     })),
     snapshots: manifest.snapshots.map((snapshot) => ({
       name: snapshot.name,
@@ -115,6 +120,7 @@ function expose(entry: VmEntry, manifest: Manifest): ExposedVm {
         size,
         top: delta,
         writable: false,
+        readOnly: true,
       })),
     })),
     get configuration() {
@@ -150,6 +156,7 @@ function configurationOf(name: string, manifest: Manifest): string {
       name: disk.name,
       size: disk.size,
       allocation: disk.allocation,
+      kind: kindOf(disk),
       file: diskFileName(disk.name),
     })),
     snapshots: snapshots.map((snapshot) => ({

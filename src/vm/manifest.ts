@@ -38,8 +38,14 @@ const hardware = {
   nics: z.array(nic).readonly(),
 };
 
-const disk = z.strictObject({ name, node, size, allocation, head: delta });
-const snapshotDisk = z.strictObject({ name, node, size, allocation, delta });
+/** See disk-kinds.ts; normal ones say nothing. */
+const kind = {
+  kind: z.enum(['write-through', 'immutable', 'read-only']).exactOptional(),
+  /** What an immutable disk goes back to when the guest starts. */
+  start: delta.exactOptional(),
+};
+const disk = z.strictObject({ name, node, size, allocation, ...kind, head: delta });
+const snapshotDisk = z.strictObject({ name, node, size, allocation, ...kind, delta });
 
 /** What a guest must be started as to take its memory back. */
 const setup = z.strictObject({
@@ -92,7 +98,7 @@ const resume = z.strictObject({
   snapshot: name,
   memoryState,
   ...hardware,
-  disks: z.array(z.strictObject({ name, delta })).readonly(),
+  disks: z.array(z.strictObject({ name, kind: kind.kind, delta })).readonly(),
 });
 
 const origin = z.strictObject({
@@ -224,7 +230,14 @@ function findContradiction(manifest: Manifest): string | undefined {
     if (each.parent !== null && !ids.has(each.parent)) return `${each.name} has an unknown parent`;
     for (const entry of each.disks) sealed.add(entry.delta);
   }
-  if (disks.some((each) => sealed.has(each.head))) return 'a head is the delta of a snapshot too';
+  for (const entry of [...disks, ...snapshots.flatMap((each) => each.disks)]) {
+    if ((entry.kind === 'immutable') !== (entry.start !== undefined)) {
+      return `disk ${entry.name} is immutable, or has a start, but not both`;
+    }
+    if (entry.start !== undefined) sealed.add(entry.start);
+  }
+  if (disks.some((each) => sealed.has(each.head)))
+    return 'a head is the delta of a snapshot or a start, too';
   return findCycle(snapshots);
 }
 
@@ -255,6 +268,9 @@ export function labelledDeltas(manifest: Manifest): DeltaId[] {
   return [
     ...manifest.disks.map((each) => each.head),
     ...manifest.snapshots.flatMap((each) => each.disks.map((entry) => entry.delta)),
+    ...[manifest, ...manifest.snapshots].flatMap((each) =>
+      each.disks.flatMap((entry) => entry.start ?? []),
+    ),
     ...(manifest.resume?.disks ?? []).map((entry) => entry.delta),
   ];
 }

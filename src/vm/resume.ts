@@ -26,7 +26,10 @@ export function resumeOf(snapshot: SnapshotRecord): ResumeRecord | undefined {
     snapshot: name,
     memoryState,
     ...hardwareOf(snapshot),
-    disks: disks.map((disk) => ({ name: disk.name, delta: disk.delta })),
+    disks: disks.map(({ name: disk, kind, delta }) => ({
+      ...{ name: disk, delta },
+      ...(kind === undefined ? {} : { kind }),
+    })),
   };
 }
 
@@ -60,10 +63,12 @@ export async function usableMemory(
     throw refuse('the hardware was changed');
   }
   if (resume.disks.length !== manifest.disks.length) throw refuse('it has other disks now');
-  for (const { name, head } of manifest.disks) {
-    const bottom = resume.disks.find((disk) => disk.name === name)?.delta;
+  for (const { name, kind, head } of manifest.disks) {
+    const bottom = resume.disks.find((disk) => disk.name === name);
     if (bottom === undefined) throw refuse('it has other disks now');
-    if (!chains.isUntouchedSince(head, bottom)) throw refuse(`disk "${name}" was written to since`);
+    if (bottom.kind !== kind) throw refuse(`disk "${name}" is of another kind now`);
+    if (!chains.isUntouchedSince(head, bottom.delta))
+      throw refuse(`disk "${name}" was written to since`);
   }
   await memory.examine(resume.memoryState, false);
   return {

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
 import { refuseWhileHeld, type VmContext, type Work, withVm } from './context.js';
+import { isInSnapshots, kindPart, refuseMemoryBeside } from './disk-kinds.js';
 import type { Flushed } from './hooks.js';
 import {
   type DiskRecord,
@@ -75,8 +76,10 @@ export async function takeLocked(
 ): Promise<SnapshotRecord> {
   const before = context.store.loadEntry(entry);
   checkSnapshotNameFree(entry.name, before, request.name);
+  if (request.memory === true) refuseMemoryBeside(entry.name, before.disks);
   const describe = (manifest: Manifest, instant: Instant) => label(manifest, request, instant);
-  return sealAs(context, entry, describe, request.memory === true ? work : undefined);
+  const memory = request.memory === true ? { memory: work } : {};
+  return sealAs(context, entry, describe, { moves: isInSnapshots, ...memory });
 }
 
 /**
@@ -85,7 +88,8 @@ export async function takeLocked(
  */
 export async function sealLocked(context: VmContext, entry: VmEntry): Promise<Manifest> {
   const before = context.store.loadEntry(entry);
-  await sealAs(context, entry, (manifest) => ({ manifest, record: undefined }));
+  const describe = (manifest: Manifest) => ({ manifest, record: undefined });
+  await sealAs(context, entry, describe, { moves: () => true });
   return before;
 }
 
@@ -95,21 +99,27 @@ interface Instant {
   readonly memoryState?: MemoryState;
 }
 
+interface Sealing {
+  /** The disks that get a new head. */
+  readonly moves: (disk: DiskRecord) => boolean;
+  /** The work of saving the guest's memory, where it is to be saved. */
+  readonly memory?: Work;
+}
+
 /**
  * Puts new empty heads on today's at one instant, in a manifest that says what the sealed ones are.
- * @param memory the work of saving the guest's, where it is to be saved.
  */
 async function sealAs<T>(
   context: VmContext,
   entry: VmEntry,
   describe: (before: Manifest, instant: Instant) => { manifest: Manifest; record: T },
-  memory?: Work,
+  { moves, memory }: Sealing,
 ): Promise<T> {
   const { store, hooks } = context;
   const before = store.loadEntry(entry);
   checkRoomOnHeads(context, entry.name, before);
   return Preparation.run(context, async (preparation) => {
-    const { disks, switches } = await prepareHeads(preparation, before.disks);
+    const { disks, switches } = await prepareHeads(preparation, before.disks, moves);
     const file = memory === undefined ? undefined : preparation.nameMemory();
     const flushed = await hooks.flushExposed(
       entry.name,
@@ -231,6 +241,7 @@ function nameOfSaved(
 
 /**
  * New empty heads on a snapshot's deltas; a disk that exists under the same name keeps its file.
+ * Disks that are in no snapshot stay, at the place that they have.
  */
 async function prepareRestore(
   preparation: Preparation,
@@ -240,7 +251,10 @@ async function prepareRestore(
   let { nextNode } = before;
   const disks: DiskRecord[] = [];
   const switches: HeadSwitch[] = [];
-  for (const { name, size, allocation, delta } of target.disks) {
+  const stays = (disk: DiskRecord) => !isInSnapshots(disk);
+  for (const each of target.disks) {
+    const { name, size, allocation, delta } = each;
+    if (before.disks.some((disk) => disk.name === name && stays(disk))) continue;
     const head = await preparation.createDelta({
       below: { kind: 'delta', id: delta },
       virtualSize: size,
@@ -249,7 +263,10 @@ async function prepareRestore(
     const present = before.disks.find((disk) => disk.name === name);
     if (present !== undefined) switches.push({ from: present.head, to: head });
     const node = present?.node ?? nextNode++;
-    disks.push({ name, node, size, allocation, head });
+    disks.push({ name, node, size, allocation, ...kindPart(each), head });
+  }
+  for (const [index, disk] of before.disks.entries()) {
+    if (stays(disk)) disks.splice(index, 0, disk);
   }
   return { disks, switches, nextNode };
 }
@@ -315,21 +332,30 @@ function label(before: Manifest, request: SnapshotRequest, instant: Instant): Ta
     parent: before.current,
     ...instant,
     ...hardwareOf(before),
-    disks: before.disks.map(({ name, size, allocation, head }) => ({
-      name,
+    disks: before.disks.filter(isInSnapshots).map((disk) => ({
+      name: disk.name,
       node: nextNode++,
-      size,
-      allocation,
-      delta: head,
+      size: disk.size,
+      allocation: disk.allocation,
+      ...kindPart(disk),
+      delta: disk.head,
     })),
   };
   return { manifest: { ...withSnapshot(before, record), nextNode }, record };
 }
 
-async function prepareHeads(preparation: Preparation, disks: readonly DiskRecord[]) {
+async function prepareHeads(
+  preparation: Preparation,
+  disks: readonly DiskRecord[],
+  moves: (disk: DiskRecord) => boolean,
+) {
   const moved: DiskRecord[] = [];
   const switches: HeadSwitch[] = [];
   for (const disk of disks) {
+    if (!moves(disk)) {
+      moved.push(disk);
+      continue;
+    }
     const head = await preparation.createDelta({
       below: { kind: 'delta', id: disk.head },
       virtualSize: disk.size,

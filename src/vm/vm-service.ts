@@ -11,6 +11,7 @@ import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
 import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from './context.js';
 import { createVm, type DiskRequest } from './create.js';
 import { DeltaPins } from './delta-pins.js';
+import { changeKinds, type KindChange, resetImmutable } from './disk-kinds.js';
 import {
   type ExportOutcome,
   type ExportRequest,
@@ -215,6 +216,16 @@ export class VmService {
       }),
     );
     context.hooks.namesChanged(vm);
+  }
+
+  /** @throws DiskError `not-found` for an unknown disk, `busy` while a disk is in use. */
+  changeKinds(vm: string, changes: readonly KindChange[]): Promise<void> {
+    return changeKinds(this.#context, vm, changes);
+  }
+
+  /** For who is about to start the guest. */
+  resetImmutable(vm: string): Promise<void> {
+    return resetImmutable(this.#context, vm);
   }
 
   takeSnapshot(vm: string, request: SnapshotRequest, work: Work = {}): Promise<SnapshotRecord> {

@@ -73,6 +73,7 @@ export function vmView(name: string): VmView {
         name: 'disk0',
         size: 10 * 2 ** 30,
         allocation: 'dynamic',
+        kind: 'normal',
         headBytes: 4096,
         chainBytes: 8192,
         depth: 3,

@@ -10,8 +10,14 @@ const HARDWARE: GuestHardware = {
   vcpus: 3,
   memory: 128 * 2 ** 20 + 512,
   disks: [
-    { name: 'a', allocation: 'dynamic', path: '/m/web/a,b.raw', serial: 'e650afad212-10' },
-    { name: 'b', allocation: 'static', path: '/m/web/b.raw', serial: 'e650afad212-11' },
+    {
+      ...{ name: 'a', allocation: 'dynamic', kind: 'normal' },
+      ...{ path: '/m/web/a,b.raw', serial: 'e650afad212-10' },
+    },
+    {
+      ...{ name: 'b', allocation: 'static', kind: 'read-only' },
+      ...{ path: '/m/web/b.raw', serial: 'e650afad212-11' },
+    },
   ],
   nics: [
     { mode: 'nat', mac: '52:54:00:00:00:01' },
@@ -51,8 +57,12 @@ t.test('the command line', async (t) => {
       'detect-zeroes': 'unmap',
       file: { filename: '/m/web/a,b.raw', aio: 'native', locking: 'on', cache: { direct: true } },
     },
-    { discard: 'unmap', 'detect-zeroes': 'off', file: { filename: '/m/web/b.raw' } },
+    {
+      ...{ discard: 'unmap', 'detect-zeroes': 'off', 'read-only': true },
+      file: { filename: '/m/web/b.raw', 'read-only': true },
+    },
   ]);
+  t.notOk('read-only' in disks[0], 'only what is read-only');
   const devices = valuesOf(args, '-device').filter((text) => text.startsWith('{'));
   t.match(
     devices.map((text) => JSON.parse(text)),

@@ -159,6 +159,7 @@ function pad(number: number): string {
 t.test('snapshots while it writes, and what is refused meanwhile', { skip }, async (t) => {
   const daemon = await startDaemon(t, { supervise: cannotResend() === false });
   const disks = ['--disk', 'root=32M', '--disk', 'log=8M'];
+  disks.push('--disk', 'fixed=1M,kind=read-only', '--disk', 'scratch=1M,kind=immutable');
   await daemon.ok('create', 'web', ...disks, '--memory', '128M', '--nic', 'nat');
   await tool('mkfs.ext4', ['-q', '-F', daemon.rawFile('web', undefined, 'root')]);
   await daemon.ok('snapshot', 'take', 'web@before');
@@ -239,6 +240,8 @@ async function checkKilled(t: Test, daemon: TestDaemon, guest: TestGuest): Promi
 }
 
 async function checkMemory(t: Test, daemon: TestDaemon, guest: TestGuest): Promise<void> {
+  t.equal(await guest.ask('cat /sys/block/vdc/ro'), '1', 'a read-only disk is one for the guest');
+  await guest.ask('printf session | dd of=/dev/vdd bs=512 conv=sync,notrunc oflag=direct');
   const token = await guest.ask('token=$(head -c 9 /dev/urandom | base64); echo $token');
   const taken = await daemon.json<SnapshotView>('snapshot', 'take', 'web@live', '--memory');
   t.match(taken, { consistency: /^paused: .*memory/, memoryState: Number });
@@ -263,6 +266,7 @@ async function checkMemory(t: Test, daemon: TestDaemon, guest: TestGuest): Promi
   const resumed = await TestGuest.resume(t, daemon, 'web');
   t.equal(await resumed.ask('echo $token'), token, 'what only was in its memory');
   t.equal(await resumed.ask('cat /mnt/thawed && echo there'), 'there', 'what it had mounted');
+  t.equal(await resumed.ask('head -c 7 /dev/vdd'), 'session', 'not reset: it is no start');
   t.ok(await writerGoesOn(resumed), 'it counts on');
   t.match(await daemon.json('snapshot', 'take', 'web@again'), { consistency: /^frozen: / });
   await daemon.ok('stop', 'web', '--force');
@@ -273,6 +277,25 @@ async function checkMemory(t: Test, daemon: TestDaemon, guest: TestGuest): Promi
 
   const { resume } = await daemon.json<VmView>('info', 'web');
   t.equal(resume, undefined, 'the memory was used up');
+  await checkColdStart(t, daemon);
+}
+
+/**
+ * An immutable disk is reset when the guest starts: one that stands still is enough to see that.
+ */
+async function checkColdStart(t: Test, daemon: TestDaemon): Promise<void> {
+  const scratch = daemon.rawFile('web', undefined, 'scratch');
+  t.equal((await readFile(scratch)).toString('latin1', 0, 7), 'session');
+  await daemon.ok('run', 'web', '--detach', '--', '-S');
+  t.ok(
+    (await readFile(scratch)).every((byte) => byte === 0),
+    'as it was made',
+  );
+  await daemon.ok('stop', 'web', '--force');
+  const fixed = open(daemon.rawFile('web', undefined, 'fixed'), 'r+');
+  await t.rejects(fixed, { code: 'EROFS' }, 'nor does the host write to a read-only disk');
+  const shared = await daemon.cli(['set', 'web', '--disk-kind', 'log=shareable']);
+  checkRefusal(t, shared, [EXIT.notSupported], /log=shareable/);
 }
 
 /** Everything that must not lead to a guest whose memory and disks do not fit. */

@@ -1,7 +1,7 @@
 /** `rename`, `delete` and `set`: changing a VM as a whole. */
 import { DiskError } from '../../common/errors.js';
-import { parseHardware, parseName, parseVm } from '../arguments.js';
-import { defineCommand } from '../command.js';
+import { DISK_KINDS, parseDiskKind, parseHardware, parseName, parseVm } from '../arguments.js';
+import { defineCommand, OWN_OPTIONS } from '../command.js';
 import { hardwareOptions } from '../shared-options.js';
 import { counted, vmSummaryLines } from '../views.js';
 
@@ -45,18 +45,34 @@ export const deleteCommand = defineCommand({
 export const setCommand = defineCommand({
   command: 'set <vm>',
   describe: 'Change the hardware of a VM; what is not named stays',
-  notes: '--nic replaces all network cards. Snapshots keep the hardware they were taken with.',
+  notes:
+    '--nic replaces all network cards. Snapshots keep the hardware they were taken with. A ' +
+    'write-through disk is not part of snapshots and restores; an immutable one goes back, at ' +
+    'each start of the guest, to what it contains when this is said; a read-only one is not ' +
+    'written.',
   example: 'layerdisk set web --vcpus 4 --memory 8G --nic bridged,network=br0',
-  repeatable: ['nic'],
+  repeatable: ['nic', 'disk-kind'],
   options: (yargs) =>
     hardwareOptions(
-      yargs.positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' }),
+      yargs
+        .positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' })
+        .option('disk-kind', {
+          group: OWN_OPTIONS,
+          type: 'string',
+          array: true,
+          requiresArg: true,
+          describe: `[DISK=]KIND, KIND one of ${DISK_KINDS.join(', ')}`,
+        }),
     ),
   run: async (session, args) => {
-    const change = parseHardware(args);
+    const kinds = (args['disk-kind'] ?? []).map(parseDiskKind);
+    const change = {
+      ...parseHardware(args),
+      ...(kinds.length === 0 ? {} : { diskKinds: kinds }),
+    };
     if (Object.keys(change).length === 0) {
       throw new DiskError('usage', 'set: nothing to change', {
-        hint: 'give --vcpus, --memory or --nic',
+        hint: 'give --vcpus, --memory, --nic or --disk-kind',
       });
     }
     const vm = await session.call('set', { vm: parseVm(args.vm), ...change });

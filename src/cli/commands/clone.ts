@@ -70,12 +70,13 @@ export const cloneCommand = defineCommand({
     const { identity, ...result } = reset
       ? await cloneAnew(session, request)
       : { ...(await session.call('clone', request)), identity: undefined };
-    const { vm, tookSnapshot, coldStart } = result;
+    const { vm, tookSnapshot, coldStart, leftOut } = result;
     session.show(identity === undefined ? result : { ...result, identity }, {
       names: () => [vm.name],
       human: () => [
         ...(tookSnapshot === undefined ? [] : [`took snapshot ${args.target}@${tookSnapshot}`]),
         ...vmSummaryLines('cloned', vm),
+        ...(leftOut ?? []).map((disk) => `note: without disk ${disk}: it is write-through`),
         ...(coldStart === true
           ? [`note: ${vm.name} starts cold: the memory of ${args.target} is not cloned`]
           : []),

@@ -68,7 +68,7 @@ async function runGuest(session: Session, request: RunRequest): Promise<void> {
   const lock = await RunLock.acquire(first.folder, vm);
   try {
     // Asked again under the lock: what changes the VM from now on sees that it runs.
-    const plan = await session.call('run', ask);
+    const plan = await session.call('run', { ...ask, start: true });
     refuseChanged(vm, first, plan);
     warnOfSharedMacs(session, plan);
     const stream = process.stdin.isTTY === true ? 'terminal' : 'stream';

@@ -46,7 +46,7 @@ async function attach(sources: AttachSources, params: Params<'attach'>): Promise
   refuseWithoutRoot('attach a disk');
   return sources.service.exclusively(named.vm, async () => {
     const target = resolveTarget(sources, named);
-    const readOnly = wanted || target.snapshot !== undefined;
+    const readOnly = wanted || target.readOnly;
     if (!readOnly) refuseBesideGuest(sources, target);
     const known = wholeDevice(target.path);
     if (known !== undefined) {

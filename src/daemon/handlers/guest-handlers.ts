@@ -20,9 +20,10 @@ export function guestHandlers(
 ): Pick<Handlers, 'run' | 'run.resumed' | 'stop'> {
   const { service, guests } = sources;
   return {
-    async run({ vm, discardMemory = false }) {
+    async run({ vm, discardMemory = false, start = false }) {
       const plan = await service.exclusively(vm, () => planRun(sources, vm, discardMemory));
       if (discardMemory) await service.discardMemory(vm);
+      if (start && plan.memory === undefined) await service.resetImmutable(vm);
       return plan;
     },
     async 'run.resumed'({ vm }) {

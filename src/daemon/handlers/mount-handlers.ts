@@ -31,7 +31,7 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
   const directory = await checkDirectory(sources, asked);
   return sources.service.exclusively(named.vm, async () => {
     const target = resolveTarget(sources, named);
-    const readOnly = wanted || target.snapshot !== undefined;
+    const readOnly = wanted || target.readOnly;
     if (!readOnly) refuseBesideGuest(sources, target);
     const place =
       partition === undefined

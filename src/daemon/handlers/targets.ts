@@ -18,6 +18,8 @@ export interface ResolvedTarget {
   readonly size: number;
   /** The chain behind it: a head, or the sealed delta of a snapshot. */
   readonly top: DeltaId;
+  /** Whether the file can be read only. */
+  readonly readOnly: boolean;
 }
 
 /**
@@ -32,8 +34,8 @@ export function resolveTarget(
   const named = snapshot === undefined ? undefined : findSnapshot(vm, manifest, snapshot);
   const disks =
     named === undefined
-      ? manifest.disks.map(({ name, size, head }) => ({ name, size, top: head }))
-      : named.disks.map(({ name, size, delta }) => ({ name, size, top: delta }));
+      ? manifest.disks.map(({ name, size, kind, head }) => ({ name, size, kind, top: head }))
+      : named.disks.map(({ name, size, kind, delta }) => ({ name, size, kind, top: delta }));
   const names = disks.map((each) => each.name);
   const owner = snapshot === undefined ? vm : `${vm}@${snapshot}`;
   const found = disk ?? (names.length === 1 ? names[0] : names.find((name) => name === 'disk0'));
@@ -49,5 +51,6 @@ export function resolveTarget(
     });
   }
   const path = join(mountpoint, exposedPath(vm, snapshot, found));
-  return { vm, snapshot, disk: found, path, size: record.size, top: record.top };
+  const readOnly = snapshot !== undefined || record.kind === 'read-only';
+  return { vm, snapshot, disk: found, path, size: record.size, top: record.top, readOnly };
 }

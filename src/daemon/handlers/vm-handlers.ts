@@ -89,8 +89,12 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
     async delete({ vm }) {
       return { kept: await service.delete(vm) };
     },
-    async set({ vm, ...change }) {
-      await service.setHardware(vm, hardwareOf(change));
+    async set({ vm, diskKinds = [], ...change }) {
+      const kinds = diskKinds.map(({ disk, kind }) => ({
+        ...{ disk: resolveTarget(sources, disk === undefined ? { vm } : { vm, disk }).disk, kind },
+      }));
+      if (kinds.length > 0) await service.changeKinds(vm, kinds);
+      if (Object.keys(change).length > 0) await service.setHardware(vm, hardwareOf(change));
       return viewVm(sources, vm);
     },
     async path(target) {
@@ -181,12 +185,16 @@ async function clone(
     ...(mac === undefined ? {} : { mac }),
     ...(serials === 'new' ? {} : { serials: serialsOf(viewVm(sources, vm)) }),
   };
-  const { tookSnapshot } = await sources.service.clone(request, workOf(`copying ${vm}`, context));
+  const { tookSnapshot, leftOut } = await sources.service.clone(
+    request,
+    workOf(`copying ${vm}`, context),
+  );
   const source = sources.service.read(vm).snapshots.find((each) => each.name === snapshot);
   return {
     vm: viewVm(sources, name),
     ...(tookSnapshot === undefined ? {} : { tookSnapshot }),
     ...(source?.memoryState === undefined ? {} : { coldStart: true }),
+    ...(leftOut.length === 0 ? {} : { leftOut }),
   };
 }
 

@@ -11,6 +11,7 @@ import type {
 } from '../../control/protocol.js';
 import type { DeltaId } from '../../engine/delta-id.js';
 import { diskSerial } from '../../guest/disk-serial.js';
+import { kindOf } from '../../vm/disk-kinds.js';
 import { exposedPath } from '../../vm/exposure.js';
 import type { DiskRecord, Manifest, ResumeRecord, SnapshotRecord } from '../../vm/manifest.js';
 import { childrenOf, snapshotById } from '../../vm/snapshot-tree.js';
@@ -159,6 +160,7 @@ function viewDisk(
     name,
     size,
     allocation,
+    kind: kindOf(disk),
     headBytes: sources.storedSize(head),
     chainBytes: bytes,
     depth,

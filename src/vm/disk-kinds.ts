@@ -1,0 +1,143 @@
+/**
+ * Kinds of disks, as VirtualBox has them. What each means for an operation is asked here.
+ *
+ * | kind | snapshot, restore | start of the guest | clone, export |
+ * | --- | --- | --- | --- |
+ * | normal | in it, goes back | | all |
+ * | write-through | not in it, stays | | not in a linked clone |
+ * | immutable | in it, goes back | goes back to what it was made with | all; stays immutable |
+ * | read-only | in it, goes back | cannot be written | all; stays read-only |
+ */
+import { DiskError } from '../common/errors.js';
+import type { HeadSwitch } from '../engine/engine.js';
+import { refuseWhileHeld, type VmContext, withVm } from './context.js';
+import type { DiskRecord, Manifest } from './manifest.js';
+import { Preparation } from './preparation.js';
+
+export type DiskKind = 'normal' | NonNullable<DiskRecord['kind']>;
+
+type KindPart = Pick<DiskRecord, 'kind' | 'start'>;
+
+export function kindOf({ kind }: KindPart): DiskKind {
+  return kind ?? 'normal';
+}
+
+/** What a record of the same disk elsewhere says of its kind. */
+export function kindPart({ kind, start }: KindPart): KindPart {
+  return { ...(kind === undefined ? {} : { kind }), ...(start === undefined ? {} : { start }) };
+}
+
+export function isInSnapshots(disk: KindPart): boolean {
+  return disk.kind !== 'write-through';
+}
+
+/**
+ * A disk as one of another kind: what an immutable one goes back to is what it contains now, so it
+ * gets an empty head.
+ */
+export async function withKind(
+  preparation: Preparation,
+  disk: DiskRecord,
+  kind: DiskKind,
+): Promise<DiskRecord> {
+  const { kind: _, start: __, ...plain } = disk;
+  if (kind === 'normal') return plain;
+  if (kind !== 'immutable') return { ...plain, kind };
+  const head = await emptyHead(preparation, disk, disk.head);
+  return { ...plain, kind, head, start: disk.head };
+}
+
+function emptyHead(preparation: Preparation, { size }: DiskRecord, below: string): Promise<string> {
+  const spec = { below: { kind: 'delta', id: below }, virtualSize: size } as const;
+  return preparation.createDelta({ ...spec, allocation: 'dynamic' });
+}
+
+/** What the heads of a VM's disks move to when `disks` takes their place. */
+function switchesTo(before: Manifest, disks: readonly DiskRecord[]): HeadSwitch[] {
+  return disks.flatMap(({ name, head }) => {
+    const from = before.disks.find((disk) => disk.name === name)?.head;
+    return from === undefined || from === head ? [] : [{ from, to: head }];
+  });
+}
+
+export interface KindChange {
+  readonly disk: string;
+  readonly kind: DiskKind;
+}
+
+/**
+ * Changes kinds of disks; making an immutable disk immutable keeps what it contains now.
+ * @throws DiskError `not-found` for an unknown disk, `busy` while a disk is in use.
+ */
+export async function changeKinds(
+  context: VmContext,
+  vm: string,
+  changes: readonly KindChange[],
+): Promise<void> {
+  await withVm(context, vm, async (entry) => {
+    const before = context.store.loadEntry(entry);
+    const unknown = changes.find(({ disk }) => !before.disks.some(({ name }) => name === disk));
+    if (unknown !== undefined) {
+      throw new DiskError('not-found', `"${vm}" has no disk "${unknown.disk}"`, {
+        hint: `it has: ${before.disks.map(({ name }) => name).join(', ')}`,
+      });
+    }
+    await refuseWhileHeld(context, { vm, part: 'heads' }, `change the disks of "${vm}"`);
+    await Preparation.run(context, async (preparation) => {
+      const disks: DiskRecord[] = [];
+      for (const disk of before.disks) {
+        const change = changes.find(({ disk: name }) => name === disk.name);
+        if (change === undefined) disks.push(disk);
+        else {
+          if (change.kind === 'immutable') {
+            context.chains.checkRoom(disk.head, `${vm}/${disk.name}`);
+          }
+          disks.push(await withKind(preparation, disk, change.kind));
+        }
+      }
+      const pending = await context.store.prepareChange(entry, { ...before, disks });
+      await preparation.commitHeads(switchesTo(before, disks), pending);
+    });
+  });
+  context.hooks.namesChanged(vm);
+}
+
+/**
+ * Puts immutable disks back to what they were made with. For who is about to start the guest, and
+ * has seen that nobody uses the disks.
+ */
+export async function resetImmutable(context: VmContext, vm: string): Promise<void> {
+  const { chains, hooks, store } = context;
+  const reset = await withVm(context, vm, async (entry) => {
+    const before = store.loadEntry(entry);
+    const touched = (disk: DiskRecord) =>
+      disk.start !== undefined && !chains.isUntouchedSince(disk.head, disk.start);
+    const nodes = before.disks.filter(touched).map(({ node }) => node);
+    if (nodes.length === 0) return false;
+    await Preparation.run(context, async (preparation) => {
+      const disks: DiskRecord[] = [];
+      for (const disk of before.disks) {
+        const { start } = disk;
+        const again = start !== undefined && touched(disk);
+        disks.push(again ? { ...disk, head: await emptyHead(preparation, disk, start) } : disk);
+      }
+      const pending = await store.prepareChange(entry, { ...before, disks });
+      await preparation.commitHeads(switchesTo(before, disks), pending);
+    });
+    await hooks.contentChanged(entry.number, nodes);
+    return true;
+  });
+  if (reset) context.onGarbage();
+}
+
+/** @throws DiskError `not-supported`: memory remembers all disks, and these go on without it. */
+export function refuseMemoryBeside(vm: string, disks: readonly DiskRecord[]): void {
+  const disk = disks.find((each) => !isInSnapshots(each));
+  if (disk === undefined) return;
+  throw new DiskError(
+    'not-supported',
+    `the memory of "${vm}" cannot be saved: disk "${disk.name}" is write-through, so it does not ` +
+      'go back with the memory',
+    { hint: 'leave --memory out, or make the disk normal' },
+  );
+}
