@@ -194,6 +194,12 @@ class ChainWalk {
     }
     const found = this.#search(child, reference, tried);
     if (found !== undefined) return found;
+    if (tried.length === 0) {
+      throw new DiskError('not-found', `${child.path}: it does not say which file its parent is`, {
+        hint: 'pass --parent FILE with the path of the parent that it was made from',
+        errno: 'ENOENT',
+      });
+    }
     const what = code === 'not-found' ? 'is missing' : 'may not be opened';
     throw new DiskError(code, `${child.path}: its parent ${what}; tried ${tried.join(', ')}`, {
       hint: 'pass --parent FILE with the path of the parent, or --allow-folder DIR with its folder',

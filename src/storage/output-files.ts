@@ -17,11 +17,15 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
+import { MiB } from '../common/units.js';
 import { fileId } from './file-id.js';
 import { fallocate } from './libc.js';
 
 /** An image shows what a disk holds: it is nobody else's business until its owner says so. */
 const OUTPUT_MODE = 0o600;
+
+/** EOPNOTSUPP and ENOTSUP are one number on Linux; this is what Node calls it. */
+const NOT_SUPPORTED = 'ENOTSUP';
 
 /** One file under construction. Offsets and lengths are bytes. */
 export class OutputFile {
@@ -67,8 +71,18 @@ export class OutputFile {
     try {
       fallocate(this.fd, 0, 0, size);
     } catch (error) {
-      throw failure(this.path, `cannot take ${size} bytes of space`, error);
+      const errno = errnoName(error);
+      if (errno !== NOT_SUPPORTED && errno !== 'ENOSYS') {
+        throw failure(this.path, `cannot take ${size} bytes of space`, error);
+      }
+      this.#fillWithZeroes(size);
     }
+  }
+
+  /** What takes space on every host (ext3, NFS 3 and others have no fallocate). */
+  #fillWithZeroes(size: number): void {
+    const zeroes = Buffer.alloc(MiB);
+    for (let at = 0; at < size; at += MiB) this.write(zeroes, 0, Math.min(MiB, size - at), at);
   }
 }
 
@@ -169,7 +183,7 @@ export class OutputFiles {
       const errno = errnoName(error);
       if (errno === 'EEXIST') throw exists(file.path);
       // FAT and some network file systems know no second name.
-      if (errno === 'EPERM' || errno === 'EOPNOTSUPP') this.#renameIfFree(file);
+      if (errno === 'EPERM' || errno === NOT_SUPPORTED) this.#renameIfFree(file);
       else throw failure(file.path, 'cannot be given its name', error);
     }
   }

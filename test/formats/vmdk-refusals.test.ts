@@ -250,7 +250,6 @@ t.test('fields of the descriptor', async (t) => {
     ['version=1', '', /has no version/],
     ['CID=1234abcd', '', /CID is missing/],
     ['CID=1234abcd', 'CID=xyz', /CID is "xyz", no number/],
-    ['parentCID=ffffffff', 'parentCID=1', /snapshot without the name of its parent/],
     ['encoding="UTF-8"', 'encoding="klingon"', /text encoding "klingon" is unknown/],
   ];
   for (const [from, to, message] of cases) {
@@ -262,6 +261,28 @@ t.test('fields of the descriptor', async (t) => {
   writeFileSync(path, text + '#'.repeat(1 << 20));
   t.throws(() => openVmdk(path), { code: 'damaged', message: /above the limit of 1 MiB/ });
   t.notOk(probeVmdk(Buffer.alloc(0)) || probeVmdk(Buffer.from('# Disk')));
+});
+
+t.test('a parent that is not named must be given, and is checked', async (t) => {
+  const folder = tempFolder(t);
+  const [path, parent, other] = ['top.vmdk', 'base.vmdk', 'other.vmdk'].map((name) =>
+    join(folder, name),
+  ) as [string, string, string];
+  writeMonolithic(path, MODEL, { parentCid: '1' });
+  writeMonolithic(parent, MODEL, { cid: '00000001' });
+  writeMonolithic(other, MODEL, { cid: '00000002' });
+  t.throws(() => openChain(path), {
+    code: 'not-found',
+    message: /top\.vmdk: it does not say which file its parent is/,
+    hint: /--parent FILE/,
+  });
+  const images = openChain(path, { parent });
+  t.strictSame(
+    images.map((image) => image.path),
+    [path, parent],
+  );
+  for (const image of images) image.close();
+  t.throws(() => openChain(path, { parent: other }), { code: 'damaged', message: /CID 00000001/ });
 });
 
 t.test('parents outside the folder', async (t) => {

@@ -21,6 +21,8 @@ export interface FuzzSubject {
 const RUNS_WALKED = 300;
 const READS = 12;
 const MAX_READ = 200_000;
+/** Where all reads go: one each would be most of the memory that is measured. */
+const TARGET = Buffer.alloc(MAX_READ);
 /** Most that one image of a few hundred KiB may take, whatever its header claims. */
 const MEMORY_LIMIT = 64 * 1024 * 1024;
 /** A word that is written at the end of a table reaches over it by less than this. */
@@ -133,7 +135,6 @@ function tryMutant(
  */
 function use(image: DiskImage, random: Random): number {
   const extent: Extent = { state: 'data', length: 0 };
-  const target = Buffer.alloc(MAX_READ);
   let failed = attempt(() => image.info().identity);
   let at = 0;
   for (let run = 0; run < RUNS_WALKED && at < image.virtualSize; run += 1) {
@@ -147,7 +148,7 @@ function use(image: DiskImage, random: Random): number {
     const range = read % 2 === 0 ? Math.min(image.virtualSize, 1 << 22) : image.virtualSize;
     const offset = random.below(range);
     const length = 1 + random.below(Math.min(MAX_READ, image.virtualSize - offset));
-    failed += attempt(() => readAllowed(image, target, offset, length, extent));
+    failed += attempt(() => readAllowed(image, TARGET, offset, length, extent));
     failed += attempt(() => image.locate?.(offset));
   }
   return failed;

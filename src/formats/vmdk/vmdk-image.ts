@@ -143,7 +143,7 @@ class VmdkImage implements DiskImage {
     this.virtualSize = starts.at(-1)!;
     this.files = opener.paths;
     this.complete = this.#extents.every((extent) => extent.complete);
-    this.parent = parentOf(path, descriptor);
+    this.parent = parentOf(descriptor);
   }
 
   info(): ImageInfo {
@@ -214,17 +214,15 @@ function identityOf({ cid, parentCid, values }: VmdkDescriptor): Record<string, 
   };
 }
 
-function parentOf(path: string, descriptor: VmdkDescriptor): ParentReference | undefined {
+function parentOf(descriptor: VmdkDescriptor): ParentReference | undefined {
   const { parentCid, parentName } = descriptor;
   if (parentCid === NO_PARENT) return undefined;
-  if (parentName === undefined || parentName === '') {
-    throw new DiskError('damaged', `${path}: a VMDK snapshot without the name of its parent`);
-  }
-  const name = parentName.replaceAll('\\', '/');
+  // Without a name only the user can say which it is; the CID still tells whether it can be.
+  const name = parentName?.replaceAll('\\', '/') ?? '';
   return {
     // The bare name too: disks are moved from the folder that an absolute name leads to. The CID
     // tells.
-    names: [...new Set([name, basename(name)])],
+    names: name === '' ? [] : [...new Set([name, basename(name)])],
     mismatch(parent) {
       const found = parent.info().identity.cid;
       if (parent.format === 'vmdk' && found === parentCid) return undefined;
