@@ -27,8 +27,32 @@ export const LINES = [
   },
   {
     id: 'R8',
-    title: 'killed at each system call of each operation (at most so many of each kind)',
-    tries: 1000,
+    title: 'killed at every system call of each operation; so many of each call at most',
+    tries: 100,
     file: 'test/torture/kill-at-call.test.ts',
+  },
+  {
+    id: 'R11',
+    title: 'bit flips in any file of a store, found and named by check --deep',
+    tries: 1000,
+    file: 'test/vm/check.test.ts',
+  },
+  {
+    id: 'R11r',
+    title: 'bit flips in sealed data, refused by reads that are verified',
+    tries: 1000,
+    file: 'test/engine/read-verifier.test.ts',
+  },
+  {
+    id: 'R18',
+    title: 'random operations of the engine against a model',
+    tries: 1_000_000,
+    file: 'test/engine/model.test.ts',
+  },
+  {
+    id: 'S1',
+    title: 'random messages to the control socket',
+    tries: 1_000_000,
+    file: 'test/control/fuzz.test.ts',
   },
 ];

@@ -5,6 +5,7 @@ import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Below } from '../../src/engine/engine.js';
 import { ScratchEngine } from '../support/engine.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
+import { Tally, triesOr } from '../torture/tally.js';
 
 interface Disk {
   head: DeltaId;
@@ -16,7 +17,8 @@ interface Snapshot {
   readonly bytes: Buffer;
 }
 
-const STEPS = Number(process.env.LAYERDISK_MODEL_STEPS ?? 1500);
+const KINDS = ['none', 'base', 'static'] as const;
+const STEPS = Math.ceil(triesOr(4500) / KINDS.length);
 
 /** The model and the engine side by side. */
 class Twin {
@@ -190,12 +192,13 @@ async function step(twin: Twin): Promise<string | undefined> {
   return undefined;
 }
 
-for (const kind of ['none', 'base', 'static'] as const) {
+for (const kind of KINDS) {
   t.test(`heads and snapshots equal the model (${kind})`, async (t) => {
     const seed = newSeed();
     t.comment(`LAYERDISK_SEED=${seed}`);
     const twin = new Twin(createRandom(seed));
     t.teardown(() => twin.scratch.close());
+    const tally = new Tally(t);
     const start = Buffer.alloc(twin.size);
     if (kind === 'base') {
       const id = 'b'.repeat(32);
@@ -211,13 +214,11 @@ for (const kind of ['none', 'base', 'static'] as const) {
     for (let i = 0; i < STEPS; i += 1) {
       let wrong = await step(twin);
       if (wrong === undefined && i % 200 === 199) wrong = await twin.compareAll();
-      if (wrong !== undefined) {
-        t.fail(`step ${i}: ${wrong}`);
-        return;
-      }
+      tally.judge(`step ${i}`, wrong);
+      if (wrong !== undefined) break;
     }
     t.equal(await twin.compareAll(), undefined);
     t.same(twin.scratch.errors, [], 'no error in the background');
-    t.comment(`${STEPS} steps, ${twin.disks.length} disks, ${twin.snapshots.length} snapshots`);
+    tally.print({ disks: twin.disks.length, snapshots: twin.snapshots.length });
   });
 }
