@@ -45,8 +45,18 @@ const MODES: Readonly<Record<string, NicMode>> = {
 };
 const UNKNOWN_MODES = ['GenericInterface', 'CloudNetwork', 'VDE'];
 
+/** Kinds of media that are taken over as normal disks, and what to do about that. */
+const KINDS: Readonly<Record<string, string>> = {
+  Writethrough: 'it is normal here: set VM --disk-kind DISK=write-through',
+  Immutable: 'it is normal here: set VM --disk-kind DISK=immutable',
+  Readonly: 'it is normal here: set VM --disk-kind DISK=read-only',
+  Shareable: 'shareable is not supported: this VM has the disk alone',
+};
+
 interface Medium {
   readonly file: FileDraft;
+  /** As VirtualBox calls it; differencing ones are `Normal`. */
+  readonly kind: string;
   readonly parent: string | undefined;
 }
 
@@ -93,7 +103,7 @@ function readRegistry(path: string, machine: XmlElement): Registry {
       const uuid = uuidOf(disk.attribute('uuid'));
       if (uuid === undefined) throw damaged(path, 'a hard disk in its registry has no UUID');
       if (media.has(uuid)) throw damaged(path, `its registry has the hard disk ${uuid} twice`);
-      media.set(uuid, { file: fileOf(path, disk), parent });
+      media.set(uuid, { file: fileOf(path, disk), kind: disk.attribute('type') ?? '', parent });
       visit(disk, uuid);
     }
   };
@@ -179,10 +189,19 @@ function readDisks(
         );
       } else if (uuid !== undefined) {
         disks.push({ slot, files: chainOf(path, registry, uuid, slot) });
+        const remark = KINDS[kindOf(registry, uuid)];
+        if (remark !== undefined) warnings.push(`disk ${quoteName(slot)}: ${remark}`);
       }
     }
   }
   return disks;
+}
+
+/** The kind of a disk is that of what is at the bottom of its chain, which was found to end. */
+function kindOf(registry: Registry, uuid: string): string {
+  let medium = registry.get(uuid);
+  while (medium?.parent !== undefined) medium = registry.get(medium.parent);
+  return medium?.kind ?? '';
 }
 
 /** The files of a disk, top first, as the registry nests them. */
