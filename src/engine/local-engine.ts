@@ -50,6 +50,10 @@ export interface EngineOptions {
   /** How long a row of deltas must be to be merged. Default `ROW_LENGTH`. */
   readonly rowLength?: number;
   readonly onError: (what: string, error: unknown) => void;
+  /** Zeroed memory of an engine that is gone, for who starts thousands of them. */
+  readonly memory?: SharedMemory;
+  /** Instead of what storage/cache-epoch.ts finds: for who plays a power cut. */
+  readonly epoch?: string;
 }
 
 const REMEMBERED_BOTTOMS = 20_000;
@@ -79,7 +83,8 @@ export class LocalEngine implements Engine {
     const trash = join(options.store, 'trash');
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     mkdirSync(trash, { recursive: true, mode: 0o700 });
-    this.memory = createSharedMemory(options.threadCount, options.suspectsFd);
+    const { threadCount, suspectsFd } = options;
+    this.memory = options.memory ?? createSharedMemory(threadCount, suspectsFd);
     this.context = createThreadContext({
       memory: this.memory,
       thread: 0,
@@ -87,7 +92,7 @@ export class LocalEngine implements Engine {
       receive: () => {},
     });
     const { views, pool, bases } = this.context;
-    const files = new DeltaFiles(folder, cacheEpoch(folder));
+    const files = new DeltaFiles(folder, options.epoch ?? cacheEpoch(folder));
     const table = new DeltaTable(files, views);
     this.#files = files;
     this.#table = table;

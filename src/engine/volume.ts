@@ -184,7 +184,8 @@ export class Volume implements BlockDevice {
       const bytes = Math.min(length - done, slots * BLOCK_SIZE - skip);
       space.resolve(address);
       const fd = deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
-      readPadded(fd, target, targetOffset + done, bytes, space.slot * BLOCK_SIZE + skip);
+      const from = space.slot * BLOCK_SIZE + skip;
+      readPadded(fd, target, targetOffset + done, bytes, from, 'delta.read');
       done += bytes;
       address += slots;
       skip = 0;

@@ -90,7 +90,7 @@ export async function establish(layout: StoreLayout, files: DurableFiles): Promi
 export function removeTemporaries(layout: StoreLayout): void {
   for (const folder of [layout.root, layout.vms, layout.bases]) {
     for (const name of listFolder(folder) ?? []) {
-      if (isTemporaryName(name)) removeFile(join(folder, name));
+      if (isTemporaryName(name)) removeFile(join(folder, name), 'store.remove-temporary');
     }
   }
 }

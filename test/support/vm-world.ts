@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DiskError } from '../../src/common/errors.js';
 import { KiB } from '../../src/common/units.js';
+import type { BaseSpec } from '../../src/engine/base.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Engine } from '../../src/engine/engine.js';
 import { describeBase } from '../../src/formats/base.js';
@@ -133,14 +134,29 @@ export class VmWorld {
   /** The independent model: what every disk and snapshot must contain. */
   model: Contents = new Map();
   #stamp = 0;
+  #epoch: string | undefined;
 
   private constructor(folder: string, kind: EngineKind) {
     this.folder = folder;
     this.#kind = kind;
   }
 
-  static async create(kind: EngineKind = 'fake'): Promise<VmWorld> {
-    const world = new VmWorld(await mkdtemp(join(tmpdir(), 'layerdisk-vm-')), kind);
+  /** @param parent where its folder is made. */
+  static async create(kind: EngineKind = 'fake', parent: string = tmpdir()): Promise<VmWorld> {
+    const world = new VmWorld(await mkdtemp(join(parent, 'layerdisk-vm-')), kind);
+    await world.#open();
+    return world;
+  }
+
+  /**
+   * Starts the real engine on a folder that another world left, or a copy of it, with the model of
+   * that one.
+   * @param epoch after a power cut: another one than before.
+   */
+  static async adopt(folder: string, model: Contents, epoch?: string): Promise<VmWorld> {
+    const world = new VmWorld(folder, 'real');
+    world.#epoch = epoch;
+    for (const [key, bytes] of model) world.model.set(key, Buffer.from(bytes));
     await world.#open();
     return world;
   }
@@ -160,11 +176,34 @@ export class VmWorld {
     await this.#open();
   }
 
-  async destroy(): Promise<void> {
+  #realEngine(resolveBase: (id: string) => Promise<BaseSpec>): RealEngine {
+    const epoch = this.#epoch === undefined ? {} : { epoch: this.#epoch };
+    return new RealEngine({ store: this.store.layout.root, resolveBase, ...epoch });
+  }
+
+  /** The real engine, for tests that kill it. */
+  get real(): RealEngine {
+    if (this.engine instanceof RealEngine) return this.engine;
+    throw new Error('this test needs the real engine');
+  }
+
+  /** The daemon is killed, and another one starts on the same store. */
+  async kill(): Promise<void> {
+    this.real.die();
+    this.store.close();
+    await this.#open();
+  }
+
+  /** Ends the daemon; the folder stays. */
+  async stop(): Promise<void> {
     this.faults.record();
     await this.service.stop();
     await this.engine.close();
     this.store.close();
+  }
+
+  async destroy(): Promise<void> {
+    await this.stop();
     await rm(this.folder, { recursive: true, force: true });
   }
 
@@ -176,7 +215,7 @@ export class VmWorld {
     this.engine ??=
       this.#kind === 'fake'
         ? new FakeEngine(resolveBase, this.faults)
-        : new RealEngine({ store: store.layout.root, resolveBase });
+        : this.#realEngine(resolveBase);
     this.service = new VmService({
       store,
       bases: this.bases,
