@@ -29,6 +29,8 @@ export class CrashWorkload {
   readonly #random: Random;
   readonly #shapes: Shape[] = [];
   #disks = new Map<string, SectorHistory>();
+  /** Used since the daemon was last started: it flushes those, and no others, when it ends. */
+  readonly #used = new Set<SectorHistory>();
   #value = 0;
   #names = 0;
 
@@ -109,7 +111,9 @@ export class CrashWorkload {
 
   #pickDisk(vm: string): { key: string; head: string; history: SectorHistory } {
     const { name, head } = this.#random.pick(this.world.manifest(vm).disks);
-    return { key: `${vm}/${name}`, head, history: this.#disks.get(`${vm}/${name}`)! };
+    const history = this.#disks.get(`${vm}/${name}`)!;
+    this.#used.add(history);
+    return { key: `${vm}/${name}`, head, history };
   }
 
   async #write(vm: string): Promise<string> {
@@ -233,7 +237,8 @@ export class CrashWorkload {
 
   async #restart(): Promise<string> {
     const span = await this.#timed(() => this.world.restart());
-    for (const [key, history] of this.#disks) if (!key.includes('@')) history.flushed(span);
+    for (const history of this.#used) history.flushed(span);
+    this.#used.clear();
     return 'restart';
   }
 
@@ -264,6 +269,7 @@ export class CrashWorkload {
     });
     revive();
     await this.world.kill();
+    this.#used.clear();
     const span = { start, end: this.tape.position };
     const { snapshots } = this.world.manifest(vm);
     // A snapshot is acknowledged by nobody, but seen: what is written from now on stands on it.
