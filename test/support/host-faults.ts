@@ -57,7 +57,7 @@ const LATER: ReadonlySet<HostCallName> = new Set([
 
 /** Of a disk's bytes whole sectors: a host does not tear those while it runs. */
 function halfOf(length: number): number {
-  const unit = length > 512 ? 512 : 1;
+  const unit = length >= 1024 ? 512 : 1;
   return Math.floor(length / 2 / unit) * unit;
 }
 
