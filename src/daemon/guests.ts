@@ -139,7 +139,7 @@ export class Guests {
           if (!(await releaseAbandoned(join(folder, name)))) continue;
           log.warn(`guest ${name} was held still by a daemon that died: it goes on`);
         } else if (!known.has(number)) {
-          await removeTree(join(folder, name));
+          await removeTree(join(folder, name), 'guest.remove-folder');
         }
       } catch (error) {
         log.error(`cannot tidy ${join(folder, name)}`, { error, errno: errnoName(error) });

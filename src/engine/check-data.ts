@@ -105,7 +105,7 @@ function* badBlocks(
 
 function canRead(fd: number, buffer: Buffer, count: number, slot: number): boolean {
   try {
-    readPadded(fd, buffer, 0, count * BLOCK_SIZE, slot * BLOCK_SIZE);
+    readPadded(fd, buffer, 0, count * BLOCK_SIZE, slot * BLOCK_SIZE, 'check.read-data');
     return true;
   } catch (error) {
     if (error instanceof DiskError) return false;

@@ -34,7 +34,8 @@ export async function checkTuples(
   const damaged: number[] = [];
   for (let first = 0; first < count; first += CHUNK_RECORDS) {
     const inChunk = Math.min(count - first, CHUNK_RECORDS);
-    readPadded(fd, bytes, 0, inChunk * RECORD_SIZE, RECORDS_OFFSET + first * RECORD_SIZE);
+    const offset = RECORDS_OFFSET + first * RECORD_SIZE;
+    readPadded(fd, bytes, 0, inChunk * RECORD_SIZE, offset, 'check.read-tuples');
     for (let index = 0; index < inChunk; index += 1) {
       const sequence = first + index;
       if (decodeRecord(bytes, index * RECORD_SIZE, record, { sequence, seed })) {

@@ -6,9 +6,9 @@
  * sync; a head switch holds it too, so a flush never reports success while an older head or the
  * manifest is not durable.
  */
-import { fdatasyncSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { hostError } from '../storage/exact-io.js';
+import { hostCalls } from '../storage/host-calls.js';
 import { readHeaderFrom, writeHeader } from './delta-files.js';
 import type { DeltaHeader } from './delta-layout.js';
 import { mirrorHeader } from './header-copies.js';
@@ -34,11 +34,11 @@ export function flushVolume(views: SharedViews, row: VolumeRow): void {
     if (!row.takeDirty()) return;
     const count = recordsSoFar(views, row);
     try {
-      fdatasyncSync(row.headDataFd);
+      hostCalls.syncData(row.headDataFd, 'head.sync-data');
       if (count !== row.get(VOLUME.committedCount)) {
         const header = publishCommit(row, count);
-        fdatasyncSync(row.headTuplesFd);
-        mirrorHeader(row.headTuplesFd, header);
+        hostCalls.syncData(row.headTuplesFd, 'head.sync-tuples');
+        mirrorHeader(row.headTuplesFd, header, 'head.mirror');
       }
     } catch (error) {
       row.markFailed();
@@ -60,11 +60,9 @@ export function recordsSoFar(views: SharedViews, row: VolumeRow): number {
 /** Writes the header that says so many records are durable; the caller syncs the file. */
 export function publishCommit(row: VolumeRow, count: number): DeltaHeader {
   const { current } = readHeaderFrom(row.headTuplesFd, 'tuple file of an open head', undefined);
-  const header = writeHeader(row.headTuplesFd, {
-    ...current,
-    committedRecords: count,
-    mappedBlocks: row.get(VOLUME.mappedBlocks),
-  });
+  const mappedBlocks = row.get(VOLUME.mappedBlocks);
+  const next = { ...current, committedRecords: count, mappedBlocks };
+  const header = writeHeader(row.headTuplesFd, next, 'head.publish');
   row.set(VOLUME.committedCount, count);
   return header;
 }

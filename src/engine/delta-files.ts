@@ -2,36 +2,26 @@
  * The delta files of a store: names, creation, headers. The only file of the engine that knows
  * their paths.
  */
-import {
-  closeSync,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  renameSync,
-  statSync,
-  unlinkSync,
-} from 'node:fs';
-import { open, readdir, stat } from 'node:fs/promises';
+import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { BLOCK_SIZE, divCeil } from '../common/units.js';
-import { hostError, writeExact } from '../storage/exact-io.js';
+import { hostError, orHostError, writeExact } from '../storage/exact-io.js';
+import { hostCalls } from '../storage/host-calls.js';
 import { preallocate } from '../storage/sparse-space.js';
 import { type DeltaId, isDeltaId, newDeltaId } from './delta-id.js';
 import {
   type DeltaHeader,
   decodeHeader,
   encodeHeader,
-  encodeRecord,
+  encodeRecords,
   HEADER_OFFSETS,
   HEADER_SIZE,
-  MAX_RECORD_BLOCKS,
   MAX_SLOTS,
   RECORD_SIZE,
-  RECORD_WRITE,
   RECORDS_OFFSET,
-  recordSeed,
+  staticRecords,
   type TupleRecord,
 } from './delta-layout.js';
 import type { DeltaSpec } from './engine.js';
@@ -47,12 +37,16 @@ export interface HeaderCopies {
    * `committedRecords` of the other copy when it is intact: what was durable one commit earlier.
    */
   readonly previousCommitted: number;
+  /** What the other copy says lies below, where it says something else: see `changeBelow`. */
+  readonly otherBelow?: DeltaId;
 }
 
 export class DeltaFiles {
   readonly folder: string;
   /** See storage/cache-epoch.ts; stamped into headers as they are written. */
   readonly epoch: string;
+  /** Deltas of which nothing is left that an earlier process did not sync. */
+  readonly #inherited = new Set<DeltaId>();
 
   constructor(folder: string, epoch: string) {
     this.folder = folder;
@@ -105,6 +99,7 @@ export class DeltaFiles {
       this.#discard(header);
       throw error instanceof DiskError ? error : hostError(`cannot make delta ${id}`, error);
     }
+    this.#inherited.add(id);
     return header;
   }
 
@@ -120,13 +115,13 @@ export class DeltaFiles {
     const { id } = like;
     const partial = { ...like, dataGeneration: 1 };
     try {
-      const data = await open(this.dataPath(id, 1), 'wx+', 0o600);
+      const data = hostCalls.create(this.dataPath(id, 1), 'wx+', 'delta.create-data');
       let records: readonly TupleRecord[];
       try {
-        records = fill(data.fd);
-        await data.sync();
+        records = fill(data);
+        await hostCalls.syncLater(data, 'delta.sync-data');
       } finally {
-        await data.close();
+        closeSync(data);
       }
       const header: DeltaHeader = {
         ...partial,
@@ -146,19 +141,45 @@ export class DeltaFiles {
   /**
    * Lets a delta stand on another one that shows the same. Both header copies say so when it
    * returns, durably: the spoiling of one must not lead back to what is no longer there.
+   * @throws DiskError from the host. Either may be in force after a power cut then, and both have
+   * to stay (`otherBelow`) until it is done again.
    */
   changeBelow(id: DeltaId, below: DeltaId): void {
+    const what = `cannot change the header of delta ${id}`;
+    orHostError(what, () => this.#changeBelow(id, below));
+  }
+
+  #changeBelow(id: DeltaId, below: DeltaId): void {
     const path = this.tuplesPath(id);
     const fd = openSync(path, 'r+');
     try {
       for (let copy = 0; copy < HEADER_OFFSETS.length; copy += 1) {
         const { current } = readHeaderFrom(fd, path, id);
-        writeHeader(fd, { ...current, below: { kind: 'delta', id: below } });
-        fsyncSync(fd);
+        writeHeader(fd, { ...current, below: { kind: 'delta', id: below } }, 'below.header');
+        hostCalls.sync(fd, 'below.sync');
       }
     } finally {
       closeSync(fd);
     }
+  }
+
+  /**
+   * Makes the tuples durable that an earlier process may have written and not synced before it
+   * died: to this one they look committed. @throws DiskError from the host.
+   */
+  inherit(id: DeltaId): void {
+    if (this.#inherited.has(id)) return;
+    try {
+      const fd = openSync(this.tuplesPath(id), 'r+');
+      try {
+        hostCalls.syncData(fd, 'inherit.sync-tuples');
+      } finally {
+        closeSync(fd);
+      }
+    } catch (error) {
+      throw hostError(`cannot make delta ${id} durable`, error);
+    }
+    this.#inherited.add(id);
   }
 
   /** What the chain below a new delta maps, for the hint in its header. */
@@ -167,35 +188,38 @@ export class DeltaFiles {
   }
 
   async #writeData(header: DeltaHeader, allocate: number): Promise<void> {
-    const file = await open(this.dataPath(header.id, header.dataGeneration), 'wx', 0o600);
+    const path = this.dataPath(header.id, header.dataGeneration);
+    const fd = hostCalls.create(path, 'wx', 'delta.create-data');
     try {
       if (allocate > 0) {
-        preallocate(file.fd, allocate);
-        await file.sync();
+        preallocate(fd, allocate, 'delta.preallocate');
+        await hostCalls.syncLater(fd, 'delta.sync-data');
       }
     } finally {
-      await file.close();
+      closeSync(fd);
     }
   }
 
   async #writeTuples(header: DeltaHeader, records: Buffer): Promise<void> {
-    const file = await open(this.tuplesPath(header.id), 'wx', 0o600);
+    const fd = hostCalls.create(this.tuplesPath(header.id), 'wx', 'delta.create-tuples');
     try {
       const head = Buffer.alloc(RECORDS_OFFSET);
       // Both copies from the start: the loss of one is no loss.
       for (const at of HEADER_OFFSETS) encodeHeader(header).copy(head, at);
-      writeExact(file.fd, Buffer.concat([head, records]), 0, head.length + records.length, 0);
-      await file.sync();
+      const bytes = Buffer.concat([head, records]);
+      writeExact(fd, bytes, 0, bytes.length, 0, 'delta.write-tuples');
+      await hostCalls.syncLater(fd, 'delta.sync-tuples');
     } finally {
-      await file.close();
+      closeSync(fd);
     }
   }
 
   #discard({ id, dataGeneration }: { id: DeltaId; dataGeneration: number }): void {
+    this.#inherited.delete(id);
     const data = this.dataPath(id, dataGeneration);
     for (const path of [this.tuplesPath(id), data, this.sumsPath(id)]) {
       try {
-        unlinkSync(path);
+        hostCalls.unlink(path, 'delta.discard');
       } catch {
         // Not made yet, or the host is in trouble: garbage collection takes it.
       }
@@ -215,11 +239,11 @@ export class DeltaFiles {
 
   /** Makes names in the folder durable. */
   async syncFolder(): Promise<void> {
-    const folder = await open(this.folder, 'r');
+    const folder = openSync(this.folder, 'r');
     try {
-      await folder.sync();
+      await hostCalls.syncLater(folder, 'delta.sync-folder');
     } finally {
-      await folder.close();
+      closeSync(folder);
     }
   }
 
@@ -227,7 +251,7 @@ export class DeltaFiles {
   syncFolderNow(): void {
     const folder = openSync(this.folder, 'r');
     try {
-      fsyncSync(folder);
+      hostCalls.sync(folder, 'sums.sync-folder');
     } finally {
       closeSync(folder);
     }
@@ -261,6 +285,10 @@ export class DeltaFiles {
     const found = statSync(path, { throwIfNoEntry: false });
     if (found !== undefined) return found.size > RECORDS_OFFSET;
     throw new DiskError('not-found', `${path}: the delta's tuple file is missing`);
+  }
+
+  exists(id: DeltaId): boolean {
+    return existsSync(this.tuplesPath(id));
   }
 
   /** Ids of all tuple files in the folder. */
@@ -312,7 +340,12 @@ export class DeltaFiles {
       const path = join(this.folder, name);
       bytes += (await stat(path)).blocks * 512;
       files.push(path);
-      if (!dryRun) renameSync(path, join(trash, name));
+      if (dryRun) continue;
+      try {
+        hostCalls.rename(path, join(trash, name), 'delta.trash');
+      } catch (error) {
+        throw hostError(`cannot move ${path} to the trash`, error);
+      }
     }
     return { files, bytes };
   }
@@ -338,7 +371,13 @@ export function readHeaderFrom(fd: number, path: string, id: DeltaId | undefined
       hint: 'restore this file from a backup of the store',
     });
   }
-  return { current, previousCommitted: previous?.committedRecords ?? 0 };
+  const previousCommitted = previous?.committedRecords ?? 0;
+  const other = previous?.below;
+  if (other?.kind !== 'delta') return { current, previousCommitted };
+  if (current.below.kind === 'delta' && current.below.id === other.id) {
+    return { current, previousCommitted };
+  }
+  return { current, previousCommitted, otherBelow: other.id };
 }
 
 /**
@@ -346,33 +385,14 @@ export function readHeaderFrom(fd: number, path: string, id: DeltaId | undefined
  * synced.
  * @returns the header as written, with its new generation.
  */
-export function writeHeader(fd: number, header: DeltaHeader): DeltaHeader {
+export function writeHeader(fd: number, header: DeltaHeader, label: string): DeltaHeader {
   const next = { ...header, generation: header.generation + 1 };
-  writeExact(fd, encodeHeader(next), 0, HEADER_SIZE, HEADER_OFFSETS[next.generation % 2]!);
+  writeExact(fd, encodeHeader(next), 0, HEADER_SIZE, HEADER_OFFSETS[next.generation % 2]!, label);
   return next;
 }
 
 /** Cuts the file after its last trusted record, so that new ones follow it. */
 export function truncateRecords(fd: number, count: number): void {
-  ftruncateSync(fd, RECORDS_OFFSET + count * RECORD_SIZE);
-  fsyncSync(fd);
-}
-
-function encodeRecords(id: DeltaId, records: readonly TupleRecord[]): Buffer {
-  const bytes = Buffer.alloc(records.length * RECORD_SIZE);
-  const seed = recordSeed(id);
-  for (const [sequence, record] of records.entries()) {
-    encodeRecord(bytes, sequence * RECORD_SIZE, record, { sequence, seed });
-  }
-  return bytes;
-}
-
-/** A static delta maps every block to the slot of the same number from the start. */
-function staticRecords(id: DeltaId, blocks: number): Buffer {
-  const records: TupleRecord[] = [];
-  for (let block = 0; block < blocks; block += MAX_RECORD_BLOCKS) {
-    const count = Math.min(MAX_RECORD_BLOCKS, blocks - block);
-    records.push({ kind: RECORD_WRITE, block, count, slot: block });
-  }
-  return encodeRecords(id, records);
+  hostCalls.truncate(fd, RECORDS_OFFSET + count * RECORD_SIZE, 'repair.truncate');
+  hostCalls.sync(fd, 'repair.sync');
 }

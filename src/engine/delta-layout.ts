@@ -217,3 +217,23 @@ export function decodeRecord(
   out.slot = bytes.readUInt32LE(at + RECORD.slot);
   return out.count > 0 || kind === RECORD_VOID;
 }
+
+/** The records of a whole log, numbered from 0. */
+export function encodeRecords(id: DeltaId, records: readonly TupleRecord[]): Buffer {
+  const bytes = Buffer.alloc(records.length * RECORD_SIZE);
+  const seed = recordSeed(id);
+  for (const [sequence, record] of records.entries()) {
+    encodeRecord(bytes, sequence * RECORD_SIZE, record, { sequence, seed });
+  }
+  return bytes;
+}
+
+/** A static delta maps every block to the slot of the same number from the start. */
+export function staticRecords(id: DeltaId, blocks: number): Buffer {
+  const records: TupleRecord[] = [];
+  for (let block = 0; block < blocks; block += MAX_RECORD_BLOCKS) {
+    const count = Math.min(MAX_RECORD_BLOCKS, blocks - block);
+    records.push({ kind: RECORD_WRITE, block, count, slot: block });
+  }
+  return encodeRecords(id, records);
+}

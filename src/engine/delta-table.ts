@@ -2,10 +2,11 @@
  * Deltas that are open: descriptors, shared by all volumes whose chains contain them. Main thread
  * only.
  */
-import { closeSync, fdatasyncSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { invariant } from '../common/assert.js';
 import { DiskError, errnoName } from '../common/errors.js';
-import { hostError } from '../storage/exact-io.js';
+import { hostError, orHostError } from '../storage/exact-io.js';
+import { hostCalls } from '../storage/host-calls.js';
 import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { DeltaHeader, TupleRecord } from './delta-layout.js';
@@ -61,6 +62,14 @@ export class DeltaTable {
    * ready to be appended to.
    */
   load(delta: OpenDelta, role: 'head' | 'below', apply: (record: TupleRecord) => void): ScanResult {
+    return orHostError(`cannot open delta ${delta.id}`, () => this.#load(delta, role, apply));
+  }
+
+  #load(
+    delta: OpenDelta,
+    role: 'head' | 'below',
+    apply: (record: TupleRecord) => void,
+  ): ScanResult {
     const path = this.#files.tuplesPath(delta.id);
     const opened = this.#fd(delta, DELTA.tuplesFd);
     const tuples = opened === CLOSED ? openFile(path) : opened;
@@ -68,6 +77,12 @@ export class DeltaTable {
     try {
       const copies = readHeaderFrom(tuples, path, delta.id);
       const scan = scanTuples(tuples, path, copies, this.#files.epoch, apply);
+      // Of those below, only what the head stands on may have been sealed a moment ago.
+      const { below } = copies.current;
+      if (role === 'head') {
+        this.#files.inherit(delta.id);
+        if (below.kind === 'delta') this.#files.inherit(below.id);
+      }
       if (role === 'head') {
         this.#prepareHead(tuples, scan, copies.current);
         this.#setFd(delta, DELTA.tuplesFd, tuples);
@@ -84,12 +99,12 @@ export class DeltaTable {
   /** Makes what the scan found durable and read-only for ever. */
   #seal(delta: OpenDelta, tuples: number, scan: ScanResult, header: DeltaHeader): void {
     repairTuples(tuples, delta.id, scan);
-    fdatasyncSync(this.dataFd(delta));
+    hostCalls.syncData(this.dataFd(delta), 'open.sync-data');
     const { epoch } = this.#files;
     const sealed = { ...header, committedRecords: scan.count, sealed: true, cacheEpoch: epoch };
-    const written = writeHeader(tuples, sealed);
-    fdatasyncSync(tuples);
-    mirrorHeader(tuples, written);
+    const written = writeHeader(tuples, sealed, 'open.seal');
+    hostCalls.syncData(tuples, 'open.sync-tuples');
+    mirrorHeader(tuples, written, 'open.mirror');
   }
 
   /**
@@ -105,9 +120,9 @@ export class DeltaTable {
     repairTuples(tuples, header.id, scan);
     const { epoch } = this.#files;
     if (header.cacheEpoch === epoch && scan.torn.length === 0) return;
-    const written = writeHeader(tuples, { ...header, cacheEpoch: epoch });
-    fdatasyncSync(tuples);
-    mirrorHeader(tuples, written);
+    const written = writeHeader(tuples, { ...header, cacheEpoch: epoch }, 'open.take-over');
+    hostCalls.syncData(tuples, 'open.sync-tuples');
+    mirrorHeader(tuples, written, 'open.mirror');
   }
 
   get(id: DeltaId): OpenDelta | undefined {

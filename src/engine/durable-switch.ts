@@ -2,10 +2,10 @@
  * The durable side of heads, on the main thread: commits that do not block it, sealing after a
  * switch.
  */
-import { closeSync, fdatasync, fdatasyncSync, fstatSync, openSync } from 'node:fs';
-import { promisify } from 'node:util';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
-import { hostError } from '../storage/exact-io.js';
+import { hostError, orHostError } from '../storage/exact-io.js';
+import { hostCalls } from '../storage/host-calls.js';
 import { publishCommit, recordsSoFar, suspectError } from './commit.js';
 import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
@@ -15,8 +15,6 @@ import { type SharedViews, VOLUME } from './shared-memory.js';
 import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
 import { repairTuples, scanTuples } from './tuple-scan.js';
 import type { VolumeRow } from './volume-row.js';
-
-const fdatasyncAsync = promisify(fdatasync);
 
 /** `flushVolume` for the main thread: the syncs run on the thread pool. */
 export async function flushVolumeAsync(views: SharedViews, row: VolumeRow): Promise<void> {
@@ -43,11 +41,11 @@ export async function flushLocked(views: SharedViews, row: VolumeRow): Promise<v
   if (!row.takeDirty()) return;
   try {
     const count = recordsSoFar(views, row);
-    await fdatasyncAsync(row.headDataFd);
+    await hostCalls.syncDataLater(row.headDataFd, 'head.sync-data');
     if (count === row.get(VOLUME.committedCount)) return;
     const header = publishCommit(row, count);
-    await fdatasyncAsync(row.headTuplesFd);
-    mirrorHeader(row.headTuplesFd, header);
+    await hostCalls.syncDataLater(row.headTuplesFd, 'head.sync-tuples');
+    mirrorHeader(row.headTuplesFd, header, 'head.mirror');
   } catch (error) {
     row.markFailed();
     throw error instanceof DiskError ? error : hostError('cannot make the disk durable', error);
@@ -66,32 +64,41 @@ export interface RetiredHead {
 
 /** Makes a retired head durable and marks it sealed. */
 export async function sealRetired(head: RetiredHead): Promise<void> {
-  await fdatasyncAsync(head.dataFd);
+  await hostCalls.syncDataLater(head.dataFd, 'seal.sync-data');
   const { current } = readHeaderFrom(head.tuplesFd, 'tuple file of a retired head', undefined);
-  const sealed = writeHeader(head.tuplesFd, {
+  const next = {
     ...current,
     committedRecords: head.recordCount,
     mappedBlocks: head.mappedBlocks,
     sealed: true,
-  });
-  await fdatasyncAsync(head.tuplesFd);
-  mirrorHeader(head.tuplesFd, sealed);
+  };
+  const sealed = writeHeader(head.tuplesFd, next, 'seal.header');
+  await hostCalls.syncDataLater(head.tuplesFd, 'seal.sync-tuples');
+  mirrorHeader(head.tuplesFd, sealed, 'seal.mirror');
 }
 
 /**
  * Makes a delta that nobody has open durable, without reading its records unless an earlier process
  * left some uncommitted.
+ * @throws DiskError as the host says.
  */
 export function settleClosed(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
+  orHostError(`cannot make delta ${id} durable`, () => settle(files, id, sealed));
+}
+
+function settle(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
   const path = files.tuplesPath(id);
   const tuples = openSync(path, 'r+');
   try {
     const copies = readHeaderFrom(tuples, path, id);
     const { current } = copies;
+    files.inherit(id);
+    // Sealed or not: it is what the delta stands on, and may have been sealed a moment ago.
+    if (current.below.kind === 'delta') files.inherit(current.below.id);
     if (current.sealed) return;
     const data = openSync(files.dataPath(id, current.dataGeneration), 'r+');
     try {
-      fdatasyncSync(data);
+      hostCalls.syncData(data, 'settle.sync-data');
     } finally {
       closeSync(data);
     }
@@ -106,9 +113,9 @@ export function settleClosed(files: DeltaFiles, id: DeltaId, sealed: boolean): v
     if (clean && !sealed) return;
     const { epoch } = files;
     const next = { ...current, committedRecords: count, sealed, cacheEpoch: epoch };
-    const header = writeHeader(tuples, next);
-    fdatasyncSync(tuples);
-    mirrorHeader(tuples, header);
+    const header = writeHeader(tuples, next, 'settle.header');
+    hostCalls.syncData(tuples, 'settle.sync-tuples');
+    mirrorHeader(tuples, header, 'settle.mirror');
   } finally {
     closeSync(tuples);
   }

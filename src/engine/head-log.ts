@@ -118,7 +118,7 @@ export class HeadLog {
     this.#record.slot = slot;
     encodeRecord(this.#bytes, 0, this.#record, { sequence, seed: row.get(VOLUME.recordSeed) });
     const offset = RECORDS_OFFSET + sequence * RECORD_SIZE;
-    writeExact(row.headTuplesFd, this.#bytes, 0, RECORD_SIZE, offset);
+    writeExact(row.headTuplesFd, this.#bytes, 0, RECORD_SIZE, offset, 'head.append');
     row.set(VOLUME.recordCount, sequence + 1);
   }
 

@@ -98,15 +98,18 @@ export async function switchOpenHeads(
     } finally {
       openGates(views.volumeWords, rows);
     }
-    await makeDurable(tools, prepared, settle);
+    try {
+      await makeDurable(tools, prepared, settle);
+    } finally {
+      for (const { row, former } of prepared) {
+        if (row === undefined) continue;
+        // The row now holds the chain that was left behind; nobody will ask for its head again.
+        unloadChain(tools, row, former);
+        returnRow(row);
+      }
+    }
   } finally {
     for (const index of rows) unlockMutex(views.volumeWords, commitLock(index));
-  }
-  for (const { row, former } of prepared) {
-    if (row === undefined) continue;
-    // The row now holds the chain that was left behind; nobody will ask for its head again.
-    unloadChain(tools, row, former);
-    returnRow(row);
   }
 }
 

@@ -60,7 +60,8 @@ export class HeadWriter {
     if (space.delta !== row.get(VOLUME.head)) return 0;
     const blocks = Math.min(map.count, slotsToSegmentEnd(map.address));
     const bytes = Math.min(length, blocks * BLOCK_SIZE - inner);
-    writeExact(row.headDataFd, source, sourceOffset, bytes, space.slot * BLOCK_SIZE + inner);
+    const to = space.slot * BLOCK_SIZE + inner;
+    writeExact(row.headDataFd, source, sourceOffset, bytes, to, 'head.overwrite');
     return bytes;
   }
 
@@ -138,7 +139,7 @@ export class HeadWriter {
       const whole = inner === 0 ? Math.floor((length - done) / BLOCK_SIZE) : 0;
       if (whole > 0) {
         const bytes = whole * BLOCK_SIZE;
-        writeExact(fd, source, sourceOffset + done, bytes, target * BLOCK_SIZE);
+        writeExact(fd, source, sourceOffset + done, bytes, target * BLOCK_SIZE, 'head.write');
         done += bytes;
         target += whole;
         continue;
@@ -146,7 +147,7 @@ export class HeadWriter {
       const bytes = Math.min(length - done, BLOCK_SIZE - inner);
       this.#volume.readInside(this.#scratch, 0, offset + done - inner, BLOCK_SIZE);
       source.copy(this.#scratch, inner, sourceOffset + done, sourceOffset + done + bytes);
-      writeExact(fd, this.#scratch, 0, BLOCK_SIZE, target * BLOCK_SIZE);
+      writeExact(fd, this.#scratch, 0, BLOCK_SIZE, target * BLOCK_SIZE, 'head.write');
       done += bytes;
       target += 1;
     }
@@ -158,13 +159,14 @@ export class HeadWriter {
    */
   shareBlocks(block: number, count: number, place: { fd: number; offset: number }): boolean {
     const slot = this.#log.takeSlots(count);
-    const shared = reflink({
+    const range = {
       sourceFd: place.fd,
       sourceOffset: place.offset,
       targetFd: this.#volume.row.headDataFd,
       targetOffset: slot * BLOCK_SIZE,
       length: count * BLOCK_SIZE,
-    });
+    };
+    const shared = reflink(range, 'head.share');
     if (!shared) {
       this.#log.returnSlots(slot, count);
       return false;
@@ -233,11 +235,13 @@ export class HeadWriter {
     const inHead = space.delta === row.get(VOLUME.head);
     const slot = space.slot;
     if (inHead && row.isStatic) {
-      zeroRange(row.headDataFd, slot * BLOCK_SIZE, count * BLOCK_SIZE);
+      zeroRange(row.headDataFd, slot * BLOCK_SIZE, count * BLOCK_SIZE, 'head.zero');
       return count;
     }
     this.#log.appendZero(block, count, this.#baseData(block, block + count) >= 0);
-    if (inHead) punchHole(row.headDataFd, slot * BLOCK_SIZE, count * BLOCK_SIZE);
+    if (inHead) {
+      punchHole(row.headDataFd, slot * BLOCK_SIZE, count * BLOCK_SIZE, 'head.punch');
+    }
     return count;
   }
 

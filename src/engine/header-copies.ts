@@ -5,9 +5,10 @@
  * same (`mirrorHeader`), without a sync of its own: the next commit overwrites that very copy, so
  * at any instant one copy with the last commit is durable.
  */
-import { closeSync, fdatasyncSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
-import { hostError, writeExact } from '../storage/exact-io.js';
+import { hostError, orHostError, writeExact } from '../storage/exact-io.js';
+import { hostCalls } from '../storage/host-calls.js';
 import { type DeltaFiles, readHeaderFrom } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import {
@@ -23,9 +24,9 @@ import { scanTuples } from './tuple-scan.js';
 export const NO_EPOCH = '';
 
 /** Makes the other copy say the same. The caller has made the one in force durable. */
-export function mirrorHeader(fd: number, inForce: DeltaHeader): void {
+export function mirrorHeader(fd: number, inForce: DeltaHeader, label: string): void {
   const other = HEADER_OFFSETS[(inForce.generation + 1) % 2]!;
-  writeExact(fd, encodeHeader(inForce), 0, HEADER_SIZE, other);
+  writeExact(fd, encodeHeader(inForce), 0, HEADER_SIZE, other, label);
 }
 
 export interface HeaderCopy {
@@ -72,6 +73,10 @@ export function areSettled([a, b]: readonly HeaderCopy[]): boolean {
  * writes both copies): so what was written is read again until it is settled.
  */
 export function settleCopies(files: DeltaFiles, id: DeltaId): void {
+  orHostError(`cannot settle the header of delta ${id}`, () => settle(files, id));
+}
+
+function settle(files: DeltaFiles, id: DeltaId): void {
   const path = files.tuplesPath(id);
   const fd = openSync(path, 'r+');
   try {
@@ -80,9 +85,9 @@ export function settleCopies(files: DeltaFiles, id: DeltaId): void {
       const copies = readHeaderFrom(fd, path, id);
       const { torn } = scanTuples(fd, path, copies, NO_EPOCH, () => {});
       if (torn.length > 0) return;
-      mirrorHeader(fd, copies.current);
+      mirrorHeader(fd, copies.current, 'copies.mirror');
     }
-    fdatasyncSync(fd);
+    hostCalls.syncData(fd, 'copies.sync');
   } finally {
     closeSync(fd);
   }
@@ -93,6 +98,10 @@ export function settleCopies(files: DeltaFiles, id: DeltaId): void {
  * @returns whether there was anything to do. @throws DiskError `damaged` when both are.
  */
 export function repairCopies(files: DeltaFiles, id: DeltaId): boolean {
+  return orHostError(`cannot repair the header of delta ${id}`, () => repair(files, id));
+}
+
+function repair(files: DeltaFiles, id: DeltaId): boolean {
   const path = files.tuplesPath(id);
   const fd = openSync(path, 'r+');
   try {
@@ -103,8 +112,8 @@ export function repairCopies(files: DeltaFiles, id: DeltaId): boolean {
     }
     const bad = copies.find((copy) => copy.header === undefined);
     if (others.length > 0 || bad === undefined) return false;
-    writeExact(fd, encodeHeader(good.header), 0, HEADER_SIZE, bad.offset);
-    fdatasyncSync(fd);
+    writeExact(fd, encodeHeader(good.header), 0, HEADER_SIZE, bad.offset, 'copies.repair');
+    hostCalls.syncData(fd, 'copies.sync');
     return true;
   } finally {
     closeSync(fd);

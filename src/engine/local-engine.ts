@@ -54,6 +54,10 @@ export interface EngineOptions {
   /** Whether reads of sealed deltas are checked against their checksums. Default false. */
   readonly verifyReads?: boolean;
   readonly onError: (what: string, error: unknown) => void;
+  /** Zeroed memory of an engine that is gone, for who starts thousands of them. */
+  readonly memory?: SharedMemory;
+  /** Instead of what storage/cache-epoch.ts finds: for who plays a power cut. */
+  readonly epoch?: string;
 }
 
 const REMEMBERED_BOTTOMS = 20_000;
@@ -84,7 +88,8 @@ export class LocalEngine implements Engine {
     const trash = join(options.store, 'trash');
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     mkdirSync(trash, { recursive: true, mode: 0o700 });
-    this.memory = createSharedMemory(options.threadCount, options.suspectsFd);
+    const { threadCount, suspectsFd } = options;
+    this.memory = options.memory ?? createSharedMemory(threadCount, suspectsFd);
     this.context = createThreadContext({
       memory: this.memory,
       thread: 0,
@@ -93,7 +98,7 @@ export class LocalEngine implements Engine {
       onRot: options.verifyReads === true ? (rot) => this.foundRot(rot) : undefined,
     });
     const { views, pool, bases } = this.context;
-    const files = new DeltaFiles(folder, cacheEpoch(folder));
+    const files = new DeltaFiles(folder, options.epoch ?? cacheEpoch(folder));
     const table = new DeltaTable(files, views);
     this.#files = files;
     this.#table = table;

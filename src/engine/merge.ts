@@ -183,7 +183,7 @@ function copySlots(source: Source, from: number, record: TupleRecord, target: Ta
   const { slot, count } = record;
   const length = count * BLOCK_SIZE;
   const range = { sourceFd: source.fd, sourceOffset: from * BLOCK_SIZE, targetFd: target.data };
-  const shared = reflink({ ...range, targetOffset: slot * BLOCK_SIZE, length });
+  const shared = reflink({ ...range, targetOffset: slot * BLOCK_SIZE, length }, 'merge.share');
   if (shared && source.sums !== undefined) {
     for (let done = 0; done < count; done += 1) {
       target.sums.put(slot + done, knownSum(source, source.sums, from + done));
@@ -193,7 +193,8 @@ function copySlots(source: Source, from: number, record: TupleRecord, target: Ta
   const most = CHUNK / BLOCK_SIZE;
   for (let done = 0; done < count; done += most) {
     const part = Math.min(most, count - done);
-    readPadded(source.fd, target.buffer, 0, part * BLOCK_SIZE, (from + done) * BLOCK_SIZE);
+    const bytes = part * BLOCK_SIZE;
+    readPadded(source.fd, target.buffer, 0, bytes, (from + done) * BLOCK_SIZE, 'merge.read');
     for (let index = 0; index < part; index += 1) {
       const at = index * BLOCK_SIZE;
       const sum = slotSum(target.buffer.subarray(at, at + BLOCK_SIZE));
@@ -201,7 +202,7 @@ function copySlots(source: Source, from: number, record: TupleRecord, target: Ta
       target.sums.put(slot + done + index, known);
     }
     if (shared) continue;
-    writeExact(target.data, target.buffer, 0, part * BLOCK_SIZE, (slot + done) * BLOCK_SIZE);
+    writeExact(target.data, target.buffer, 0, bytes, (slot + done) * BLOCK_SIZE, 'merge.write');
   }
 }
 

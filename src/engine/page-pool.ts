@@ -10,7 +10,8 @@ import { PAGE_WORDS, type SharedViews } from './shared-memory.js';
 import { lockMutex, unlockMutex } from './shared-mutex.js';
 
 const LOCK = 0;
-const HANDED_OUT = 1;
+/** The word that counts the pages ever handed out. */
+export const HANDED_OUT = 1;
 const FIRST_FREE = 2;
 const IN_USE = 3;
 

@@ -60,19 +60,19 @@ export class ReadVerifier {
     const { slot, skip, length } = place;
     const data = this.#word(delta, DELTA.dataFd);
     if (this.#word(delta, DELTA.sumsFd) === CLOSED) {
-      readPadded(data, target, targetOffset, length, slot * BLOCK_SIZE + skip);
+      readPadded(data, target, targetOffset, length, slot * BLOCK_SIZE + skip, 'delta.read');
       return;
     }
     const count = Math.ceil((skip + length) / BLOCK_SIZE);
     const whole = count * BLOCK_SIZE;
     if (whole === length) {
-      readPadded(data, target, targetOffset, length, slot * BLOCK_SIZE);
+      readPadded(data, target, targetOffset, length, slot * BLOCK_SIZE, 'delta.read');
       this.#verify(delta, slot, count, target, targetOffset);
       return;
     }
     // A part of a block can only be judged with the rest of it.
     if (this.#scratch.length < whole) this.#scratch = Buffer.alloc(whole);
-    readPadded(data, this.#scratch, 0, whole, slot * BLOCK_SIZE);
+    readPadded(data, this.#scratch, 0, whole, slot * BLOCK_SIZE, 'delta.read');
     this.#verify(delta, slot, count, this.#scratch, 0);
     this.#scratch.copy(target, targetOffset, skip, skip + length);
   }

@@ -3,7 +3,8 @@
  * loses every block that the child overrides. Runs on a background thread; safe to repeat and to
  * break off at any point.
  *
- * 1. find the slots of the blocks that the child overrides
+ * 1. find the slots of the blocks that the child overrides, and see to it that the child's tuples
+ *    are durable
  * 2. take them out of what the delta's checksums cover, durably
  * 3. punch them
  *
@@ -36,13 +37,15 @@ const MOST_SLOTS = 2 ** 20;
 export function reclaimDelta(files: DeltaFiles, job: ReclaimJob): number {
   const header = files.readHeader(job.delta).current;
   const hidden = hiddenSlots(files, DeltaIndex.read(files, header), job);
+  // A flush of the child may be between writing the count that was read and syncing it.
+  files.inherit(job.child);
   // With damaged checksums everything stays as it is until they were seen to.
   if (!uncoverSlots(files, header, hidden)) return 0;
   const data = openSync(files.dataPath(job.delta, header.dataGeneration), 'r+');
   let freed = 0;
   try {
     for (const { slot, count } of hidden.runs(MOST_SLOTS)) {
-      punchHole(data, slot * BLOCK_SIZE, count * BLOCK_SIZE);
+      punchHole(data, slot * BLOCK_SIZE, count * BLOCK_SIZE, 'reclaim.punch');
       freed += count;
     }
   } finally {

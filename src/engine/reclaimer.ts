@@ -40,6 +40,7 @@ export class Reclaimer {
   }
 
   async reclaim(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed> {
+    await this.#finishChanges(request);
     const hidden = this.#findHidden(request);
     let bytes = 0;
     for (const [delta, { child }] of hidden) {
@@ -54,6 +55,16 @@ export class Reclaimer {
       merged += await this.#merge(row, hidden);
     }
     return { bytes, merged };
+  }
+
+  /** Does again what broke off between the two copies of a header. */
+  async #finishChanges({ reached }: ReclaimRequest): Promise<void> {
+    const { files, volumes } = this.#parts;
+    for (const id of reached) {
+      const { current, otherBelow } = files.readHeader(id);
+      if (otherBelow === undefined || current.below.kind !== 'delta') continue;
+      await volumes.changeBelow(id, current.below.id);
+    }
   }
 
   #findHidden({ reached, labelled }: ReclaimRequest): Map<DeltaId, Hidden> {
@@ -79,6 +90,8 @@ export class Reclaimer {
   /** Gives back what the child overrides. @returns bytes. */
   async #punch(delta: DeltaId, child: DeltaId): Promise<number> {
     const { files, volumes, run } = this.#parts;
+    // What a sync failed for looks committed, and is not.
+    if (volumes.isSuspect(child)) return 0;
     const childRecords = files.readHeader(child).current.committedRecords;
     const done = this.#done.get(delta);
     if (done?.child === child && done.childRecords === childRecords) return 0;
@@ -111,7 +124,8 @@ export class Reclaimer {
     try {
       await volumes.changeBelow(hidden.get(part.at(-1)!)!.child, made);
     } catch (error) {
-      await deltas.discard([made]);
+      // The header may name it all the same: the next collection sees.
+      deltas.disown(made);
       throw error;
     }
     return part.length;

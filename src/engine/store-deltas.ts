@@ -31,6 +31,11 @@ export class StoreDeltas implements Deltas {
     this.#fresh.add(id);
   }
 
+  /** The work failed: what the headers say decides. */
+  disown(id: DeltaId): void {
+    this.#fresh.delete(id);
+  }
+
   describe(id: DeltaId): DeltaInfo {
     const { current } = this.#files.readHeader(id);
     return {
@@ -68,6 +73,9 @@ export class StoreDeltas implements Deltas {
       for (const header of walkChain(this.#files, top)) {
         keep.set(header.id, header.dataGeneration);
         this.#fresh.delete(header.id);
+        const { otherBelow } = this.#files.readHeader(header.id);
+        // After a power cut the other copy may be the one in force.
+        if (otherBelow !== undefined && this.#files.exists(otherBelow)) mark(otherBelow);
       }
     };
     const fresh = [...this.#fresh];

@@ -78,7 +78,7 @@ async function sumDelta(files: DeltaFiles, header: DeltaHeader, pace: Pace): Pro
     const before = changeMark(data);
     const buffer = Buffer.alloc(CHUNK_SLOTS * BLOCK_SIZE);
     for (const { slot, count } of slots.runs(CHUNK_SLOTS)) {
-      readPadded(data, buffer, 0, count * BLOCK_SIZE, slot * BLOCK_SIZE);
+      readPadded(data, buffer, 0, count * BLOCK_SIZE, slot * BLOCK_SIZE, 'sums.read-data');
       for (let index = 0; index < count; index += 1) {
         const at = index * BLOCK_SIZE;
         writer.put(slot + index, slotSum(buffer.subarray(at, at + BLOCK_SIZE)));

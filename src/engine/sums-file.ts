@@ -2,19 +2,11 @@
  * Writing and reading the checksums of a sealed delta. A sums file appears whole or not at all:
  * written under another name, synced, renamed.
  */
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  readSync,
-  renameSync,
-  unlinkSync,
-} from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
 import { divCeil } from '../common/units.js';
 import { hostError, writeExact } from '../storage/exact-io.js';
+import { hostCalls } from '../storage/host-calls.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { SlotSet } from './slot-set.js';
@@ -55,7 +47,7 @@ export class SumsWriter {
     this.#temporary = `${files.sumsPath(header.id)}.new`;
     try {
       // One that a killed process left is written over.
-      this.#fd = openSync(this.#temporary, 'w', 0o600);
+      this.#fd = hostCalls.create(this.#temporary, 'w', 'sums.create');
     } catch (error) {
       throw hostError(`cannot make ${this.#temporary}`, error);
     }
@@ -69,7 +61,8 @@ export class SumsWriter {
 
   #flush(): void {
     sealSumsPage(this.#page, this.#header.id, this.#index);
-    writeExact(this.#fd, this.#page, 0, SUMS_PAGE, sumsPageOffset(this.#index));
+    const offset = sumsPageOffset(this.#index);
+    writeExact(this.#fd, this.#page, 0, SUMS_PAGE, offset, 'sums.write');
     this.#page.fill(0);
     this.#index += 1;
   }
@@ -78,10 +71,11 @@ export class SumsWriter {
   finish(): void {
     try {
       while (this.#index < pagesOf(this.#header.slots)) this.#flush();
-      writeExact(this.#fd, encodeSumsHeader(this.#header), 0, SUMS_PAGE, 0);
-      fsyncSync(this.#fd);
+      writeExact(this.#fd, encodeSumsHeader(this.#header), 0, SUMS_PAGE, 0, 'sums.header');
+      hostCalls.sync(this.#fd, 'sums.sync');
       this.#close();
-      renameSync(this.#temporary, this.#files.sumsPath(this.#header.id));
+      const path = this.#files.sumsPath(this.#header.id);
+      hostCalls.rename(this.#temporary, path, 'sums.rename');
       this.#files.syncFolderNow();
     } catch (error) {
       this.abandon();
@@ -93,7 +87,7 @@ export class SumsWriter {
   abandon(): void {
     this.#close();
     try {
-      unlinkSync(this.#temporary);
+      hostCalls.unlink(this.#temporary, 'sums.abandon');
     } catch {
       // Named already, or the host is in trouble: garbage collection takes it.
     }

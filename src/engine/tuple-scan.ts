@@ -1,8 +1,9 @@
 /** Reading a tuple file back: which records count, and what a torn commit left is put right. */
-import { fdatasyncSync, fstatSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { MiB } from '../common/units.js';
 import { readPadded, writeExact } from '../storage/exact-io.js';
+import { hostCalls } from '../storage/host-calls.js';
 import { type HeaderCopies, truncateRecords } from './delta-files.js';
 import {
   decodeRecord,
@@ -59,7 +60,8 @@ export function scanTuples(
     const inChunk = sequence % CHUNK_RECORDS;
     if (inChunk === 0) {
       const length = Math.min(limit - sequence, CHUNK_RECORDS) * RECORD_SIZE;
-      readPadded(fd, bytes, 0, length, RECORDS_OFFSET + sequence * RECORD_SIZE);
+      const offset = RECORDS_OFFSET + sequence * RECORD_SIZE;
+      readPadded(fd, bytes, 0, length, offset, 'tuples.read');
     }
     if (!decodeRecord(bytes, inChunk * RECORD_SIZE, record, { sequence, seed })) {
       if (sequence >= committed) {
@@ -93,9 +95,10 @@ export function repairTuples(fd: number, id: string, found: ScanResult): void {
   for (const sequence of found.torn) {
     const nothing: TupleRecord = { kind: RECORD_VOID, block: 0, count: 0, slot: 0 };
     encodeRecord(bytes, 0, nothing, { sequence, seed });
-    writeExact(fd, bytes, 0, RECORD_SIZE, RECORDS_OFFSET + sequence * RECORD_SIZE);
+    const offset = RECORDS_OFFSET + sequence * RECORD_SIZE;
+    writeExact(fd, bytes, 0, RECORD_SIZE, offset, 'repair.void');
   }
-  if (found.torn.length > 0) fdatasyncSync(fd);
+  if (found.torn.length > 0) hostCalls.syncData(fd, 'repair.sync-void');
   const size = fstatSync(fd).size;
   if (size > RECORDS_OFFSET + found.count * RECORD_SIZE) truncateRecords(fd, found.count);
 }

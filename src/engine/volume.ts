@@ -214,7 +214,7 @@ export class Volume implements BlockDevice {
       return;
     }
     const fd = views.deltas[source * DELTA_WORDS + DELTA.dataFd]!;
-    readPadded(fd, target, targetOffset, length, position);
+    readPadded(fd, target, targetOffset, length, position, 'delta.read');
   }
 
   #readBase(

@@ -10,6 +10,11 @@ export interface CopyJob {
   readonly onProgress: (doneBytes: number) => void;
 }
 
+/** How long a chain stays open after its last user left, milliseconds. */
+export const REST_MS = 5000;
+/** How long written data may wait for a power cut, milliseconds: as long as ext4's. */
+export const FLUSH_MS = 5000;
+
 export interface VolumesOptions {
   readonly tools: ChainTools;
   /** The base that a bottom delta names. @throws DiskError when it is gone or has changed. */

@@ -15,12 +15,7 @@ import { MovedHeads } from './moved-heads.js';
 import { OpenBases } from './open-bases.js';
 import { RowNumbers } from './row-numbers.js';
 import { describeVolume, VolumeRow } from './volume-row.js';
-import type { VolumesOptions } from './volumes-options.js';
-
-/** How long a chain stays open after its last user left, milliseconds. */
-const REST_MS = 5000;
-/** How long written data may wait for a power cut, milliseconds: as long as ext4's. */
-const FLUSH_MS = 5000;
+import { FLUSH_MS, REST_MS, type VolumesOptions } from './volumes-options.js';
 
 export class OpenVolumes implements Volumes {
   readonly #options: VolumesOptions;
@@ -225,6 +220,15 @@ export class OpenVolumes implements Volumes {
     return await withCommitLock(views, new VolumeRow(views, entry.index), async () => write(true));
   }
 
+  /** Whether a flush failed of a disk that has this delta in its chain. */
+  isSuspect(id: DeltaId): boolean {
+    const { views } = this.#options.tools;
+    for (const { index, chain } of this.#byHandle.values()) {
+      if (new VolumeRow(views, index).failed && chain.deltas.includes(id)) return true;
+    }
+    return false;
+  }
+
   /** Returns when nobody reads any longer what the maps named before. */
   settleReaders(): void {
     const { volumeWords, threads } = this.#options.tools.views;
@@ -237,7 +241,7 @@ export class OpenVolumes implements Volumes {
     }
   }
 
-  /** Rows ever used, numbered from 0. */
+  /** Rows ever used. */
   get rowsUsed(): number {
     return this.#rows.used;
   }
@@ -379,13 +383,18 @@ export class OpenVolumes implements Volumes {
     drain(threads, rows);
   }
 
-  /** Flushes and closes everything: the daemon ends. No request may be under way. */
+  /**
+   * Flushes and closes everything: the daemon ends. No request may be under way.
+   * @throws the first error, when all the others are closed.
+   */
   async closeAll(): Promise<void> {
     await this.#flusher.stop();
+    const problems: unknown[] = [];
     for (const entry of [...this.#byHandle.values()]) {
       clearTimeout(entry.rest);
       entry.users = 0;
-      await this.#retire(entry);
+      await this.#retire(entry).catch((error: unknown) => problems.push(error));
     }
+    if (problems.length > 0) throw problems[0];
   }
 }

@@ -1,9 +1,10 @@
 /** Replacing a small file as a whole: write a temporary one, fsync it, rename, fsync the folder. */
 import { randomBytes } from 'node:crypto';
-import { renameSync } from 'node:fs';
-import { open, unlink } from 'node:fs/promises';
+import { closeSync, openSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
+import { writeExact } from './exact-io.js';
+import { hostCalls } from './host-calls.js';
 
 /**
  * The calls that make a change durable. Each is told which step of which operation it is, as
@@ -22,29 +23,28 @@ export interface DurableFiles {
 
 /** The host's own files. */
 export const hostFiles: DurableFiles = {
-  async writeNew(path, content) {
-    const file = await open(path, 'wx', 0o600);
+  async writeNew(path, content, step) {
+    const bytes = Buffer.from(content);
+    const fd = hostCalls.create(path, 'wx', `${step}.create`);
     try {
-      await file.writeFile(content);
-      await file.sync();
+      writeExact(fd, bytes, 0, bytes.length, 0, step);
+      await hostCalls.syncLater(fd, `${step}.sync`);
     } finally {
-      await file.close();
+      closeSync(fd);
     }
   },
-  rename(from, to) {
-    renameSync(from, to);
-  },
-  async syncFolder(path) {
-    const folder = await open(path, 'r');
+  rename: (from, to, step) => hostCalls.rename(from, to, step),
+  async syncFolder(path, step) {
+    const folder = openSync(path, 'r');
     try {
-      await folder.sync();
+      await hostCalls.syncLater(folder, step);
     } finally {
-      await folder.close();
+      closeSync(folder);
     }
   },
-  async remove(path) {
+  async remove(path, step) {
     try {
-      await unlink(path);
+      hostCalls.unlink(path, step);
     } catch (error) {
       if (errnoName(error) !== 'ENOENT') throw error;
     }

@@ -1,8 +1,8 @@
 /** Folders, made durably. */
-import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { hostFiles } from './atomic-write.js';
+import { hostCalls } from './host-calls.js';
 
 /**
  * Makes a folder of mode 0700 and those above it that are missing, and makes their names durable.
@@ -12,7 +12,7 @@ import { hostFiles } from './atomic-write.js';
 export async function makeFolder(path: string): Promise<void> {
   let first: string | undefined;
   try {
-    first = await mkdir(path, { recursive: true, mode: 0o700 });
+    first = await hostCalls.makeFolders(path, 'folder.make');
     if (first === undefined) return;
     for (let made = path; ; made = dirname(made)) {
       await hostFiles.syncFolder(dirname(made), 'folder.sync-folder');

@@ -1,6 +1,8 @@
-/** Positioned reads and writes that either move every byte or say why not. */
+/**
+ * Positioned reads and writes that either move every byte or say why not. Labels: host-calls.ts.
+ */
 import { DiskError, errnoName } from '../common/errors.js';
-import { readAt, writeAt } from './positioned-io.js';
+import { hostCalls } from './host-calls.js';
 
 /** What a host error becomes: its errno goes on to whoever made the request. */
 export function hostError(what: string, error: unknown): DiskError {
@@ -15,6 +17,15 @@ export function hostError(what: string, error: unknown): DiskError {
   return new DiskError('failed', `${what}: ${errno}`, { errno, cause: error });
 }
 
+/** Runs calls to the host. @throws DiskError `what`, with the host's errno, when one fails. */
+export function orHostError<T>(what: string, calls: () => T): T {
+  try {
+    return calls();
+  } catch (error) {
+    throw error instanceof DiskError ? error : hostError(what, error);
+  }
+}
+
 /**
  * Reads exactly `length` bytes; what lies past the end of the file reads as zero (a slot at the end
  * of a data file may never have been written in full).
@@ -25,11 +36,13 @@ export function readPadded(
   targetOffset: number,
   length: number,
   offset: number,
+  label: string,
 ): void {
   let done = 0;
   try {
     while (done < length) {
-      const count = readAt(fd, target, targetOffset + done, length - done, offset + done);
+      const at = targetOffset + done;
+      const count = hostCalls.read(fd, target, at, length - done, offset + done, label);
       if (count === 0) {
         target.fill(0, targetOffset + done, targetOffset + length);
         return;
@@ -48,11 +61,16 @@ export function writeExact(
   sourceOffset: number,
   length: number,
   offset: number,
+  label: string,
 ): void {
   let done = 0;
   try {
     while (done < length) {
-      done += writeAt(fd, source, sourceOffset + done, length - done, offset + done);
+      const at = sourceOffset + done;
+      const count = hostCalls.write(fd, source, at, length - done, offset + done, label);
+      // No file system does that; one that did would keep us here for ever.
+      if (count === 0) throw new DiskError('failed', 'nothing was written', { errno: 'EIO' });
+      done += count;
     }
   } catch (error) {
     throw hostError(`cannot write ${length} bytes at ${offset}`, error);

@@ -1,6 +1,8 @@
 /** A lock file that one process holds as long as it lives, and that says which one. */
-import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
+import { writeExact } from './exact-io.js';
+import { hostCalls } from './host-calls.js';
 import { flock, LOCK_EX } from './libc.js';
 
 /**
@@ -67,9 +69,10 @@ function openLockFile(path: string): number {
 }
 
 function writeHolder(fd: number): void {
-  ftruncateSync(fd, 0);
+  hostCalls.truncate(fd, 0, 'lock.truncate');
   const holder = { pid: process.pid, started: new Date().toISOString() };
-  writeSync(fd, `${JSON.stringify(holder)}\n`, 0);
+  const text = Buffer.from(`${JSON.stringify(holder)}\n`);
+  writeExact(fd, text, 0, text.length, 0, 'lock.write');
 }
 
 function lock(fd: number, path: string, what: string): void {

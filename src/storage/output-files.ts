@@ -4,25 +4,12 @@
  * the caller allows otherwise.
  */
 import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  ftruncateSync,
-  linkSync,
-  openSync,
-  renameSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, existsSync, openSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { MiB } from '../common/units.js';
 import { fileId } from './file-id.js';
-import { fallocate } from './libc.js';
-
-/** An image shows what a disk holds: it is nobody else's business until its owner says so. */
-const OUTPUT_MODE = 0o600;
+import { hostCalls } from './host-calls.js';
 
 /** EOPNOTSUPP and ENOTSUP are one number on Linux; this is what Node calls it. */
 const NOT_SUPPORTED = 'ENOTSUP';
@@ -39,7 +26,7 @@ export class OutputFile {
     const unique = randomBytes(4).toString('hex');
     this.temporaryPath = join(dirname(path), `.${basename(path)}.${unique}.part`);
     try {
-      this.fd = openSync(this.temporaryPath, 'wx+', OUTPUT_MODE);
+      this.fd = hostCalls.create(this.temporaryPath, 'wx+', 'image.create');
     } catch (error) {
       throw failure(path, 'cannot make this file', error);
     }
@@ -50,7 +37,8 @@ export class OutputFile {
     let done = 0;
     try {
       while (done < length) {
-        done += writeSync(this.fd, source, sourceOffset + done, length - done, offset + done);
+        const at = sourceOffset + done;
+        done += hostCalls.write(this.fd, source, at, length - done, offset + done, 'image.write');
       }
     } catch (error) {
       throw failure(this.path, `cannot write ${length} bytes at ${offset}`, error);
@@ -60,7 +48,7 @@ export class OutputFile {
   /** Sets the file's size; what it grows by is a hole. */
   truncate(size: number): void {
     try {
-      ftruncateSync(this.fd, size);
+      hostCalls.truncate(this.fd, size, 'image.truncate');
     } catch (error) {
       throw failure(this.path, `cannot set its size to ${size} bytes`, error);
     }
@@ -69,7 +57,7 @@ export class OutputFile {
   /** Takes space on the host for the first `size` bytes, and makes the file that large. */
   allocate(size: number): void {
     try {
-      fallocate(this.fd, 0, 0, size);
+      hostCalls.allocate(this.fd, 0, 0, size, 'image.allocate');
     } catch (error) {
       const errno = errnoName(error);
       if (errno !== NOT_SUPPORTED && errno !== 'ENOSYS') {
@@ -133,7 +121,7 @@ export class OutputFiles {
     this.#files.sort((a, b) => last(a) - last(b));
     for (const file of this.#files) {
       try {
-        fsyncSync(file.fd);
+        hostCalls.sync(file.fd, 'image.sync');
       } catch (error) {
         throw failure(file.path, 'cannot be made durable', error);
       }
@@ -146,7 +134,7 @@ export class OutputFiles {
       }
     } catch (error) {
       // A part without its main file would be half an image.
-      if (!this.#overwrite) for (const file of named) unlinkSync(file.path);
+      if (!this.#overwrite) for (const file of named) hostCalls.unlink(file.path, 'image.abandon');
       throw error;
     }
     syncFolder(dirname(this.path));
@@ -159,7 +147,7 @@ export class OutputFiles {
     for (const file of this.#files.splice(0)) {
       closeSync(file.fd);
       try {
-        unlinkSync(file.temporaryPath);
+        hostCalls.unlink(file.temporaryPath, 'image.abandon');
       } catch (error) {
         // It has its name already, or somebody else removed it: nothing of ours is left.
         if (errnoName(error) !== 'ENOENT') {
@@ -173,12 +161,12 @@ export class OutputFiles {
   #giveName(file: OutputFile): void {
     try {
       if (this.#overwrite) {
-        renameSync(file.temporaryPath, file.path);
+        hostCalls.rename(file.temporaryPath, file.path, 'image.rename');
         return;
       }
       // Unlike rename(2), link(2) never replaces what came there meanwhile.
-      linkSync(file.temporaryPath, file.path);
-      unlinkSync(file.temporaryPath);
+      hostCalls.link(file.temporaryPath, file.path, 'image.link');
+      hostCalls.unlink(file.temporaryPath, 'image.unlink');
     } catch (error) {
       const errno = errnoName(error);
       if (errno === 'EEXIST') throw exists(file.path);
@@ -191,7 +179,7 @@ export class OutputFiles {
   #renameIfFree(file: OutputFile): void {
     this.#checkFree(file.path);
     try {
-      renameSync(file.temporaryPath, file.path);
+      hostCalls.rename(file.temporaryPath, file.path, 'image.rename');
     } catch (error) {
       throw failure(file.path, 'cannot be given its name', error);
     }
@@ -206,7 +194,7 @@ export class OutputFiles {
 function syncFolder(path: string): void {
   const fd = openSync(path, 'r');
   try {
-    fsyncSync(fd);
+    hostCalls.sync(fd, 'image.sync-folder');
   } catch (error) {
     throw failure(path, 'cannot be made durable', error);
   } finally {

@@ -1,9 +1,8 @@
 /**
  * Sharing ranges between files of one file system without copying (FICLONERANGE: btrfs, xfs, ...).
  */
-import { ioctlBuffer } from './libc.js';
+import { hostCalls } from './host-calls.js';
 
-const FICLONERANGE = 0x4020940d;
 const ARGUMENT_SIZE = 32;
 
 export interface ReflinkRange {
@@ -19,14 +18,14 @@ export interface ReflinkRange {
  * @returns false where the host cannot (other file system, no support, unaligned): the caller
  * copies.
  */
-export function reflink(range: ReflinkRange): boolean {
+export function reflink(range: ReflinkRange, label: string): boolean {
   const argument = Buffer.alloc(ARGUMENT_SIZE);
   argument.writeBigInt64LE(BigInt(range.sourceFd), 0);
   argument.writeBigUInt64LE(BigInt(range.sourceOffset), 8);
   argument.writeBigUInt64LE(BigInt(range.length), 16);
   argument.writeBigUInt64LE(BigInt(range.targetOffset), 24);
   try {
-    ioctlBuffer(range.targetFd, FICLONERANGE, argument);
+    hostCalls.share(range.targetFd, argument, label);
     return true;
   } catch {
     // Whatever the reason, a copy either works or says why not.

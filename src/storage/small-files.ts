@@ -1,7 +1,8 @@
 /** Small files and folders: read, listed and removed as wholes. */
-import { readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
-import { realpath, rm, stat } from 'node:fs/promises';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { realpath, stat } from 'node:fs/promises';
 import { errnoName } from '../common/errors.js';
+import { hostCalls } from './host-calls.js';
 
 /**
  * A whole file as text; undefined when there is none. Synchronous: the answer is of this instant.
@@ -17,8 +18,8 @@ export function listFolder(path: string): string[] | undefined {
 }
 
 /** Removes a file at once; one that is not there is no error. @throws the host's error. */
-export function removeFile(path: string): void {
-  unlessMissing(() => unlinkSync(path));
+export function removeFile(path: string, label: string): void {
+  unlessMissing(() => hostCalls.unlink(path, label));
 }
 
 /** When a file was last written, milliseconds since the epoch; undefined when there is none. */
@@ -50,8 +51,8 @@ export async function describeFile(path: string): Promise<FileFacts | undefined>
 }
 
 /** Removes a file or a folder with all that is in it, for good. @throws the host's error. */
-export async function removeTree(path: string): Promise<void> {
-  await rm(path, { recursive: true, force: true });
+export async function removeTree(path: string, label: string): Promise<void> {
+  await hostCalls.removeTree(path, label);
 }
 
 /** The path with all symbolic links resolved; as it is when there is nothing at it. */

@@ -1,17 +1,20 @@
 /** Space of host files: preallocating it, punching it out, zeroing it. */
 import { errnoName } from '../common/errors.js';
 import { hostError } from './exact-io.js';
-import {
-  FALLOC_FL_KEEP_SIZE,
-  FALLOC_FL_PUNCH_HOLE,
-  FALLOC_FL_ZERO_RANGE,
-  fallocate,
-} from './libc.js';
+import { hostCalls } from './host-calls.js';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from './libc.js';
 
-function call(fd: number, mode: number, offset: number, length: number, what: string): void {
+/** A part of an open file, bytes. */
+interface Range {
+  readonly fd: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+function call({ fd, offset, length }: Range, mode: number, what: string, label: string): void {
   for (;;) {
     try {
-      fallocate(fd, mode, offset, length);
+      hostCalls.allocate(fd, mode, offset, length, label);
       return;
     } catch (error) {
       if (errnoName(error) !== 'EINTR') throw hostError(what, error);
@@ -20,18 +23,18 @@ function call(fd: number, mode: number, offset: number, length: number, what: st
 }
 
 /** Takes `length` bytes of space from offset 0 on; they read as zero. @throws DiskError ENOSPC. */
-export function preallocate(fd: number, length: number): void {
-  call(fd, 0, 0, length, `cannot take ${length} bytes of space`);
+export function preallocate(fd: number, length: number, label: string): void {
+  call({ fd, offset: 0, length }, 0, `cannot take ${length} bytes of space`, label);
 }
 
 /** Gives the space of a range back; it reads as zero afterwards. */
-export function punchHole(fd: number, offset: number, length: number): void {
+export function punchHole(fd: number, offset: number, length: number, label: string): void {
   const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-  call(fd, mode, offset, length, `cannot punch ${length} bytes at ${offset}`);
+  call({ fd, offset, length }, mode, `cannot punch ${length} bytes at ${offset}`, label);
 }
 
 /** Makes a range read as zero while it keeps its space. */
-export function zeroRange(fd: number, offset: number, length: number): void {
+export function zeroRange(fd: number, offset: number, length: number, label: string): void {
   const mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
-  call(fd, mode, offset, length, `cannot zero ${length} bytes at ${offset}`);
+  call({ fd, offset, length }, mode, `cannot zero ${length} bytes at ${offset}`, label);
 }

@@ -5,7 +5,9 @@
  * The rename of the manifest stays the one commit point. The copy is written, durable, before it,
  * and gets its name right after it, in the same tick; both names are made durable by one sync. So a
  * copy is behind only after a crash between two renames; the next start makes it anew. It is never
- * in force, and losing it loses nothing.
+ * in force, and losing it loses nothing. A copy alone means a lost manifest, and a power cut may
+ * keep either of two renames: so a new VM's copy gets its name when its manifest is durable, and
+ * goes durably before its manifest goes.
  */
 import {
   type DurableFiles,
@@ -26,8 +28,12 @@ export class ManifestCopies {
     this.#files = files;
   }
 
-  /** A new manifest together with its copy. */
-  async prepare(vm: string, text: string): Promise<PendingFile> {
+  /**
+   * A new manifest together with its copy.
+   * @param isNew there is no manifest of that name yet: the copy gets its name only when the
+   * manifest is durable, because a copy alone means a lost manifest.
+   */
+  async prepare(vm: string, text: string, isNew: boolean): Promise<PendingFile> {
     const files = this.#files;
     const copy = await prepareFile(files, copyPath(this.#layout, vm), text, 'manifest-copy');
     let main: PendingFile;
@@ -38,16 +44,24 @@ export class ManifestCopies {
       await copy.abandon().catch(() => undefined);
       throw error;
     }
+    const nameCopy = () => {
+      try {
+        copy.commit();
+      } catch {
+        // The change stands. The copy is behind until the next change or start.
+      }
+    };
     return {
       commit() {
         main.commit();
-        try {
-          copy.commit();
-        } catch {
-          // The change stands. The copy is behind until the next change or start.
-        }
+        if (!isNew) nameCopy();
       },
-      settle: () => main.settle(),
+      async settle() {
+        await main.settle();
+        if (!isNew) return;
+        nameCopy();
+        await main.settle();
+      },
       async abandon() {
         await copy.abandon();
         await main.abandon();
@@ -93,8 +107,11 @@ export class ManifestCopies {
     await replaceFile(this.#files, copyPath(this.#layout, vm), text, 'manifest-copy');
   }
 
-  /** Before the manifest goes or gets another name: a copy is never all that there is. */
-  remove(vm: string): void {
-    removeFile(copyPath(this.#layout, vm));
+  /**
+   * Before the manifest goes or gets another name, durably: a copy is never all that there is.
+   */
+  async remove(vm: string): Promise<void> {
+    removeFile(copyPath(this.#layout, vm), 'manifest-copy.remove');
+    await this.#files.syncFolder(this.#layout.vms, 'manifest-copy.sync-folder');
   }
 }

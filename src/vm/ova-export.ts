@@ -60,7 +60,7 @@ export async function exportOva(
     outputs.commit();
   } finally {
     outputs.discard();
-    for (const part of parts) removeFile(part.path);
+    for (const part of parts) removeFile(part.path, 'image.abandon');
     for (const { top } of disks) context.pins.deltas.unpin(top);
   }
   const stored = (await describeFile(path))?.storedSize ?? 0;

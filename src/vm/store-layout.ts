@@ -102,7 +102,7 @@ export function writeIdentity(
 export function removeTemporaries(layout: StoreLayout): void {
   for (const folder of [layout.root, layout.vms, layout.bases, layout.memory]) {
     for (const name of listFolder(folder) ?? []) {
-      if (isTemporaryName(name)) removeFile(join(folder, name));
+      if (isTemporaryName(name)) removeFile(join(folder, name), 'store.remove-temporary');
     }
   }
 }

@@ -4,6 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import { basename, join } from 'node:path';
 import type { DurableFiles } from '../storage/atomic-write.js';
+import { hostError } from '../storage/exact-io.js';
 import { describeFile, listFolder, removeTree } from '../storage/small-files.js';
 
 export interface TrashedFile {
@@ -22,10 +23,17 @@ export class Trash {
     this.#files = files;
   }
 
-  /** Moves a file here, at one instant, under a name that is new and ends in its own. */
+  /**
+   * Moves a file here, at one instant, under a name that is new and ends in its own.
+   * @throws DiskError with the host's errno.
+   */
   put(path: string, step: string): void {
     const name = `${Date.now()}-${randomBytes(4).toString('hex')}-${basename(path)}`;
-    this.#files.rename(path, join(this.folder, name), step);
+    try {
+      this.#files.rename(path, join(this.folder, name), step);
+    } catch (error) {
+      throw hostError(`cannot move ${path} to the trash`, error);
+    }
   }
 
   async list(): Promise<TrashedFile[]> {
@@ -44,7 +52,11 @@ export class Trash {
    */
   async empty(before: number): Promise<TrashedFile[]> {
     const old = (await this.list()).filter((each) => each.since < before);
-    for (const each of old) await removeTree(join(this.folder, each.name));
+    try {
+      for (const each of old) await removeTree(join(this.folder, each.name), 'trash.empty');
+    } catch (error) {
+      throw hostError(`cannot empty ${this.folder}`, error);
+    }
     return old;
   }
 }

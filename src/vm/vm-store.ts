@@ -93,6 +93,11 @@ export class VmStore {
     try {
       const identity = await establish(layout, files);
       removeTemporaries(layout);
+      // An earlier daemon may have died between a rename and making it durable: what is built on it
+      // from now on must not lose it.
+      for (const folder of [layout.root, layout.vms, layout.bases]) {
+        await files.syncFolder(folder, 'store.sync-folder');
+      }
       const store = new VmStore(layout, identity, files, lock);
       store.#loadAll();
       for (const { name } of store.catalog.list()) {
@@ -185,7 +190,7 @@ export class VmStore {
 
   /** For a name that the caller has reserved. The commit changes the catalog, too. */
   async prepareNew(name: string, manifest: Manifest): Promise<PendingFile> {
-    const pending = await this.#prepare(name, manifest);
+    const pending = await this.#prepare(name, manifest, true);
     return {
       ...pending,
       commit: () => {
@@ -198,7 +203,7 @@ export class VmStore {
 
   /** Under the entry's mutex. */
   async prepareChange(entry: VmEntry, manifest: Manifest): Promise<PendingFile> {
-    const pending = await this.#prepare(entry.name, manifest);
+    const pending = await this.#prepare(entry.name, manifest, false);
     return {
       ...pending,
       commit: () => {
@@ -218,7 +223,7 @@ export class VmStore {
   async rename(entry: VmEntry, name: string): Promise<void> {
     const target = manifestPath(this.layout, name);
     try {
-      this.copies.remove(entry.name);
+      await this.copies.remove(entry.name);
       this.files.rename(manifestPath(this.layout, entry.name), target, 'manifest.rename-vm');
     } catch (error) {
       throw writeError(target, error);
@@ -235,7 +240,7 @@ export class VmStore {
   async remove(entry: VmEntry): Promise<void> {
     const path = manifestPath(this.layout, entry.name);
     try {
-      this.copies.remove(entry.name);
+      await this.copies.remove(entry.name);
       this.trash.put(path, 'manifest.trash');
     } catch (error) {
       throw writeError(path, error);
@@ -282,8 +287,8 @@ export class VmStore {
     });
   }
 
-  #prepare(name: string, manifest: Manifest): Promise<PendingFile> {
-    return this.copies.prepare(name, formatManifest(manifest));
+  #prepare(name: string, manifest: Manifest, isNew: boolean): Promise<PendingFile> {
+    return this.copies.prepare(name, formatManifest(manifest), isNew);
   }
 
   async #settle(folders: readonly string[], path: string): Promise<void> {

@@ -5,20 +5,51 @@ import { copyVolume } from '../../src/engine/copy-volume.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Reclaimed } from '../../src/engine/engine.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
+import { HANDED_OUT } from '../../src/engine/page-pool.js';
+import {
+  createSharedMemory,
+  DELTA_WORDS,
+  PAGE_WORDS,
+  type SharedMemory,
+  STAT_FIELDS,
+  VOLUME_WORDS,
+  viewSharedMemory,
+} from '../../src/engine/shared-memory.js';
 import { volumesOf } from '../../src/engine/thread.js';
 import { tidyDeltas } from '../../src/engine/tidy-deltas.js';
 import type { Volume } from '../../src/engine/volume.js';
+import { VolumeRow } from '../../src/engine/volume-row.js';
 import { openBase } from '../../src/formats/base.js';
 import type { TestEngine } from './vm-world.js';
 
 export interface RealEngineOptions {
   readonly store: string;
   readonly resolveBase: (id: string) => Promise<BaseSpec>;
+  /** Another one than the host's: there was a power cut. */
+  readonly epoch?: string;
+}
+
+/** Memory of engines that are gone: to allocate it anew costs more than all else of a start. */
+const unused: SharedMemory[] = [];
+/** Far more rows and deltas than these tests open at a time. */
+const FEW = 1024;
+
+function takeMemory(): SharedMemory {
+  const memory = unused.pop();
+  if (memory === undefined) return createSharedMemory(1);
+  const { pages, volumes, deltas, threads, stats } = viewSharedMemory(memory);
+  pages.fill(0, 0, PAGE_WORDS * (pages[HANDED_OUT]! + 1));
+  volumes.fill(0, 0, VOLUME_WORDS * FEW);
+  deltas.fill(0, 0, DELTA_WORDS * FEW);
+  stats.fill(0, 0, STAT_FIELDS * FEW);
+  threads.fill(0);
+  return memory;
 }
 
 export class RealEngine implements TestEngine {
   readonly errors: unknown[] = [];
   readonly #options: RealEngineOptions;
+  #memory = takeMemory();
   #engine: LocalEngine;
   #volumeOf: (handle: number) => Volume;
 
@@ -65,19 +96,43 @@ export class RealEngine implements TestEngine {
   }
 
   async restart(): Promise<void> {
-    await this.#engine.volumes.closeAll();
+    await this.close();
+    this.#memory = takeMemory();
     this.#engine = this.#start();
     this.#volumeOf = volumesOf(this.#engine.context);
   }
 
-  close(): Promise<void> {
-    return this.#engine.volumes.closeAll();
+  async close(): Promise<void> {
+    await this.#engine.volumes.closeAll().catch((error: unknown) => this.errors.push(error));
+    unused.push(this.#memory);
+  }
+
+  /** The process is killed, nothing is flushed, and another one starts. */
+  die(): void {
+    const { views } = this.#engine.context;
+    for (let row = 0; row < this.volumes.rowsUsed; row += 1) {
+      new VolumeRow(views, row).takeDirty();
+    }
+    // What it had in memory is not used again: its timers still run.
+    this.#memory = takeMemory();
+    this.#engine = this.#start();
+    this.#volumeOf = volumesOf(this.#engine.context);
+  }
+
+  async discard(head: DeltaId, offset: number, length: number): Promise<void> {
+    const volume = await this.volumes.acquire(head, { writable: true });
+    try {
+      this.#volumeOf(volume.handle).discard(offset, length);
+    } finally {
+      this.volumes.release(volume);
+    }
   }
 
   #start(): LocalEngine {
     const engine: LocalEngine = new LocalEngine({
       ...this.#options,
       threadCount: 1,
+      memory: this.#memory,
       openBase,
       baseAllocatedSize: () => 0,
       publishBase: () => undefined,

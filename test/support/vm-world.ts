@@ -3,11 +3,12 @@
  * all contents.
  */
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DiskError } from '../../src/common/errors.js';
 import { KiB } from '../../src/common/units.js';
+import type { BaseSpec } from '../../src/engine/base.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Engine } from '../../src/engine/engine.js';
 import { describeBase } from '../../src/formats/base.js';
@@ -15,11 +16,11 @@ import { type BaseFingerprint, filesOf, findChange } from '../../src/formats/fin
 import { BaseRecords, type BaseSources } from '../../src/vm/base-records.js';
 import type { ExportJob } from '../../src/vm/exports.js';
 import type { GarbagePace } from '../../src/vm/garbage.js';
-import type { Exposed, Flushed, Holder, MemoryRequest, VmHooks } from '../../src/vm/hooks.js';
-import type { GuestSetup, Manifest } from '../../src/vm/manifest.js';
+import type { Manifest } from '../../src/vm/manifest.js';
 import { VmService } from '../../src/vm/vm-service.js';
 import { VmStore } from '../../src/vm/vm-store.js';
 import { FakeEngine } from './fake-engine.js';
+import { FakeHooks } from './fake-hooks.js';
 import { Faults, faultyFiles } from './faults.js';
 import { RealEngine } from './real-engine.js';
 
@@ -57,70 +58,6 @@ async function readBase(path: string): Promise<Buffer> {
 
 function hashOf(content: Buffer): string {
   return createHash('sha256').update(content).digest('hex');
-}
-
-/** Of the guest that `FakeHooks` saves. */
-export const GUEST_SETUP: GuestSetup = {
-  version: '7.2.0',
-  machine: 'pc-q35-7.2',
-  accelerator: 'tcg',
-  arguments: ['-kernel', 'vmlinuz'],
-  folder: '/',
-};
-
-export class FakeHooks implements VmHooks {
-  consistency = 'consistent';
-  readonly holding: { exposed: Exposed['part']; vm: string; holder: Holder }[] = [];
-  readonly flushed: string[] = [];
-  readonly changed: { vmNumber: number; nodes: readonly number[] }[] = [];
-  readonly renamed: string[] = [];
-
-  /** VMs above which something stands still now. */
-  readonly frozen = new Set<string>();
-
-  /** What a guest that is to be saved has in its memory; undefined: none runs. */
-  guestMemory: Buffer | undefined = Buffer.alloc(10_000, 'memory');
-  readonly #faults: Faults;
-
-  constructor(faults: Faults) {
-    this.#faults = faults;
-  }
-
-  async flushExposed(vm: string, memory?: MemoryRequest): Promise<Flushed> {
-    const guest = memory && (await this.#saveGuest(vm, memory));
-    this.flushed.push(vm);
-    this.frozen.add(vm);
-    const release = async () => {
-      this.frozen.delete(vm);
-    };
-    return { consistency: this.consistency, release, ...(guest && { guest }) };
-  }
-
-  /** As QEMU does it; what fails on the way leaves a part of the file. */
-  async #saveGuest(vm: string, { file }: MemoryRequest): Promise<GuestSetup> {
-    if (this.guestMemory === undefined) throw new DiskError('not-found', `"${vm}" does not run`);
-    this.#faults.reach('guest.save');
-    await writeFile(file.part, this.guestMemory.subarray(0, 100), { flag: 'wx', mode: 0o600 });
-    this.#faults.reach('guest.saved-a-part');
-    await writeFile(file.part, this.guestMemory);
-    await rename(file.part, file.path);
-    return GUEST_SETUP;
-  }
-
-  async contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void> {
-    this.changed.push({ vmNumber, nodes });
-  }
-
-  async holders(exposed: Exposed): Promise<readonly Holder[]> {
-    return this.holding
-      .filter((each) => each.vm === exposed.vm)
-      .filter((each) => exposed.part === 'all' || each.exposed === exposed.part)
-      .map((each) => each.holder);
-  }
-
-  namesChanged(vm: string): void {
-    this.renamed.push(vm);
-  }
 }
 
 /** An engine with a way to its disks, as guests have one. */
@@ -162,14 +99,29 @@ export class VmWorld {
   /** The independent model: what every disk and snapshot must contain. */
   model: Contents = new Map();
   #stamp = 0;
+  #epoch: string | undefined;
 
   private constructor(folder: string, kind: EngineKind) {
     this.folder = folder;
     this.#kind = kind;
   }
 
-  static async create(kind: EngineKind = 'fake'): Promise<VmWorld> {
-    const world = new VmWorld(await mkdtemp(join(tmpdir(), 'layerdisk-vm-')), kind);
+  /** @param parent where its folder is made. */
+  static async create(kind: EngineKind = 'fake', parent: string = tmpdir()): Promise<VmWorld> {
+    const world = new VmWorld(await mkdtemp(join(parent, 'layerdisk-vm-')), kind);
+    await world.#open();
+    return world;
+  }
+
+  /**
+   * Starts the real engine on a folder that another world left, or a copy of it, with the model of
+   * that one.
+   * @param epoch after a power cut: another one than before.
+   */
+  static async adopt(folder: string, model: Contents, epoch?: string): Promise<VmWorld> {
+    const world = new VmWorld(folder, 'real');
+    world.#epoch = epoch;
+    for (const [key, bytes] of model) world.model.set(key, Buffer.from(bytes));
     await world.#open();
     return world;
   }
@@ -189,11 +141,34 @@ export class VmWorld {
     await this.#open();
   }
 
-  async destroy(): Promise<void> {
+  #realEngine(resolveBase: (id: string) => Promise<BaseSpec>): RealEngine {
+    const epoch = this.#epoch === undefined ? {} : { epoch: this.#epoch };
+    return new RealEngine({ store: this.store.layout.root, resolveBase, ...epoch });
+  }
+
+  /** The real engine, for tests that kill it. */
+  get real(): RealEngine {
+    if (this.engine instanceof RealEngine) return this.engine;
+    throw new Error('this test needs the real engine');
+  }
+
+  /** The daemon is killed, and another one starts on the same store. */
+  async kill(): Promise<void> {
+    this.real.die();
+    this.store.close();
+    await this.#open();
+  }
+
+  /** Ends the daemon; the folder stays. */
+  async stop(): Promise<void> {
     this.faults.record();
     await this.service.stop();
     await this.engine.close();
     this.store.close();
+  }
+
+  async destroy(): Promise<void> {
+    await this.stop();
     await rm(this.folder, { recursive: true, force: true });
   }
 
@@ -205,7 +180,7 @@ export class VmWorld {
     this.engine ??=
       this.#kind === 'fake'
         ? new FakeEngine(resolveBase, this.faults)
-        : new RealEngine({ store: store.layout.root, resolveBase });
+        : this.#realEngine(resolveBase);
     this.service = new VmService({
       store,
       bases: this.bases,

@@ -5,7 +5,8 @@
 import { readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { codeOf, ENGINES, GUEST_SETUP, VmWorld } from '../support/vm-world.js';
+import { GUEST_SETUP } from '../support/fake-hooks.js';
+import { codeOf, ENGINES, VmWorld } from '../support/vm-world.js';
 
 async function files(world: VmWorld): Promise<string[]> {
   return readdir(world.store.layout.memory);
