@@ -75,11 +75,11 @@ export function locateDisks(draft: Machine<DiskDraft>, findFile: FindFile): Mach
     found.set(file, known);
     return known;
   };
-  const locate = ({ slot, files, size }: DiskDraft): MachineDisk => {
+  const locate = ({ files, size, ...rest }: DiskDraft): MachineDisk => {
     const [top, ...below] = files;
-    if (top === undefined) return { slot, ...(size === undefined ? {} : { size }) };
+    if (top === undefined) return { ...rest, ...(size === undefined ? {} : { size }) };
     const parents = below.map((file) => place(file).path);
-    return { slot, image: { ...place(top), format: top.format, parents } };
+    return { ...rest, image: { ...place(top), format: top.format, parents } };
   };
   const snapshots: MachineSnapshot<MachineDisk>[] = draft.snapshots.map((snapshot) => ({
     ...snapshot,

@@ -58,6 +58,9 @@ export interface FileDraft {
   readonly format: string;
 }
 
+/** Normal where it is absent. */
+export type MachineDiskKind = 'write-through' | 'immutable' | 'read-only';
+
 export interface DiskDraft {
   /** How the hypervisor names the place that it is attached to. */
   readonly slot: string;
@@ -65,6 +68,7 @@ export interface DiskDraft {
   readonly files: readonly FileDraft[];
   /** Of an empty disk. */
   readonly size?: number;
+  readonly kind?: MachineDiskKind;
 }
 
 export interface MachineImage {
@@ -82,6 +86,7 @@ export interface MachineDisk {
   /** Absent: an empty disk of `size` bytes. */
   readonly image?: MachineImage;
   readonly size?: number;
+  readonly kind?: MachineDiskKind;
 }
 
 /** A digest that a file is said to have. */

@@ -13,6 +13,7 @@ import {
   type FileDraft,
   MAX_SNAPSHOTS,
   type Machine,
+  type MachineDiskKind,
   type MachineHardware,
   type MachineNic,
   type MachineSnapshot,
@@ -45,18 +46,19 @@ const MODES: Readonly<Record<string, NicMode>> = {
 };
 const UNKNOWN_MODES = ['GenericInterface', 'CloudNetwork', 'VDE'];
 
-/** Kinds of media that are taken over as normal disks, and what to do about that. */
-const KINDS: Readonly<Record<string, string>> = {
-  Writethrough: 'it is normal here: set VM --disk-kind DISK=write-through',
-  Immutable: 'it is normal here: set VM --disk-kind DISK=immutable',
-  Readonly: 'it is normal here: set VM --disk-kind DISK=read-only',
-  Shareable: 'shareable is not supported: this VM has the disk alone',
+/** Kinds of media; all others are normal. A `MultiAttach` one has differences for each machine. */
+const KINDS: Readonly<Record<string, MachineDiskKind>> = {
+  Writethrough: 'write-through',
+  Immutable: 'immutable',
+  Readonly: 'read-only',
 };
 
 interface Medium {
   readonly file: FileDraft;
   /** As VirtualBox calls it; differencing ones are `Normal`. */
   readonly kind: string;
+  /** What it holds is thrown away when the machine starts. */
+  readonly isReset: boolean;
   readonly parent: string | undefined;
 }
 
@@ -103,7 +105,12 @@ function readRegistry(path: string, machine: XmlElement): Registry {
       const uuid = uuidOf(disk.attribute('uuid'));
       if (uuid === undefined) throw damaged(path, 'a hard disk in its registry has no UUID');
       if (media.has(uuid)) throw damaged(path, `its registry has the hard disk ${uuid} twice`);
-      media.set(uuid, { file: fileOf(path, disk), kind: disk.attribute('type') ?? '', parent });
+      media.set(uuid, {
+        file: fileOf(path, disk),
+        kind: disk.attribute('type') ?? '',
+        isReset: disk.attribute('autoReset') === 'true',
+        parent,
+      });
       visit(disk, uuid);
     }
   };
@@ -188,13 +195,47 @@ function readDisks(
           `${device.attribute('type') ?? 'a'} drive ${quoteName(slot)} is not taken over`,
         );
       } else if (uuid !== undefined) {
-        disks.push({ slot, files: chainOf(path, registry, uuid, slot) });
-        const remark = KINDS[kindOf(registry, uuid)];
-        if (remark !== undefined) warnings.push(`disk ${quoteName(slot)}: ${remark}`);
+        disks.push(diskOf(path, registry, { slot, uuid }, warnings));
       }
     }
   }
   return disks;
+}
+
+function diskOf(
+  path: string,
+  registry: Registry,
+  { slot, uuid }: { readonly slot: string; readonly uuid: string },
+  warnings: string[],
+): DiskDraft {
+  const files = chainOf(path, registry, uuid, slot);
+  const named = kindOf(registry, uuid);
+  const kind = KINDS[named];
+  if (named === 'Shareable') {
+    warnings.push(
+      `disk ${quoteName(slot)}: shareable is not supported: this VM has the disk alone`,
+    );
+  }
+  if (kind !== 'immutable') return { slot, files, ...(kind === undefined ? {} : { kind }) };
+  const kept = keptFiles(registry, uuid, files);
+  if (kept.length < files.length) {
+    warnings.push(
+      `disk ${quoteName(slot)} is immutable: ${quoteName(files[0]?.names[0] ?? '')} is left out, ` +
+        'as VirtualBox throws it away at the next start',
+    );
+  }
+  return { slot, files: kept, kind };
+}
+
+/** The files of an immutable disk without those that the next start would empty. */
+function keptFiles(registry: Registry, uuid: string, files: readonly FileDraft[]): FileDraft[] {
+  let medium = registry.get(uuid);
+  let left = 0;
+  while (medium?.isReset === true && medium.parent !== undefined) {
+    left += 1;
+    medium = registry.get(medium.parent);
+  }
+  return files.slice(left);
 }
 
 /** The kind of a disk is that of what is at the bottom of its chain, which was found to end. */

@@ -6,6 +6,7 @@ import {
   type DiskDraft,
   MAX_SNAPSHOTS,
   type Machine,
+  type MachineDiskKind,
   type MachineHardware,
   type MachineNic,
   type MachineSnapshot,
@@ -130,6 +131,12 @@ function readNic(vmx: Dictionary, name: string, warnings: string[]): MachineNic 
   };
 }
 
+/** Modes of disks that are no part of snapshots; all others are normal. */
+const KINDS: Readonly<Record<string, MachineDiskKind>> = {
+  'independent-persistent': 'write-through',
+  'independent-nonpersistent': 'immutable',
+};
+
 /** In the order of buses, controllers and places. */
 function readDisks(path: string, vmx: Dictionary, warnings: string[]): DiskDraft[] {
   const slots = [...vmx.keys()]
@@ -152,7 +159,9 @@ function readDisks(path: string, vmx: Dictionary, warnings: string[]): DiskDraft
       const what = file === '' ? 'no file' : `the device type ${quoteName(type)}`;
       throw unsupported(path, `${slot} has ${what}`, 'make it a disk of files, or take it out');
     } else {
-      disks.push({ slot, files: [{ names: namesToTry(file), format: 'vmdk' }] });
+      const kind = KINDS[(vmx.get(`${slot}.mode`) ?? '').toLowerCase()];
+      const files = [{ names: namesToTry(file), format: 'vmdk' }];
+      disks.push({ slot, files, ...(kind === undefined ? {} : { kind }) });
     }
   }
   return disks;

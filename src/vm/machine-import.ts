@@ -2,10 +2,16 @@
 import { randomUUID } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
 import { checkDiskSize } from '../common/units.js';
-import type { MachineDescription, MachineDisk, MachineHardware } from '../machines/machine.js';
+import type {
+  MachineDescription,
+  MachineDisk,
+  MachineDiskKind,
+  MachineHardware,
+} from '../machines/machine.js';
 import { checkNotCancelled, newManifest } from './clones.js';
 import { type VmContext, type Work, withNewName } from './context.js';
 import { nameDisks } from './create.js';
+import { isInSnapshots, withKind } from './disk-kinds.js';
 import {
   changeHardware,
   DEFAULT_HARDWARE,
@@ -60,6 +66,8 @@ interface PlannedDisk {
   readonly size: number;
   /** Undefined: empty. */
   readonly image: string | undefined;
+  /** Normal where it is absent. */
+  readonly kind?: MachineDiskKind;
 }
 
 type Images = ReadonlyMap<string, DescribedImage>;
@@ -149,7 +157,7 @@ async function buildManifest(
   nameDisks(present.map(({ name }) => name));
   const planned = nameSnapshots(machine.snapshots).map((named) => ({
     named,
-    disks: planDisks(named.snapshot.disks, images, names),
+    disks: planDisks(named.snapshot.disks, images, names).filter(isInSnapshots),
   }));
   const macs = new MachineMacs(preparation.macs, warnings);
   const hardware = changeHardware(
@@ -194,7 +202,8 @@ function planDisks(disks: readonly MachineDisk[], images: Images, names: DiskNam
     const name = named[index] ?? '';
     if (image === undefined) checkDiskSize(disk.size ?? 0, `disk ${disk.slot}`);
     const size = image?.described.spec.virtualSize ?? disk.size ?? 0;
-    return { name, size, image: image?.key };
+    const kind = disk.kind === undefined ? {} : { kind: disk.kind };
+    return { name, size, image: image?.key, ...kind };
   });
 }
 
@@ -204,7 +213,7 @@ async function makeHeads(
   disks: readonly PlannedDisk[],
 ): Promise<DiskRecord[]> {
   const records: DiskRecord[] = [];
-  for (const [index, { name, size, image }] of disks.entries()) {
+  for (const [index, { name, size, image, kind = 'normal' }] of disks.entries()) {
     const head =
       image === undefined
         ? await preparation.createDelta({
@@ -213,7 +222,8 @@ async function makeHeads(
             allocation: 'dynamic',
           })
         : await deltas.head(image);
-    records.push({ name, node: NODE.first + index, size, allocation: 'dynamic', head });
+    const record = { name, node: NODE.first + index, size, allocation: 'dynamic', head } as const;
+    records.push(await withKind(preparation, record, kind));
   }
   return records;
 }

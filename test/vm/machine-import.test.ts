@@ -137,3 +137,44 @@ t.test('when it fails, nothing is left', async (t) => {
   await t.rejects(world.service.importMachine({ ...request, machine }), DiskError);
   t.equal(await codeOf(world.service.importMachine({ ...request, machine })), 'exists');
 });
+
+t.test('kinds of disks', async (t) => {
+  const layers = [
+    { name: 'base', units: 16, pattern: 'd' },
+    { name: 'middle', units: 16, pattern: 'ud' },
+    { name: 'top', units: 16, pattern: 'uuud' },
+  ];
+  for (const copy of [false, true]) {
+    const world = await open(t);
+    const chains = writeChain(world.folder, layers);
+    const plain = machineOf(world.folder, ['base'], 'top');
+    const kinds = ['write-through', 'immutable', 'read-only'] as const;
+    const disksOf = (image: string): MachineDisk[] =>
+      kinds.map((kind, index) => ({
+        ...machineOf(world.folder, [], image).disks[0],
+        slot: `SATA ${index}:0`,
+        kind,
+      }));
+    const machine = {
+      ...plain,
+      disks: disksOf('top'),
+      snapshots: plain.snapshots.map((each) => ({ ...each, disks: disksOf('base') })),
+    };
+    await world.service.importMachine({ ...request, copy, machine });
+    const { disks, snapshots } = world.manifest('m');
+    t.same(
+      disks.map(({ kind }) => kind),
+      kinds,
+    );
+    const names = disks.map(({ name }) => name);
+    t.same(
+      snapshots[0]?.disks.map(({ name }) => name),
+      names.slice(1),
+      'a write-through disk is in no snapshot',
+    );
+    const top = mergedContent(chains.get('top') ?? []);
+    for (const { head } of disks) t.ok((await world.engine.readAll(head, true)).equals(top));
+    const start = disks[1]?.start ?? '';
+    t.ok((await world.engine.readAll(start, false)).equals(top), 'what it goes back to');
+  }
+});
