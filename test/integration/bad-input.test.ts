@@ -168,7 +168,7 @@ async function checkRow(t: Test, daemon: TestDaemon, [command, codes, about]: Ro
     word.replace('FOLDER', daemon.folder).replace('MOUNTPOINT', daemon.mountpoint);
   const args = command.split(' ').filter((word) => word !== '');
   const before = await stateOf(daemon);
-  const result = await daemon.cli(args.map(place));
+  const result = await daemon.quick(args.map(place));
   checkRefusal(t, result, codes, about);
   t.same(await stateOf(daemon), before, 'nothing changed');
 }
@@ -200,7 +200,7 @@ t.test('no daemon', { skip: cannotServe() }, async (t) => {
   const daemon = await startDaemon(t);
   await daemon.stop();
   for (const command of ['list', 'daemon status', 'daemon stop', 'create vm --disk 1M']) {
-    const result = await daemon.cli(command.split(' '));
+    const result = await daemon.quick(command.split(' '));
     checkRefusal(t, result, [EXIT.unreachable]);
     t.match(result.stderr, /hint: .*layerdisk daemon start/, 'says how to start one');
   }
