@@ -18,7 +18,8 @@ function scratch(t: Test): string {
 t.test('a new store', async (t) => {
   const folder = join(scratch(t), 'deep', 'store');
   const store = await VmStore.open(folder);
-  t.same(readdirSync(folder).sort(), ['bases', 'deltas', 'lock', 'store.json', 'trash', 'vms']);
+  const made = ['bases', 'deltas', 'lock', 'memory', 'store.json', 'trash', 'vms'];
+  t.same(readdirSync(folder).sort(), made);
   t.match(store.identity, { format: 'layerdisk-store', version: 1, id: /^[0-9a-f-]{36}$/ });
   t.equal(await codeOf(VmStore.open(folder)), 'busy', 'a second daemon');
   store.close();
