@@ -1,4 +1,7 @@
-/** Two hundred snapshots deep (forty where every request is slow): the head and every snapshot hold the bytes they held when taken. */
+/**
+ * Two hundred snapshots deep (forty where every request is slow): the head and every snapshot hold
+ * the bytes they held when taken.
+ */
 import { createHash } from 'node:crypto';
 import { open, readFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';

@@ -52,7 +52,8 @@ scsi0:${place}.fileName = "d${place}.vmdk"
 scsi0:${place}.mode = "${mode}"
 `;
   const text = `config.version = "8"
-${disk(0, 'persistent')}${disk(1, 'independent-persistent')}${disk(2, 'Independent-NonPersistent')}`;
+${disk(0, 'persistent')}${disk(1, 'independent-persistent')}
+${disk(2, 'Independent-NonPersistent')}`;
   const vmx = readDictionary('m.vmx', Buffer.from(text));
   t.same(
     readVmware('m.vmx', vmx, undefined).disks.map(({ kind }) => kind),
