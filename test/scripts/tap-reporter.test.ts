@@ -152,7 +152,7 @@ t.test('a real run with files that go wrong', async (t) => {
   const root = await tempTree(t, {
     'package.json': JSON.stringify({
       type: 'module',
-      tap: { 'disable-coverage': true, reporter: REPORTER, jobs: 2, timeout: 20 },
+      tap: { 'disable-coverage': true, reporter: REPORTER, jobs: 2, timeout: 30 },
     }),
     'test/fine.test.ts': `${TEST}t.test('fine', (t) => { t.ok(true); t.end(); });`,
     'test/killed.test.ts': `${TEST}t.test('fine', (t) => { t.ok(true); t.end(); });
