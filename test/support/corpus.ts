@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
+import type { Test } from 'tap';
 import { PROJECT } from './run-program.js';
 
 export interface CorpusImage {
@@ -51,16 +52,13 @@ function corpusFolder(): string | undefined {
 }
 
 /**
- * The corpus, to be unpacked below `folder`; undefined (with the reason printed) where it is not
+ * The corpus, to be unpacked below `folder`; undefined, and a skipped test, where it is not
  * there.
  */
-export function openCorpus(
-  t: { comment(...args: unknown[]): void },
-  folder: string,
-): Corpus | undefined {
+export function openCorpus(t: Pick<Test, 'pass'>, folder: string): Corpus | undefined {
   const root = corpusFolder();
   if (root === undefined) {
-    t.comment('skipped: no corpus at ../shared/corpus nor where LAYERDISK_CORPUS says');
+    t.pass('the corpus', { skip: 'none at ../shared/corpus nor where LAYERDISK_CORPUS says' });
     return undefined;
   }
   const manifest = JSON.parse(readFileSync(join(root, 'manifest.json'), 'utf8'));
