@@ -23,7 +23,7 @@ import { HeadWriter } from './head-writer.js';
 import type { PagePool } from './page-pool.js';
 import type { RangeLock } from './range-lock.js';
 import type { ReadVerifier } from './read-verifier.js';
-import { FROM_BASE, FROM_NOBODY, type RunReader } from './run-reader.js';
+import { FROM_BASE, FROM_NOBODY, type RunReader, type RunSources } from './run-reader.js';
 import {
   DELTA,
   DELTA_WORDS,
@@ -58,7 +58,7 @@ export type VolumePiece = { readonly length: number } & (
   | { readonly kind: 'nothing' }
 );
 
-export class Volume implements BlockDevice {
+export class Volume implements BlockDevice, RunSources {
   readonly row: VolumeRow;
   readonly map: ChainMap;
   readonly space: SlotSpace;

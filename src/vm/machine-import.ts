@@ -2,16 +2,11 @@
 import { randomUUID } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
 import { checkDiskSize } from '../common/units.js';
-import type {
-  MachineDescription,
-  MachineDisk,
-  MachineDiskKind,
-  MachineHardware,
-} from '../machines/machine.js';
+import type { MachineDescription, MachineDisk, MachineHardware } from '../machines/machine.js';
 import { checkNotCancelled, newManifest } from './clones.js';
 import { type VmContext, type Work, withNewName } from './context.js';
 import { nameDisks } from './create.js';
-import { isInSnapshots, withKind } from './disk-kinds.js';
+import { isInSnapshots, kindOf, kindPart, withKind } from './disk-kinds.js';
 import {
   changeHardware,
   DEFAULT_HARDWARE,
@@ -61,13 +56,11 @@ export interface ImportedMachine {
 }
 
 /** One disk of a state as it is about to be made. */
-interface PlannedDisk {
+interface PlannedDisk extends Pick<DiskRecord, 'kind'> {
   readonly name: string;
   readonly size: number;
   /** Undefined: empty. */
   readonly image: string | undefined;
-  /** Normal where it is absent. */
-  readonly kind?: MachineDiskKind;
 }
 
 type Images = ReadonlyMap<string, DescribedImage>;
@@ -202,8 +195,7 @@ function planDisks(disks: readonly MachineDisk[], images: Images, names: DiskNam
     const name = named[index] ?? '';
     if (image === undefined) checkDiskSize(disk.size ?? 0, `disk ${disk.slot}`);
     const size = image?.described.spec.virtualSize ?? disk.size ?? 0;
-    const kind = disk.kind === undefined ? {} : { kind: disk.kind };
-    return { name, size, image: image?.key, ...kind };
+    return { name, size, image: image?.key, ...kindPart(disk) };
   });
 }
 
@@ -213,7 +205,8 @@ async function makeHeads(
   disks: readonly PlannedDisk[],
 ): Promise<DiskRecord[]> {
   const records: DiskRecord[] = [];
-  for (const [index, { name, size, image, kind = 'normal' }] of disks.entries()) {
+  for (const [index, disk] of disks.entries()) {
+    const { name, size, image } = disk;
     const head =
       image === undefined
         ? await preparation.createDelta({
@@ -223,7 +216,7 @@ async function makeHeads(
           })
         : await deltas.head(image);
     const record = { name, node: NODE.first + index, size, allocation: 'dynamic', head } as const;
-    records.push(await withKind(preparation, record, kind));
+    records.push(await withKind(preparation, record, kindOf(disk)));
   }
   return records;
 }
