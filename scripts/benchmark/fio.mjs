@@ -53,6 +53,17 @@ export async function measure(file, job, { seconds, sizeMib, buffered = false })
   return read.iops + write.iops;
 }
 
+/**
+ * How long reads take: of 100 all but one are answered within `p99` milliseconds.
+ * @returns {Promise<{iops: number, p50: number, p99: number}>}
+ */
+export async function latencies(file, job, { seconds, sizeMib }) {
+  const time = ['--direct=1', '--time_based', `--runtime=${seconds}s`];
+  const { read } = await fio(file, sizeMib, [...time, ...job.args]);
+  const { '50.000000': p50, '99.000000': p99 } = read.clat_ns.percentile;
+  return { iops: read.iops, p50: p50 / 1e6, p99: p99 / 1e6 };
+}
+
 /** Random 4 KiB writes, none of them twice. @returns {Promise<number>} operations a second. */
 export async function writeOnce(file, { sizeMib, writtenMib }) {
   const args = [...psync('randwrite', '4k', 1), '--direct=1', `--io_size=${writtenMib}m`];

@@ -1,4 +1,5 @@
 /** The suites: which targets compete in which jobs. */
+import { background } from './background.mjs';
 import { controlSuite } from './control.mjs';
 import { convert } from './convert.mjs';
 import { JOBS, writeOnce } from './fio.mjs';
@@ -16,6 +17,7 @@ export const SUITES = {
   'first-write': { title: 'First writes to a fresh clone', run: firstWrite },
   control: { title: 'Snapshots, clones, deletes', run: controlSuite },
   bases: { title: 'Reads through images of other formats, against a raw one', run: bases },
+  background: { title: 'Reads while a long job runs beside them', run: background },
   convert: { title: 'Exports and imports against qemu-img convert', run: convert },
 };
 

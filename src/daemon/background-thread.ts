@@ -3,12 +3,13 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import { DiskError, type DiskErrorJson } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
-import { type CopyHooks, copyVolume } from '../engine/copy-volume.js';
-import type { JobWork } from '../engine/pace.js';
+import { copyVolume } from '../engine/copy-volume.js';
+import { type JobWork, Pace, servedByOthers } from '../engine/pace.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext } from '../engine/thread.js';
 import { type TidyOrder, type TidyOutcome, tidyDeltas } from '../engine/tidy-deltas.js';
 import { openBase } from '../formats/base.js';
+import type { WriteHooks } from '../formats/write-image.js';
 import type { ExportJob, ExportOutcome } from '../vm/exports.js';
 import { exportImage } from './export-image.js';
 import type { RotMessage } from './io-thread.js';
@@ -87,7 +88,7 @@ port.on('message', (request: BackgroundRequest) => {
   if (request.type === 'base') {
     context.bases.apply(request);
   } else if (request.type === 'copy') {
-    void run(request.id, async () => copy(request));
+    void run(request.id, () => copy(request));
   } else if (request.type === 'export') {
     void run(request.id, async () => ({
       ...NOTHING,
@@ -112,7 +113,11 @@ async function run(id: number, job: () => Promise<JobOutcome>): Promise<void> {
   }
 }
 
-function workOf({ id, cancelled }: TidyRequest): JobWork {
+function served(): number {
+  return servedByOthers(context.views, thread);
+}
+
+function workOf({ id, cancelled }: TidyRequest | CopyRequest): JobWork {
   const stop = new Int32Array(cancelled);
   const tell = teller(id);
   return {
@@ -122,6 +127,7 @@ function workOf({ id, cancelled }: TidyRequest): JobWork {
       },
     },
     onProgress: (doneBytes, totalBytes) => tell({ doneBytes, totalBytes }),
+    served,
   };
 }
 
@@ -136,17 +142,19 @@ function teller(id: number): (progress: { doneBytes: number; totalBytes?: number
   };
 }
 
-function copy(request: CopyRequest): JobOutcome {
+async function copy(request: CopyRequest): Promise<JobOutcome> {
   const { source, target } = request;
-  copyVolume(context, { source, target }, hooksOf(request));
+  await copyVolume(context, { source, target }, workOf(request));
   return NOTHING;
 }
 
-function hooksOf({ id, cancelled }: CopyRequest | ExportRequest): CopyHooks {
+function hooksOf({ id, cancelled }: ExportRequest): WriteHooks {
   const stop = new Int32Array(cancelled);
   const tell = teller(id);
+  const pace = new Pace({ served });
   return {
     cancelled: () => Atomics.load(stop, 0) !== 0,
     onProgress: (doneBytes) => tell({ doneBytes }),
+    rest: () => pace.rest(),
   };
 }

@@ -3,12 +3,11 @@ import { statSync } from 'node:fs';
 import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import { SECTOR_SIZE } from '../common/units.js';
-import type { CopyHooks } from '../engine/copy-volume.js';
 import type { DiskImage } from '../engine/disk-image.js';
 import type { ThreadContext } from '../engine/volume.js';
 import { volumeSource } from '../engine/volume-source.js';
 import { isFormatName, openImage, writingOf } from '../formats/registry.js';
-import { writeImage } from '../formats/write-image.js';
+import { type WriteHooks, writeImage } from '../formats/write-image.js';
 import { OutputFiles } from '../storage/output-files.js';
 import type { ExportJob, ExportOutcome, ParentSpec } from '../vm/exports.js';
 
@@ -16,7 +15,7 @@ import type { ExportJob, ExportOutcome, ParentSpec } from '../vm/exports.js';
 export async function exportImage(
   context: ThreadContext,
   job: ExportJob,
-  hooks: CopyHooks,
+  hooks: WriteHooks,
 ): Promise<ExportOutcome> {
   const { path, format, subformat, overwrite, spared, parent } = job;
   const writing = isFormatName(format) ? writingOf(format) : undefined;

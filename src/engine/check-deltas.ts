@@ -22,7 +22,7 @@ import { SumsReader } from './sums-file.js';
 export interface CheckJob {
   readonly deltas: readonly DeltaId[];
   readonly deep: boolean;
-  /** The part of the time that it may take. */
+  /** The part of the time that it may take while no disk is in use. */
   readonly share: number;
 }
 

@@ -3,21 +3,18 @@
  * thread.
  */
 
-import { DiskError } from '../common/errors.js';
-import { BLOCK_SIZE, MiB } from '../common/units.js';
+import { BLOCK_SIZE, KiB, MiB } from '../common/units.js';
+import { isZero } from '../common/zeroes.js';
 import { DATA } from './chain-map.js';
 import type { Extent } from './disk-image.js';
+import { type JobWork, Pace } from './pace.js';
 import { DELTA, DELTA_WORDS } from './shared-memory.js';
 import { slotsToSegmentEnd } from './slot-space.js';
 import { type ThreadContext, Volume } from './volume.js';
 
 const CHUNK = MiB;
-
-export interface CopyHooks {
-  /** Bytes handled so far. */
-  onProgress(doneBytes: number): void;
-  cancelled(): boolean;
-}
+/** Zeroes among data are left out by so many bytes: fewer would cut the index into small pieces. */
+const ZERO_UNIT = 64 * KiB;
 
 /**
  * Copies the allocated ranges of `source` (sealed: it cannot change meanwhile) into the empty head
@@ -25,53 +22,97 @@ export interface CopyHooks {
  * that shows through where nobody holds anything in the source, and is hidden by its zeroes.
  * @throws DiskError `interrupted` when cancelled; ENOSPC and others from the host.
  */
-export function copyVolume(
+export async function copyVolume(
   context: ThreadContext,
   volumes: { readonly source: number; readonly target: number },
-  hooks: CopyHooks,
-): void {
+  work: JobWork,
+): Promise<void> {
   const source = new Volume(context, volumes.source);
   const target = new Volume(context, volumes.target);
-  const buffer = Buffer.alloc(CHUNK);
-  const extent: Extent = { state: 'unallocated', length: 0 };
-  let offset = 0;
-  let copied = 0;
-  let canReflink = true;
-  while (offset < source.size) {
-    if (hooks.cancelled()) throw new DiskError('interrupted', 'the copy was cancelled');
-    source.extentAt(offset, source.size - offset, extent);
-    if (extent.state !== 'data') {
-      // Stored only where something else could be read.
-      if (extent.state === 'zero') target.discard(offset, extent.length);
-      offset += extent.length;
-      continue;
-    }
-    const shared = canReflink ? shareRun(context, source, target, offset) : 0;
-    if (shared < 0) canReflink = false;
-    const length = shared > 0 ? shared : Math.min(extent.length, CHUNK - (offset % BLOCK_SIZE));
-    if (shared <= 0) {
-      source.read(buffer, 0, offset, length);
-      target.write(buffer, 0, offset, length);
-    }
-    offset += length;
-    copied += length;
-    hooks.onProgress(copied);
-  }
+  await new VolumeCopy(context, source, target).run(work);
   target.flush();
 }
 
-/** @returns bytes shared, 0 when this run is not in a delta, -1 when the host cannot share. */
-function shareRun(context: ThreadContext, source: Volume, target: Volume, offset: number): number {
-  if (offset % BLOCK_SIZE !== 0) return 0;
-  const block = offset / BLOCK_SIZE;
-  const { map, space } = source;
-  const limit = Math.floor((source.size - offset) / BLOCK_SIZE);
-  if (limit === 0) return 0;
-  map.find(block, limit);
-  if (map.kind !== DATA) return 0;
-  space.resolve(map.address);
-  const count = Math.min(map.count, slotsToSegmentEnd(map.address));
-  const fd = context.views.deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
-  const place = { fd, offset: space.slot * BLOCK_SIZE };
-  return target.shareBlocks(block, count, place) ? count * BLOCK_SIZE : -1;
+class VolumeCopy {
+  readonly #context: ThreadContext;
+  readonly #source: Volume;
+  readonly #target: Volume;
+  readonly #buffer = Buffer.alloc(CHUNK);
+  readonly #extent: Extent = { state: 'unallocated', length: 0 };
+  #canReflink = true;
+
+  constructor(context: ThreadContext, source: Volume, target: Volume) {
+    this.#context = context;
+    this.#source = source;
+    this.#target = target;
+  }
+
+  async run(work: JobWork): Promise<void> {
+    const pace = new Pace(work);
+    const { size, allocatedSize } = this.#source;
+    let copied = 0;
+    // Asking for much where there is data may cost a walk over all of it, so it grows slowly.
+    let ask = CHUNK;
+    for (let offset = 0; offset < size; ) {
+      await pace.rest();
+      this.#source.extentAt(offset, Math.min(ask, size - offset), this.#extent);
+      const { state, length } = this.#extent;
+      if (state === 'data') {
+        const done = this.#copy(offset, Math.min(length, CHUNK - (offset % CHUNK)));
+        offset += done;
+        copied += done;
+        ask = CHUNK;
+        work.onProgress?.(copied, Math.max(copied, allocatedSize));
+        continue;
+      }
+      // Stored only where something else could be read.
+      if (state === 'zero') this.#target.discard(offset, length);
+      offset += length;
+      ask *= 2;
+    }
+  }
+
+  /** @returns bytes copied, or shared, from `offset` on. */
+  #copy(offset: number, length: number): number {
+    const shared = this.#canReflink ? this.#share(offset) : 0;
+    if (shared > 0) return shared;
+    if (shared < 0) this.#canReflink = false;
+    this.#source.read(this.#buffer, 0, offset, length);
+    for (let from = 0; from < length; ) {
+      const zero = this.#isZeroUnit(offset, from, length);
+      let to = endOfUnit(offset, from, length);
+      while (to < length && this.#isZeroUnit(offset, to, length) === zero) {
+        to = endOfUnit(offset, to, length);
+      }
+      if (zero) this.#target.discard(offset + from, to - from);
+      else this.#target.write(this.#buffer, from, offset + from, to - from);
+      from = to;
+    }
+    return length;
+  }
+
+  #isZeroUnit(offset: number, from: number, length: number): boolean {
+    return isZero(this.#buffer, from, endOfUnit(offset, from, length) - from);
+  }
+
+  /** @returns bytes shared, 0 when this run is not in a delta, -1 when the host cannot share. */
+  #share(offset: number): number {
+    if (offset % BLOCK_SIZE !== 0) return 0;
+    const block = offset / BLOCK_SIZE;
+    const { map, space, size } = this.#source;
+    const limit = Math.floor((size - offset) / BLOCK_SIZE);
+    if (limit === 0) return 0;
+    map.find(block, limit);
+    if (map.kind !== DATA) return 0;
+    space.resolve(map.address);
+    const count = Math.min(map.count, slotsToSegmentEnd(map.address));
+    const fd = this.#context.views.deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
+    const place = { fd, offset: space.slot * BLOCK_SIZE };
+    return this.#target.shareBlocks(block, count, place) ? count * BLOCK_SIZE : -1;
+  }
+}
+
+/** Where the unit of the disk ends that holds the byte `from` of what begins at `offset`. */
+function endOfUnit(offset: number, from: number, length: number): number {
+  return Math.min(from + ZERO_UNIT - ((offset + from) % ZERO_UNIT), length);
 }

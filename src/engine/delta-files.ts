@@ -110,7 +110,7 @@ export class DeltaFiles {
    */
   async createSealed(
     like: Pick<DeltaHeader, 'id' | 'below' | 'virtualSize' | 'allocation' | 'mappedBlocks'>,
-    fill: (dataFd: number) => readonly TupleRecord[],
+    fill: (dataFd: number) => Promise<readonly TupleRecord[]>,
   ): Promise<void> {
     const { id } = like;
     const partial = { ...like, dataGeneration: 1 };
@@ -118,7 +118,7 @@ export class DeltaFiles {
       const data = hostCalls.create(this.dataPath(id, 1), 'wx+', 'delta.create-data');
       let records: readonly TupleRecord[];
       try {
-        records = fill(data);
+        records = await fill(data);
         await hostCalls.syncLater(data, 'delta.sync-data');
       } finally {
         closeSync(data);

@@ -12,10 +12,10 @@ import type { OpenVolumes } from './volumes.js';
 
 /** How long after a sealing, or a start, checksums are begun: both are busy times. */
 const REST_MS = 3000;
-/** The part of the time that summing in the background may take. */
+/** The part of the time that summing in the background may take while no disk is in use. */
 const SUM_SHARE = 1 / 4;
 /** The same for what somebody waits for. */
-const CHECK_SHARE = 1 / 2;
+const CHECK_SHARE = 1;
 
 /** How long work is broken off, and who hears of it. */
 export interface Work {

@@ -27,6 +27,7 @@ import {
   type TupleRecord,
 } from './delta-layout.js';
 import { NO_EPOCH } from './header-copies.js';
+import { type JobWork, Pace } from './pace.js';
 import { PagePool } from './page-pool.js';
 import { PAGE_WORDS } from './shared-memory.js';
 import { SumsReader, SumsWriter } from './sums-file.js';
@@ -59,7 +60,11 @@ interface Source {
  * @returns the new delta, durable, with the row's content on top of what the row stood on.
  * @throws DiskError `damaged` when something of the row has rotted.
  */
-export async function mergeRow(files: DeltaFiles, { row }: MergeJob): Promise<DeltaId> {
+export async function mergeRow(
+  files: DeltaFiles,
+  { row }: MergeJob,
+  work: JobWork = {},
+): Promise<DeltaId> {
   const headers = row.map((id) => files.readHeader(id).current);
   const bottom = headers[0]!;
   const top = headers.at(-1)!;
@@ -69,7 +74,10 @@ export async function mergeRow(files: DeltaFiles, { row }: MergeJob): Promise<De
     const id = newDeltaId();
     const blocks = Math.ceil(top.virtualSize / BLOCK_SIZE);
     const like = { ...top, id, below: bottom.below, allocation: 'dynamic' } as const;
-    await files.createSealed(like, (data) => copyRow(files, { id, map, blocks, sources, data }));
+    const pace = new Pace(work);
+    await files.createSealed(like, (data) =>
+      copyRow(files, { id, map, blocks, sources, data, pace }),
+    );
     return id;
   } finally {
     for (const { fd, sums } of sources) {
@@ -123,18 +131,20 @@ interface RowCopy {
   readonly sources: readonly Source[];
   /** The new data file. */
   readonly data: number;
+  readonly pace: Pace;
 }
 
 /** Copies what the map names, and writes its checksums. @returns the records of the new delta. */
-function copyRow(files: DeltaFiles, row: RowCopy): TupleRecord[] {
+async function copyRow(files: DeltaFiles, row: RowCopy): Promise<TupleRecord[]> {
   const extents = planRow(row);
   const last = extents.findLast(({ source }) => source !== undefined);
   const slots = last === undefined ? 0 : last.record.slot + last.record.count;
   const sums = new SumsWriter(files, { id: row.id, dataGeneration: 1, slots });
   try {
-    const target = { data: row.data, sums, buffer: Buffer.alloc(CHUNK) };
+    const { data, pace } = row;
+    const target = { data, pace, sums, buffer: Buffer.alloc(CHUNK) };
     for (const { source, from, record } of extents) {
-      if (source !== undefined) copySlots(source, from, record, target);
+      if (source !== undefined) await copySlots(source, from, record, target);
     }
     sums.finish();
   } catch (error) {
@@ -175,13 +185,20 @@ function planRow({ map, blocks, sources }: RowCopy): PlannedExtent[] {
 
 interface Target {
   readonly data: number;
+  readonly pace: Pace;
   readonly sums: SumsWriter;
   readonly buffer: Buffer;
 }
 
-function copySlots(source: Source, from: number, record: TupleRecord, target: Target): void {
+async function copySlots(
+  source: Source,
+  from: number,
+  record: TupleRecord,
+  target: Target,
+): Promise<void> {
   const { slot, count } = record;
   const length = count * BLOCK_SIZE;
+  await target.pace.rest();
   const range = { sourceFd: source.fd, sourceOffset: from * BLOCK_SIZE, targetFd: target.data };
   const shared = reflink({ ...range, targetOffset: slot * BLOCK_SIZE, length }, 'merge.share');
   if (shared && source.sums !== undefined) {
@@ -201,8 +218,10 @@ function copySlots(source: Source, from: number, record: TupleRecord, target: Ta
       const known = verify(source, from + done + index, record.block + done + index, sum);
       target.sums.put(slot + done + index, known);
     }
-    if (shared) continue;
-    writeExact(target.data, target.buffer, 0, bytes, (slot + done) * BLOCK_SIZE, 'merge.write');
+    if (!shared) {
+      writeExact(target.data, target.buffer, 0, bytes, (slot + done) * BLOCK_SIZE, 'merge.write');
+    }
+    await target.pace.rest();
   }
 }
 

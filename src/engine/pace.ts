@@ -1,28 +1,53 @@
-/** The pace of long jobs on the background thread: they rest, so that disks in use are not hurt. */
-import { setTimeout as delay } from 'node:timers/promises';
+/**
+ * The pace of long jobs on the background thread: they rest, so that disks in use are not hurt.
+ * While nobody uses a disk they go on at full speed.
+ */
+import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { DiskError } from '../common/errors.js';
+import { type SharedViews, THREAD, THREAD_WORDS } from './shared-memory.js';
 
-/** Rests come at most this often, milliseconds. */
+/** Rests come at most this often, milliseconds; while disks are in use, and while they are not. */
+const BUSY_STRETCH_MS = 1;
 const STRETCH_MS = 5;
+/** The part of the time that a job takes while disks are in use. */
+const BUSY_SHARE = 1 / 20;
+/** How long after its last request a disk counts as in use, milliseconds. */
+const IN_USE_MS = 200;
+/** The longest rest, milliseconds: a cancelled job is still to end at once. */
+const LONGEST_REST_MS = 250;
 
-/** How a job is ended early, and who hears of it. */
+/** How a job is ended early, who hears of it, and who is to be let in front. */
 export interface JobWork {
   readonly signal?: { readonly aborted: boolean } | undefined;
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+  /** A number that changes whenever somebody else is served: see `servedByOthers`. */
+  readonly served?: (() => number) | undefined;
+}
+
+/** How many requests all threads but this one have served, modulo 2^32. */
+export function servedByOthers({ threads, threadCount }: SharedViews, own: number): number {
+  let sum = 0;
+  for (let thread = 0; thread < threadCount; thread += 1) {
+    if (thread !== own) sum = (sum + threads[thread * THREAD_WORDS + THREAD.served]!) | 0;
+  }
+  return sum;
 }
 
 export class Pace {
   readonly #work: JobWork;
   readonly #share: number;
   #since = performance.now();
+  #served: number | undefined;
+  #inUseUntil = 0;
 
   /**
-   * @param share the part of the time that the job may take: what it measures includes waiting for
-   * a busy host disk, so it steps back when others need that.
+   * @param share the part of the time that the job may take even while no disk is in use: what it
+   * measures includes waiting for a busy host disk, so it steps back when others need that.
    */
-  constructor(work: JobWork, share: number) {
+  constructor(work: JobWork, share = 1) {
     this.#work = work;
     this.#share = share;
+    this.#served = work.served?.();
   }
 
   /** Called between small pieces of work. @throws DiskError `interrupted` when cancelled. */
@@ -30,9 +55,21 @@ export class Pace {
     if (this.#work.signal?.aborted === true) {
       throw new DiskError('interrupted', 'the work was cancelled');
     }
-    const busy = performance.now() - this.#since;
-    if (busy < STRETCH_MS) return;
-    await delay(busy * (1 / this.#share - 1));
+    const now = performance.now();
+    const busy = now - this.#since;
+    if (busy < BUSY_STRETCH_MS) return;
+    const inUse = this.#isInUse(now);
+    if (!inUse && busy < STRETCH_MS) return;
+    const share = inUse ? Math.min(this.#share, BUSY_SHARE) : this.#share;
+    if (share < 1) await delay(Math.min(busy * (1 / share - 1), LONGEST_REST_MS));
+    else await nextTurn();
     this.#since = performance.now();
+  }
+
+  #isInUse(now: number): boolean {
+    const served = this.#work.served?.();
+    if (served !== this.#served) this.#inUseUntil = now + IN_USE_MS;
+    this.#served = served;
+    return now < this.#inUseUntil;
   }
 }

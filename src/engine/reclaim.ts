@@ -13,13 +13,14 @@
  * is still reading what is punched out (`OpenVolumes.settleReaders`).
  */
 import { closeSync, openSync } from 'node:fs';
-import { BLOCK_SIZE } from '../common/units.js';
+import { BLOCK_SIZE, MiB } from '../common/units.js';
 import { punchHole } from '../storage/sparse-space.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import { DeltaIndex, scanCommitted } from './delta-index.js';
+import { type JobWork, Pace } from './pace.js';
 import { SlotSet } from './slot-set.js';
-import { uncoverSlots } from './sums-file.js';
+import { hasSums, uncoverSlots } from './sums-file.js';
 
 export interface ReclaimJob {
   /** The sealed delta that gives back. */
@@ -31,22 +32,33 @@ export interface ReclaimJob {
 }
 
 /** Slots punched by one call to the host. */
-const MOST_SLOTS = 2 ** 20;
+const MOST_SLOTS = (64 * MiB) / BLOCK_SIZE;
 
 /** @returns bytes of slots given back. @throws DiskError what reading the two logs throws. */
-export function reclaimDelta(files: DeltaFiles, job: ReclaimJob): number {
+export async function reclaimDelta(
+  files: DeltaFiles,
+  job: ReclaimJob,
+  work: JobWork = {},
+): Promise<number> {
   const header = files.readHeader(job.delta).current;
   const hidden = hiddenSlots(files, DeltaIndex.read(files, header), job);
   // A flush of the child may be between writing the count that was read and syncing it.
   files.inherit(job.child);
-  // With damaged checksums everything stays as it is until they were seen to.
-  if (!uncoverSlots(files, header, hidden)) return 0;
+  const pace = new Pace(work);
+  let settled = false;
   const data = openSync(files.dataPath(job.delta, header.dataGeneration), 'r+');
   let freed = 0;
   try {
     for (const { slot, count } of hidden.runs(MOST_SLOTS)) {
+      if (!settled) {
+        // With damaged checksums everything stays as it is until they were seen to.
+        if (!uncoverSlots(files, header, hidden)) break;
+        // Where there are none, they may be made while this rests.
+        settled = hasSums(files, job.delta);
+      }
       punchHole(data, slot * BLOCK_SIZE, count * BLOCK_SIZE, 'reclaim.punch');
       freed += count;
+      await pace.rest();
     }
   } finally {
     closeSync(data);

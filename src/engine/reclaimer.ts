@@ -4,6 +4,7 @@ import { DiskError } from '../common/errors.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { Reclaimed, ReclaimRequest } from './engine.js';
+import type { Work } from './health.js';
 import { mergeStart } from './merge.js';
 import type { StoreDeltas } from './store-deltas.js';
 import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
@@ -13,7 +14,7 @@ export interface ReclaimerParts {
   readonly files: DeltaFiles;
   readonly deltas: StoreDeltas;
   readonly volumes: OpenVolumes;
-  readonly run: (order: TidyOrder) => Promise<TidyOutcome>;
+  readonly run: (order: TidyOrder, work?: Work) => Promise<TidyOutcome>;
   readonly rowLength: number;
   /** Something that was left as it is. */
   readonly onError: (what: string, error: unknown) => void;
@@ -43,16 +44,21 @@ export class Reclaimer {
     await this.#finishChanges(request);
     const hidden = this.#findHidden(request);
     let bytes = 0;
-    for (const [delta, { child }] of hidden) {
-      if (signal?.aborted === true) break;
-      bytes += await this.#punch(delta, child);
-    }
-    for (const delta of this.#done.keys())
-      if (!request.reached.has(delta)) this.#done.delete(delta);
     let merged = 0;
-    for (const row of rowsOf(hidden)) {
-      if (signal?.aborted === true) break;
-      merged += await this.#merge(row, hidden);
+    try {
+      for (const [delta, { child }] of hidden) {
+        if (signal?.aborted === true) break;
+        bytes += await this.#punch(delta, child, signal);
+      }
+      for (const delta of this.#done.keys())
+        if (!request.reached.has(delta)) this.#done.delete(delta);
+      for (const row of rowsOf(hidden)) {
+        if (signal?.aborted === true) break;
+        merged += await this.#merge(row, hidden, signal);
+      }
+    } catch (error) {
+      // What was broken off the next collection does.
+      if (!(error instanceof DiskError) || error.code !== 'interrupted') throw error;
     }
     return { bytes, merged };
   }
@@ -88,7 +94,7 @@ export class Reclaimer {
   }
 
   /** Gives back what the child overrides. @returns bytes. */
-  async #punch(delta: DeltaId, child: DeltaId): Promise<number> {
+  async #punch(delta: DeltaId, child: DeltaId, signal?: AbortSignal): Promise<number> {
     const { files, volumes, run } = this.#parts;
     // What a sync failed for looks committed, and is not.
     if (volumes.isSuspect(child)) return 0;
@@ -98,13 +104,17 @@ export class Reclaimer {
     volumes.settleReaders();
     const { folder, epoch } = files;
     const job = { kind: 'reclaim', delta, child, childRecords } as const;
-    const { bytes } = await run({ folder, epoch, job });
+    const { bytes } = await run({ folder, epoch, job }, { signal });
     this.#done.set(delta, { child, childRecords });
     return bytes;
   }
 
   /** Merges the part of a row that is worth it. @returns how many deltas became garbage. */
-  async #merge(row: readonly DeltaId[], hidden: ReadonlyMap<DeltaId, Hidden>): Promise<number> {
+  async #merge(
+    row: readonly DeltaId[],
+    hidden: ReadonlyMap<DeltaId, Hidden>,
+    signal?: AbortSignal,
+  ): Promise<number> {
     const { files, deltas, volumes, run, rowLength, onError } = this.#parts;
     const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
     const start = mergeStart(sizes, rowLength);
@@ -113,7 +123,7 @@ export class Reclaimer {
     const { folder, epoch } = files;
     let made: DeltaId | undefined;
     try {
-      ({ made } = await run({ folder, epoch, job: { kind: 'merge', row: part } }));
+      ({ made } = await run({ folder, epoch, job: { kind: 'merge', row: part } }, { signal }));
     } catch (error) {
       if (!(error instanceof DiskError) || error.code !== 'damaged') throw error;
       onError('a row of deltas is left as it is', error);

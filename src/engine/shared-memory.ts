@@ -75,6 +75,8 @@ export const THREAD_WORDS = 32;
 export const THREAD = {
   /** Volume index + 1 while a request on it is being served. */
   inside: 0,
+  /** Reads and writes served, modulo 2^32: written by this thread alone, as an ordinary word. */
+  served: 1,
   /** Range lock held: volume index + 1, then first block (two words) and end block (two words). */
   rangeVolume: 2,
   rangeStartLow: 3,

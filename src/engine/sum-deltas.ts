@@ -22,7 +22,7 @@ import { slotSum } from './sums-layout.js';
 const CHUNK_SLOTS = MiB / 4 / BLOCK_SIZE;
 
 export interface SumJob {
-  /** The part of the time that it may take. */
+  /** The part of the time that it may take while no disk is in use. */
   readonly share: number;
 }
 

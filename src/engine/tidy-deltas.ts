@@ -37,9 +37,9 @@ export async function tidyDeltas(order: TidyOrder, work: JobWork = {}): Promise<
   const files = new DeltaFiles(folder, epoch);
   switch (job.kind) {
     case 'reclaim':
-      return { bytes: reclaimDelta(files, job) };
+      return { bytes: await reclaimDelta(files, job, work) };
     case 'merge':
-      return { bytes: 0, made: await mergeRow(files, job) };
+      return { bytes: 0, made: await mergeRow(files, job, work) };
     case 'sum':
       return { bytes: 0, summed: await sumDeltas(files, job, work) };
     case 'check':

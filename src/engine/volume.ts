@@ -31,6 +31,8 @@ import {
   type SharedViews,
   STAT,
   STAT_FIELDS,
+  THREAD,
+  THREAD_WORDS,
   VOLUME,
 } from './shared-memory.js';
 import { SlotSpace, slotsToSegmentEnd } from './slot-space.js';
@@ -71,6 +73,7 @@ export class Volume implements BlockDevice, RunSources {
   readonly #place: { volume: number; thread: number };
   readonly #writer: HeadWriter;
   readonly #stats: number;
+  readonly #served: number;
   readonly #extent: Extent = { state: 'unallocated', length: 0 };
 
   constructor(context: ThreadContext, index: number) {
@@ -81,6 +84,7 @@ export class Volume implements BlockDevice, RunSources {
     this.#place = { volume: index, thread: context.thread };
     this.#writer = new HeadWriter(context, this);
     this.#stats = (context.thread * MAX_VOLUMES + index) * STAT_FIELDS;
+    this.#served = context.thread * THREAD_WORDS + THREAD.served;
     this.refresh();
   }
 
@@ -139,9 +143,11 @@ export class Volume implements BlockDevice, RunSources {
   }
 
   #count(calls: number, bytes: number, length: number): void {
-    const { stats } = this.#context.views;
+    const { stats, threads } = this.#context.views;
     stats[this.#stats + calls] = stats[this.#stats + calls]! + 1;
-    if (bytes >= 0) stats[this.#stats + bytes] = stats[this.#stats + bytes]! + length;
+    if (bytes < 0) return;
+    stats[this.#stats + bytes] = stats[this.#stats + bytes]! + length;
+    threads[this.#served] = (threads[this.#served]! + 1) | 0;
   }
 
   read(target: Buffer, targetOffset: number, offset: number, length: number): void {

@@ -4,6 +4,7 @@
  */
 import { DiskError } from '../common/errors.js';
 import { alignDown, alignUp, BLOCK_SIZE } from '../common/units.js';
+import { isZero } from '../common/zeroes.js';
 import type { Base } from '../engine/base.js';
 import type { Extent } from '../engine/disk-image.js';
 import type { OutputFiles } from '../storage/output-files.js';
@@ -24,11 +25,9 @@ export interface WriteHooks {
   /** Bytes of `data` handled so far. */
   onProgress?(doneBytes: number): void;
   cancelled?(): boolean;
+  /** Called between pieces, for what else there is to do. */
+  rest?(): Promise<void>;
 }
-
-/** The thread's other work gets its turn this often, milliseconds. */
-const TURN_MS = 20;
-const ZEROES = Buffer.alloc(WRITE_CHUNK);
 
 /**
  * Writes `source` as one image and gives its files their names; on any error, and when cancelled,
@@ -74,7 +73,6 @@ class ImageCopy {
   /** Bytes that are judged together: whole units of the writer. */
   readonly #step: number;
   readonly #buffer = Buffer.alloc(WRITE_CHUNK);
-  readonly #words = new Int32Array(this.#buffer.buffer, this.#buffer.byteOffset, WRITE_CHUNK / 4);
   readonly #extent: Extent = { state: 'unallocated', length: 0 };
   #at = 0;
   #done = 0;
@@ -90,16 +88,13 @@ class ImageCopy {
   }
 
   async run(): Promise<void> {
-    let turn = performance.now();
     for (;;) {
       checkNotCancelled(this.#hooks);
       this.#skipAbsent();
       if (this.#at >= this.#size) return;
       await this.#copyPiece();
       this.#hooks.onProgress?.(this.#done);
-      if (performance.now() - turn < TURN_MS) continue;
-      await new Promise(setImmediate);
-      turn = performance.now();
+      await this.#hooks.rest?.();
     }
   }
 
@@ -179,10 +174,6 @@ class ImageCopy {
 
   /** Whether the step at `from` is zero in the buffer, which holds the disk from `start` on. */
   #isZeroStep(start: number, from: number, end: number): boolean {
-    const at = from - start;
-    // Most steps with data show it at once.
-    if (this.#words[at / 4] !== 0) return false;
-    const length = this.#endOfStep(from, end) - from;
-    return this.#buffer.compare(ZEROES, 0, length, at, at + length) === 0;
+    return isZero(this.#buffer, from - start, this.#endOfStep(from, end) - from);
   }
 }

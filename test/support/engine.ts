@@ -65,11 +65,7 @@ export class ScratchEngine {
       baseAllocatedSize: () => 0,
       publishBase: () => {},
       runCopy: async ({ source, target, onProgress, signal }) =>
-        copyVolume(
-          engine.context,
-          { source, target },
-          { onProgress, cancelled: () => signal?.aborted === true },
-        ),
+        copyVolume(engine.context, { source, target }, { onProgress, signal }),
       runReclaim: tidyDeltas,
       rowLength: 3,
       verifyReads: this.#verifyReads,

@@ -137,11 +137,7 @@ export class RealEngine implements TestEngine {
       baseAllocatedSize: () => 0,
       publishBase: () => undefined,
       runCopy: async ({ source, target, onProgress, signal }) =>
-        copyVolume(
-          engine.context,
-          { source, target },
-          { onProgress, cancelled: () => signal?.aborted === true },
-        ),
+        copyVolume(engine.context, { source, target }, { onProgress, signal }),
       runReclaim: tidyDeltas,
       rowLength: 3,
       onError: (_what, error) => this.errors.push(error),

@@ -42,11 +42,7 @@ async function openStore() {
     baseAllocatedSize: () => 0,
     publishBase: () => undefined,
     runCopy: async ({ source, target, onProgress, signal }) =>
-      copyVolume(
-        engine.context,
-        { source, target },
-        { onProgress, cancelled: () => signal?.aborted === true },
-      ),
+      copyVolume(engine.context, { source, target }, { onProgress, signal }),
     runReclaim: tidyDeltas,
     rowLength: 3,
     onError: (what, error) => problems.push(`${what}: ${error}`),

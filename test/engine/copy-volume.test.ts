@@ -1,0 +1,96 @@
+/** Copies of volumes: what is left out of them, and what has to be said instead. */
+import t, { type Test } from 'tap';
+import { BLOCK_SIZE, KiB, SECTOR_SIZE } from '../../src/common/units.js';
+import type { DeltaId } from '../../src/engine/delta-id.js';
+import type { Below } from '../../src/engine/engine.js';
+import { ScratchEngine } from '../support/engine.js';
+
+const UNIT = 64 * KiB;
+const BASE = 'b'.repeat(32);
+/** The last block and the last unit are cut short. */
+const SIZE = 40 * UNIT + 5 * SECTOR_SIZE;
+
+class Copies {
+  readonly scratch = new ScratchEngine();
+
+  constructor(t: Test) {
+    t.teardown(() => this.scratch.close());
+  }
+
+  create(below: Below): Promise<DeltaId> {
+    return this.scratch.engine.deltas.create({
+      below,
+      virtualSize: SIZE,
+      allocation: 'dynamic',
+    });
+  }
+
+  /** A delta with these bytes: zeroes are written as any others. */
+  async written(bytes: Buffer, below: Below = { kind: 'none' }): Promise<DeltaId> {
+    const delta = await this.create(below);
+    const { volumes } = this.scratch.engine;
+    const open = await volumes.acquire(delta, { writable: true });
+    this.scratch.volumeOf(open.handle).write(bytes, 0, 0, SIZE);
+    volumes.release(open);
+    return delta;
+  }
+
+  /** @returns the bytes of a volume, and how many blocks its deltas hold. */
+  async shown(delta: DeltaId): Promise<{ bytes: Buffer; held: number }> {
+    const { volumes } = this.scratch.engine;
+    const open = await volumes.acquire(delta, { writable: false });
+    try {
+      const bytes = Buffer.alloc(SIZE);
+      const volume = this.scratch.volumeOf(open.handle);
+      volume.read(bytes, 0, 0, SIZE);
+      return { bytes, held: volume.allocatedSize / BLOCK_SIZE };
+    } finally {
+      volumes.release(open);
+    }
+  }
+
+  copy(source: DeltaId, target: DeltaId): Promise<void> {
+    return this.scratch.engine.volumes.copy(source, target, {});
+  }
+}
+
+/** Units of data and of zeroes by turns; the last one, which is cut short, is data. */
+function striped(fill: number): Buffer {
+  const bytes = Buffer.alloc(SIZE);
+  for (let at = 0; at < SIZE; at += 2 * UNIT) bytes.fill(fill, at, Math.min(at + UNIT, SIZE));
+  // A single byte keeps a whole unit.
+  bytes[UNIT + 1234] = fill;
+  return bytes;
+}
+
+t.test('zeroes that were written are left out of a copy', async (t) => {
+  const copies = new Copies(t);
+  const bytes = striped(7);
+  const source = await copies.written(bytes);
+  t.equal((await copies.shown(source)).held, Math.ceil(SIZE / BLOCK_SIZE), 'the source holds all');
+  const target = await copies.create({ kind: 'none' });
+  await copies.copy(source, target);
+  const { bytes: copied, held } = await copies.shown(target);
+  t.ok(copied.equals(bytes), 'all bytes are the same');
+  t.equal(held, (21 * UNIT) / BLOCK_SIZE + 1, '20 units, the one with a byte, the cut block');
+});
+
+t.test('a copy of zeroes alone holds nothing', async (t) => {
+  const copies = new Copies(t);
+  const source = await copies.written(Buffer.alloc(SIZE));
+  const target = await copies.create({ kind: 'none' });
+  await copies.copy(source, target);
+  t.same(await copies.shown(target), { bytes: Buffer.alloc(SIZE), held: 0 });
+});
+
+t.test('zeroes hide what the target stands on', async (t) => {
+  const copies = new Copies(t);
+  copies.scratch.bases.set(BASE, Buffer.alloc(SIZE, 3));
+  const bytes = striped(9);
+  const source = await copies.written(bytes);
+  const target = await copies.create({ kind: 'base', id: BASE });
+  await copies.copy(source, target);
+  t.ok((await copies.shown(target)).bytes.equals(bytes), 'nothing of the base shows');
+  await copies.scratch.reopen();
+  t.ok((await copies.shown(target)).bytes.equals(bytes), 'nor when it is opened again');
+});
