@@ -12,6 +12,7 @@ export const SUITES = {
   channels: { title: 'The kernel channel against fuse-native', run: channels },
   peers: { title: 'Against other FUSE routes to a virtual disk', run: peers },
   depth: { title: 'Deep chains against one layer', run: depth },
+  flat: { title: 'A snapshot that is one raw file, against that file', run: flat },
   loop: { title: 'Through a loop device, against the file itself', run: loop },
   'first-write': { title: 'First writes to a fresh clone', run: firstWrite },
   control: { title: 'Snapshots, clones, deletes', run: controlSuite },
@@ -92,6 +93,22 @@ async function bases(bench, options) {
     targets.push({ name: `${format} base`, file });
   }
   return { rows: await competeAtRest(bench, targets, pick('rr1', 'rr4', 'sr'), options) };
+}
+
+/** The kernel reads such a snapshot by itself; the disk above it is read through the daemon. */
+async function flat(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const { file: raw, name } = await bench.raw('base');
+  await daemon.call('import', { files: [raw], vm: 'flat', format: 'raw' });
+  await daemon.call('snapshot.take', { vm: 'flat', snapshot: 's' });
+  const { path: file } = await daemon.call('path', { vm: 'flat', snapshot: 's' });
+  const { path: disk } = await daemon.call('path', { vm: 'flat' });
+  const targets = [
+    { name: 'flat snapshot', file },
+    { name, file: raw },
+    { name: 'its disk, through the daemon', file: disk },
+  ];
+  return { rows: await competeAtRest(bench, targets, pick('rr1', 'rr4', 'sr', 'aio32'), options) };
 }
 
 async function loop(bench, options) {
