@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
 import type { ChosenPlaces } from '../common/places.js';
+import { parseSize } from '../common/units.js';
 
 /** How disks are shown; `auto` takes the kernel channel where it runs. */
 export const TRANSPORTS = ['auto', 'kernel', 'fuse-native'] as const;
@@ -15,9 +16,16 @@ export interface Configuration extends ChosenPlaces {
   readonly allowOther?: boolean;
   /** Whether reads are checked against checksums. */
   readonly verifyReads?: boolean;
+  /** Space that guests never take: bytes, or a text such as `1G`. */
+  readonly reserve?: number | string;
 }
 
 const isText = (value: unknown): boolean => typeof value === 'string' && value !== '';
+
+const isSize = (value: unknown): boolean => {
+  const bytes = typeof value === 'string' ? parseSize(value) : value;
+  return typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes >= 0;
+};
 
 const KEYS: Readonly<Record<keyof Configuration, { ok(value: unknown): boolean; want: string }>> = {
   store: { ok: isText, want: 'a path' },
@@ -33,6 +41,7 @@ const KEYS: Readonly<Record<keyof Configuration, { ok(value: unknown): boolean; 
   },
   allowOther: { ok: (value) => typeof value === 'boolean', want: 'true or false' },
   verifyReads: { ok: (value) => typeof value === 'boolean', want: 'true or false' },
+  reserve: { ok: isSize, want: 'a size such as "1G"' },
 };
 
 /**

@@ -22,6 +22,8 @@ export interface DaemonOptions extends Places {
   readonly threads?: number;
   readonly allowOther?: boolean;
   readonly verifyReads?: boolean;
+  /** Bytes. */
+  readonly reserve?: number;
   readonly supervise?: boolean;
 }
 
@@ -40,6 +42,7 @@ export function daemonArguments(options: DaemonOptions): string[] {
     ...(options.threads === undefined ? [] : ['--threads', String(options.threads)]),
     ...(options.allowOther === true ? ['--allow-other'] : []),
     ...(options.verifyReads === true ? ['--verify-reads'] : []),
+    ...(options.reserve === undefined ? [] : ['--reserve', String(options.reserve)]),
     ...(options.supervise === false ? ['--no-supervise'] : []),
   ];
 }

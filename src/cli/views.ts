@@ -5,6 +5,7 @@ import type {
   GuestView,
   Nic,
   SnapshotView,
+  SpaceView,
   VmSummary,
   VmView,
 } from '../control/protocol.js';
@@ -134,4 +135,28 @@ export function vmSummaryLines(verb: string, vm: VmView): string[] {
   const parts = [counted(vm.disks.length, 'disk'), counted(vm.nics.length, 'NIC'), hardware];
   const disks = vm.disks.map((disk) => `  ${disk.name}: ${formatSize(disk.size)}  ${disk.path}`);
   return [`${verb} ${vm.name}: ${parts.join(', ')}`, ...disks];
+}
+
+/** The room in the store's file system, as fields of a list. */
+export function spaceFields(space: SpaceView | undefined): [name: string, value: string][] {
+  if (space === undefined) return [];
+  const { state, totalBytes, freeBytes, reserveBytes, refusedWrites } = space;
+  const reserve = reserveBytes === 0 ? 'no reserve' : `${formatSize(reserveBytes)} in reserve`;
+  const room = `${formatSize(freeBytes)} of ${formatSize(totalBytes)} free, ${reserve}`;
+  const marked = state === 'plenty' ? room : `${room}: ${state.toUpperCase()}`;
+  return [
+    ['space', marked],
+    ...(refusedWrites === 0
+      ? []
+      : [['refused', `${counted(refusedWrites, 'write')} for lack of space`] as [string, string]]),
+  ];
+}
+
+/** What is to be said of a store that runs full; undefined while there is room. */
+export function spaceWarning(space: SpaceView | undefined): string | undefined {
+  if (space === undefined || space.state === 'plenty') return undefined;
+  const left = `${formatSize(space.freeBytes)} of ${formatSize(space.totalBytes)} free`;
+  return space.state === 'low'
+    ? `the store's file system runs full: ${left}`
+    : `the store's file system is full (${left}): writes that need new space are refused`;
 }

@@ -201,6 +201,25 @@ export interface TreeNode {
   readonly children: readonly TreeNode[];
 }
 
+/**
+ * `low`: below the warning mark. `full`: at the reserve, so that writes that need new space are
+ * refused.
+ */
+export type SpaceState = 'plenty' | 'low' | 'full';
+
+/** Room in the store's file system. Bytes. */
+export interface SpaceView {
+  readonly state: SpaceState;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** Kept for what must go on when the store is full; 0: nothing is. */
+  readonly reserveBytes: number;
+  /** Where the warning begins. */
+  readonly warnBelowBytes: number;
+  /** Writes that were refused for the sake of the reserve since the daemon started. */
+  readonly refusedWrites: number;
+}
+
 export interface DaemonStatus {
   readonly version: string;
   readonly pid: number;
@@ -217,6 +236,8 @@ export interface DaemonStatus {
   readonly vms: number;
   readonly openDisks: number;
   readonly allowOther: boolean;
+  /** Absent: a daemon of an older version. */
+  readonly space?: SpaceView;
 }
 
 export interface AttachView {
@@ -250,6 +271,8 @@ export interface StatsView {
   readonly openDisks: number;
   readonly storeBytes: number;
   readonly storeFreeBytes: number;
+  /** Absent: a daemon of an older version. */
+  readonly space?: SpaceView;
   readonly io: IoStats;
   readonly vms?: readonly { readonly name: string; readonly disk: string; readonly io: IoStats }[];
 }

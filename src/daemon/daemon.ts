@@ -32,6 +32,7 @@ import { dieLoudly } from './last-words.js';
 import type { Logger } from './logger.js';
 import { StoreNamespace } from './namespace.js';
 import type { DaemonOptions } from './options.js';
+import { SpaceWatch } from './space-watch.js';
 import type { KeptName, OrderlyEnd } from './supervision.js';
 import type { SupervisorLink } from './supervisor-link.js';
 import { DaemonThreads, OTHER_THREADS } from './threads.js';
@@ -51,6 +52,7 @@ export class Daemon {
   readonly #threads: DaemonThreads;
   readonly #link: SupervisorLink | undefined;
   readonly #guests: Guests;
+  readonly #space: SpaceWatch;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
   #users: DiskUsers | undefined;
@@ -94,6 +96,7 @@ export class Daemon {
       runReclaim: (order, work) => this.#threads.runReclaim(order, work),
       onError: (what, error) => log.error(what, { error }),
     });
+    this.#space = this.#watchSpace();
     this.#guests = new Guests({
       folder: store.layout.run,
       find: (vm) => store.catalog.find(vm),
@@ -113,8 +116,20 @@ export class Daemon {
         log,
       }),
       ownFolders: [store.layout.root, options.mountpoint],
+      room: this.#space,
       runExport: this.#threads.runExport,
       onProblem: (error) => log.error('background work failed', { error }),
+    });
+  }
+
+  #watchSpace(): SpaceWatch {
+    return new SpaceWatch({
+      store: this.#store.layout.root,
+      reserve: this.#options.reserve,
+      allowance: this.#engine.context.allowance,
+      log: this.#log,
+      // The first look comes before the service: at its start it collects anyway.
+      onShort: () => this.#service?.makeRoom(),
     });
   }
 
@@ -140,6 +155,7 @@ export class Daemon {
     }
     await daemon.#guests.start();
     daemon.#service.start();
+    daemon.#space.start();
     daemon.#engine.volumes.startFlushing();
     daemon.#engine.health.start();
     for (const { name, problem } of daemon.#service.damaged()) {
@@ -280,6 +296,7 @@ export class Daemon {
         store: this.#options.store,
         threads: transport.kind === 'kernel' ? this.#options.threads : 1,
         allowOther: this.#options.allowOther,
+        space: this.#space,
         startedAt: this.#startedAt,
         stop: () => this.#stopByRequest(),
         supervisorPid: () => this.#link?.supervisorPid,
@@ -350,6 +367,7 @@ export class Daemon {
   async #close(): Promise<void> {
     await this.#control?.close();
     await this.#transport?.stop({ force: true });
+    await this.#space.stop();
     await this.#service.stop();
     await this.#engine.health.stop();
     await this.#engine.volumes.closeAll();

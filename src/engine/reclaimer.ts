@@ -15,6 +15,8 @@ export interface ReclaimerParts {
   readonly volumes: OpenVolumes;
   readonly run: (order: TidyOrder) => Promise<TidyOutcome>;
   readonly rowLength: number;
+  /** Bytes that the store has room for. */
+  readonly room: () => number;
   /** Something that was left as it is. */
   readonly onError: (what: string, error: unknown) => void;
 }
@@ -105,10 +107,12 @@ export class Reclaimer {
 
   /** Merges the part of a row that is worth it. @returns how many deltas became garbage. */
   async #merge(row: readonly DeltaId[], hidden: ReadonlyMap<DeltaId, Hidden>): Promise<number> {
-    const { files, deltas, volumes, run, rowLength, onError } = this.#parts;
+    const { files, deltas, volumes, run, rowLength, room, onError } = this.#parts;
     const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
     const start = mergeStart(sizes, rowLength);
     if (start < 0) return 0;
+    // The row is garbage only afterwards; a later collection finds it again.
+    if (sizes.slice(start).reduce((sum, size) => sum + size, 0) > room()) return 0;
     const part = row.slice(start);
     const { folder, epoch } = files;
     let made: DeltaId | undefined;

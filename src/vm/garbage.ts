@@ -8,6 +8,9 @@ import { labelledDeltas, memoryStates } from './manifest.js';
 /** A background collection gets at most one part in this many of the time. */
 const SHARE = 20;
 
+/** How long after a collection that left something when the store runs full, milliseconds. */
+const SHORT_RETRY_MS = 1000;
+
 /** When the background collection runs; milliseconds. */
 export interface GarbagePace {
   /** Changes come in rows: how long after the first of them. */
@@ -56,6 +59,8 @@ export class GarbageCollector {
   readonly #pace: GarbagePace;
   readonly #mutex = new Mutex();
   #timer: NodeJS.Timeout | undefined;
+  /** When the next collection begins. */
+  #due = 0;
   #lastMs = 0;
   #stopped = false;
   readonly #ended = new AbortController();
@@ -66,18 +71,33 @@ export class GarbageCollector {
     this.#pace = pace;
   }
 
-  /** Collects in the background, soon. */
+  /** Collects in the background, soon; when the store runs full, as soon as it may. */
   schedule(): void {
-    this.#scheduleIn(Math.max(this.#pace.restMs, SHARE * this.#lastMs));
+    if (this.#context.room.isShort) this.#scheduleIn(this.#lastMs);
+    else this.#scheduleIn(Math.max(this.#pace.restMs, SHARE * this.#lastMs));
+  }
+
+  /** The store runs full: garbage and trash that were to stay for a while go now. */
+  hurry(): void {
+    this.#scheduleIn(0);
   }
 
   #scheduleIn(delayMs: number): void {
-    if (this.#stopped || this.#timer !== undefined) return;
+    const due = performance.now() + delayMs;
+    if (this.#stopped || (this.#timer !== undefined && this.#due <= due)) return;
+    clearTimeout(this.#timer);
+    this.#due = due;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.#collect(false, Date.now() - this.#pace.trashAgeMs).catch(this.#onProblem);
+      this.#collectSoon().catch(this.#onProblem);
     }, delayMs);
     this.#timer.unref();
+  }
+
+  async #collectSoon(): Promise<void> {
+    const { room } = this.#context;
+    const keep = room.isShort ? Number.POSITIVE_INFINITY : Date.now() - this.#pace.trashAgeMs;
+    await this.#collect(false, keep);
   }
 
   /** Starts no further collection and waits for the one under way. */
@@ -112,7 +132,7 @@ export class GarbageCollector {
   }
 
   #collect(dryRun: boolean, trashBefore: number): Promise<Collected> {
-    const { store, pins } = this.#context;
+    const { store, pins, room } = this.#context;
     return this.#mutex.run(async () => {
       const start = performance.now();
       const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
@@ -125,7 +145,11 @@ export class GarbageCollector {
           }),
         ),
       );
-      if (!dryRun) await store.trash.empty(trashBefore);
+      if (!dryRun) {
+        await store.trash.empty(trashBefore);
+        // Whoever waits for room need not wait for the next look.
+        room.look();
+      }
       this.#lastMs = performance.now() - start;
       return {
         files: [...trashed.map((each) => `trash/${each.name}`), ...unreachable.files],
@@ -149,7 +173,7 @@ export class GarbageCollector {
   }
 
   async #sweep(dryRun: boolean, reach: Reach, pinnedNow: Pinned): Promise<Collected> {
-    const { engine, chains, bases, pins, store } = this.#context;
+    const { engine, chains, bases, pins, store, room } = this.#context;
     const { deltas, bases: baseIds } = reach;
     await this.#reachAll(reach);
     return pins.making.exclusive(async () => {
@@ -159,7 +183,10 @@ export class GarbageCollector {
       chains.reach(pinned, deltas, baseIds);
       const { files, bytes } = await engine.deltas.collect(deltas, dryRun);
       const left = dryRun ? [] : (await engine.deltas.list()).filter((id) => !deltas.has(id));
-      if (left.length > 0) this.#scheduleIn(this.#pace.retryMs);
+      if (left.length > 0) {
+        const { retryMs } = this.#pace;
+        this.#scheduleIn(room.isShort ? Math.min(retryMs, SHORT_RETRY_MS) : retryMs);
+      }
       const unused = bases.list().filter((id) => !baseIds.has(id) && !pinnedNow.bases.has(id));
       for (const id of unused) if (!dryRun) bases.remove(id);
       if (unused.length > 0 && !dryRun) {
