@@ -7,6 +7,9 @@ import { parseSize } from '../common/units.js';
 /** How disks are shown; `auto` takes the kernel channel where it runs. */
 export const TRANSPORTS = ['auto', 'kernel', 'fuse-native'] as const;
 
+/** What becomes of a write that a full store has no room for: it fails, or it waits. */
+export const ON_FULL = ['report', 'pause'] as const;
+
 /** What the file may say: one JSON object with any of these keys. */
 export interface Configuration extends ChosenPlaces {
   readonly transport?: (typeof TRANSPORTS)[number];
@@ -18,6 +21,8 @@ export interface Configuration extends ChosenPlaces {
   readonly verifyReads?: boolean;
   /** Space that guests never take: bytes, or a text such as `1G`. */
   readonly reserve?: number | string;
+  /** What becomes of a write that there is no room for. */
+  readonly onFull?: (typeof ON_FULL)[number];
 }
 
 const isText = (value: unknown): boolean => typeof value === 'string' && value !== '';
@@ -42,6 +47,10 @@ const KEYS: Readonly<Record<keyof Configuration, { ok(value: unknown): boolean; 
   allowOther: { ok: (value) => typeof value === 'boolean', want: 'true or false' },
   verifyReads: { ok: (value) => typeof value === 'boolean', want: 'true or false' },
   reserve: { ok: isSize, want: 'a size such as "1G"' },
+  onFull: {
+    ok: (value) => ON_FULL.some((name) => name === value),
+    want: `one of ${ON_FULL.join(', ')}`,
+  },
 };
 
 /**

@@ -24,6 +24,7 @@ export interface DaemonOptions extends Places {
   readonly verifyReads?: boolean;
   /** Bytes. */
   readonly reserve?: number;
+  readonly onFull?: string;
   readonly supervise?: boolean;
 }
 
@@ -43,6 +44,7 @@ export function daemonArguments(options: DaemonOptions): string[] {
     ...(options.allowOther === true ? ['--allow-other'] : []),
     ...(options.verifyReads === true ? ['--verify-reads'] : []),
     ...(options.reserve === undefined ? [] : ['--reserve', String(options.reserve)]),
+    ...(options.onFull === undefined ? [] : ['--on-full', options.onFull]),
     ...(options.supervise === false ? ['--no-supervise'] : []),
   ];
 }

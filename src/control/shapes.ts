@@ -216,8 +216,16 @@ export interface SpaceView {
   readonly reserveBytes: number;
   /** Where the warning begins. */
   readonly warnBelowBytes: number;
-  /** Writes that were refused for the sake of the reserve since the daemon started. */
+  /**
+   * Writes that there was no room for since the daemon started, above the reserve; those that
+   * waited then count, too.
+   */
   readonly refusedWrites: number;
+  /** Whether such a write fails, or waits until there is room. */
+  readonly onFull: 'report' | 'pause';
+  /** Writes that wait now, and their bytes. */
+  readonly waitingWrites: number;
+  readonly waitingBytes: number;
 }
 
 export interface DaemonStatus {

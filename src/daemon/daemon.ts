@@ -155,7 +155,7 @@ export class Daemon {
     }
     await daemon.#guests.start();
     daemon.#service.start();
-    daemon.#space.start();
+    daemon.#space.start(daemon.#transport?.held);
     daemon.#engine.volumes.startFlushing();
     daemon.#engine.health.start();
     for (const { name, problem } of daemon.#service.damaged()) {
@@ -182,13 +182,14 @@ export class Daemon {
   }
 
   #kernel(): Transport {
-    const { mountpoint, threads, allowOther } = this.#options;
+    const { mountpoint, threads, allowOther, onFull } = this.#options;
     return createKernelTransport({
       mountpoint,
       namespace: this.#namespace(),
       threads: this.#threads,
       threadCount: threads,
       allowOther,
+      holdWritesOf: onFull === 'pause' ? volumesOf(this.#engine.context) : undefined,
       onEvent: (event) => this.#event(event),
       ...this.#outlivingParts(),
     });
@@ -231,7 +232,10 @@ export class Daemon {
   }
 
   #native(): Transport {
-    const { mountpoint, allowOther } = this.#options;
+    const { mountpoint, allowOther, onFull } = this.#options;
+    if (onFull === 'pause') {
+      this.#log.warn('--on-full pause needs the kernel channel: a full store refuses writes');
+    }
     return createNativeTransport({
       mountpoint,
       namespace: this.#namespace(),
@@ -340,6 +344,8 @@ export class Daemon {
   async #handOver(): Promise<void> {
     const failed = (error: unknown): void => this.#log.error('at the restart', { error });
     await this.#control?.close().catch(failed);
+    // Writes that wait for room are the next daemon's.
+    await this.#space.stop().catch(failed);
     await this.#service.stop().catch(failed);
     await this.#engine.volumes.quiesce().catch(failed);
     this.#resolveEnded('restart');

@@ -9,6 +9,9 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export type TransportChoice = 'auto' | 'kernel' | 'fuse-native';
 
+export const ON_FULL = ['report', 'pause'] as const;
+export type OnFull = (typeof ON_FULL)[number];
+
 export interface DaemonOptions {
   /** Absolute paths. */
   readonly store: string;
@@ -22,6 +25,8 @@ export interface DaemonOptions {
   readonly verifyReads: boolean;
   /** Bytes of the store's file system that guests never take; undefined: as usual. */
   readonly reserve: number | undefined;
+  /** What becomes of a write that there is no room for: refused, or held until there is. */
+  readonly onFull: OnFull;
   readonly logLevel: LogLevel;
   /** Where to say that the daemon is ready: a descriptor. */
   readonly readyFd: number | undefined;
@@ -48,6 +53,8 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
   if (!isOneOf(LOG_LEVELS, logLevel)) {
     throw usage(`--log-level ${logLevel}: one of ${LOG_LEVELS.join(', ')}`);
   }
+  const onFull = values['on-full'] ?? 'report';
+  if (!isOneOf(ON_FULL, onFull)) throw usage(`--on-full ${onFull}: one of ${ON_FULL.join(', ')}`);
   return {
     store: required('store'),
     socket: required('socket'),
@@ -56,6 +63,7 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
     threads: readThreads(values.threads),
     verifyReads: values['verify-reads'] ?? false,
     reserve: readReserve(values.reserve),
+    onFull,
     allowOther: values['allow-other'] ?? process.geteuid?.() === 0,
     logLevel,
     readyFd: values['ready-fd'] === undefined ? undefined : Number(values['ready-fd']),
@@ -76,6 +84,7 @@ function parse(args: readonly string[]) {
         'allow-other': { type: 'boolean' },
         'verify-reads': { type: 'boolean' },
         reserve: { type: 'string' },
+        'on-full': { type: 'string' },
         'no-supervise': { type: 'boolean' },
         supervised: { type: 'boolean' },
         'log-level': { type: 'string' },

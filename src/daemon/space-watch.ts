@@ -8,6 +8,7 @@ import { formatSize, GiB, MiB } from '../common/units.js';
 import type { SpaceState } from '../control/protocol.js';
 import type { Allowance } from '../engine/allowance.js';
 import { freeSpace } from '../storage/free-space.js';
+import type { HeldWrites } from '../transport/transport.js';
 import type { Room, StoreRoom } from '../vm/room.js';
 import type { Logger } from './logger.js';
 
@@ -67,13 +68,14 @@ export class SpaceWatch implements StoreRoom {
   readonly #options: SpaceWatchOptions;
   readonly #looking = new Periodic(
     () => this.#restMs(),
-    async () => this.#lookAgain(),
+    () => this.#lookAgain(),
   );
   #state: SpaceState = 'plenty';
   #free = 0;
   #total = 0;
   #marks: Marks = { reserve: 0, warnBelow: 0 };
   #isBlind = false;
+  #held: HeldWrites | undefined;
 
   /** Looks at once: no write is let through before. @throws the host's error. */
   constructor(options: SpaceWatchOptions) {
@@ -81,7 +83,9 @@ export class SpaceWatch implements StoreRoom {
     this.look();
   }
 
-  start(): void {
+  /** @param held writes that are to go on when there is room. */
+  start(held?: HeldWrites): void {
+    this.#held = held;
     this.#looking.start();
   }
 
@@ -95,6 +99,19 @@ export class SpaceWatch implements StoreRoom {
 
   get isShort(): boolean {
     return this.#state !== 'plenty';
+  }
+
+  get waitingWrites(): number {
+    return this.#held?.writes ?? 0;
+  }
+
+  get waitingBytes(): number {
+    return this.#held?.bytes ?? 0;
+  }
+
+  /** Whether a write that there is no room for waits instead of being refused. */
+  get isHolding(): boolean {
+    return this.#held !== undefined;
   }
 
   /** As of the last look. */
@@ -118,7 +135,7 @@ export class SpaceWatch implements StoreRoom {
     return { free: this.#free, reserve: this.#marks.reserve };
   }
 
-  #lookAgain(): void {
+  async #lookAgain(): Promise<void> {
     try {
       this.look();
       this.#isBlind = false;
@@ -127,10 +144,12 @@ export class SpaceWatch implements StoreRoom {
       if (!this.#isBlind) this.#options.log.error('cannot see how much room there is', { error });
       this.#isBlind = true;
     }
+    if (this.waitingWrites > 0) await this.#held?.retry(() => this.#options.allowance.left);
   }
 
   #restMs(): number {
-    const least = this.#state === 'full' ? SHORTEST_REST_MS : SHORT_REST_MS;
+    const isUrgent = this.#state === 'full' || this.waitingWrites > 0;
+    const least = isUrgent ? SHORTEST_REST_MS : SHORT_REST_MS;
     const lasts = this.#options.allowance.left / BYTES_PER_MS;
     return Math.min(LONGEST_REST_MS, Math.max(least, lasts));
   }
@@ -144,7 +163,8 @@ export class SpaceWatch implements StoreRoom {
     const facts = { free: this.#free, total: this.#total, reserve, warnBelow };
     const left = `${formatSize(this.#free)} of ${formatSize(this.#total)} free`;
     if (state === 'full') {
-      const refused = reserve > 0 ? ': writes that need new space are refused' : '';
+      const what = this.isHolding ? 'wait' : 'are refused';
+      const refused = reserve > 0 ? `: writes that need new space ${what}` : '';
       log.warn(`the store's file system is full, ${left}${refused}`, facts);
     } else if (state === 'low' && before === 'plenty') {
       log.warn(`the store's file system runs full, ${left}`, facts);

@@ -62,6 +62,7 @@ export class GarbageCollector {
   /** When the next collection begins. */
   #due = 0;
   #lastMs = 0;
+  #lastEnd = 0;
   #stopped = false;
   readonly #ended = new AbortController();
 
@@ -73,13 +74,16 @@ export class GarbageCollector {
 
   /** Collects in the background, soon; when the store runs full, as soon as it may. */
   schedule(): void {
-    if (this.#context.room.isShort) this.#scheduleIn(this.#lastMs);
+    if (this.#context.room.isShort) this.hurry();
     else this.#scheduleIn(Math.max(this.#pace.restMs, SHARE * this.#lastMs));
   }
 
-  /** The store runs full: garbage and trash that were to stay for a while go now. */
+  /**
+   * The store runs full: garbage and trash that were to stay for a while go now. Half of the time
+   * is for others all the same.
+   */
   hurry(): void {
-    this.#scheduleIn(0);
+    this.#scheduleIn(Math.max(0, this.#lastEnd + this.#lastMs - performance.now()));
   }
 
   #scheduleIn(delayMs: number): void {
@@ -141,15 +145,20 @@ export class GarbageCollector {
           pins.memory.watch(async (memory) => {
             const reach = emptyReach();
             const swept = await this.#sweep(dryRun, reach, { deltas, bases, memory });
+            if (!dryRun) {
+              await store.trash.empty(trashBefore);
+              // Whoever waits for room need not wait for the next look, or for what follows.
+              room.look();
+            }
             return { ...swept, reclaimed: dryRun ? 0 : await this.#reclaim(reach, deltas) };
           }),
         ),
       );
       if (!dryRun) {
         await store.trash.empty(trashBefore);
-        // Whoever waits for room need not wait for the next look.
         room.look();
       }
+      this.#lastEnd = performance.now();
       this.#lastMs = performance.now() - start;
       return {
         files: [...trashed.map((each) => `trash/${each.name}`), ...unreachable.files],

@@ -18,11 +18,17 @@ export interface StoreRoom {
   look(): Room;
   /** Whether there is so little that garbage is not kept for a while but removed at once. */
   readonly isShort: boolean;
+  /** Writes of guests that wait for room. */
+  readonly waitingWrites: number;
 }
 
 /** Who watches nothing and keeps no reserve. */
 export function plainRoom(store: string): StoreRoom {
-  return { look: () => ({ free: freeSpace(store).free, reserve: 0 }), isShort: false };
+  return {
+    look: () => ({ free: freeSpace(store).free, reserve: 0 }),
+    isShort: false,
+    waitingWrites: 0,
+  };
 }
 
 /** A manifest and its copy, folders that grow, what the host needs to note where all that is. */
@@ -57,4 +63,17 @@ export function requireRoom(room: StoreRoom, need: Need): void {
       hint: 'free space there, or delete snapshots or VMs that are not needed',
     },
   );
+}
+
+/**
+ * What flushes a disk would wait with the writes that wait, and so would all who wait for it.
+ * @throws DiskError `busy`.
+ */
+export function refuseWhileWritesWait({ waitingWrites }: StoreRoom, what: string): void {
+  if (waitingWrites === 0) return;
+  const text = `cannot ${what} while ${waitingWrites} writes wait for room in the store`;
+  throw new DiskError('busy', text, {
+    errno: 'ENOSPC',
+    hint: 'make room first: delete snapshots or VMs that are not needed',
+  });
 }

@@ -17,7 +17,7 @@ import type { NewMemoryFile } from './memory-files.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import { resumeOf, withoutMemory } from './resume.js';
-import { requireRoom } from './room.js';
+import { refuseWhileWritesWait, requireRoom } from './room.js';
 import {
   checkSnapshotNameFree,
   findSnapshot,
@@ -132,6 +132,7 @@ async function sealAs<T>(
   const { store, hooks, room } = context;
   const before = store.loadEntry(entry);
   checkRoomOnHeads(context, entry.name, before);
+  refuseWhileWritesWait(room, what);
   requireRoom(room, { what, deltas: before.disks.filter(moves).length, fromReserve });
   return Preparation.run(context, async (preparation) => {
     const { disks, switches } = await prepareHeads(preparation, before.disks, moves);

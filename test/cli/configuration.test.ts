@@ -19,6 +19,7 @@ t.test('what it may say', async (t) => {
     allowOther: true,
     verifyReads: true,
     reserve: '1G',
+    onFull: 'pause',
   };
   writeFileSync(file, JSON.stringify(all));
   t.same(readConfiguration(file), all);
@@ -40,6 +41,7 @@ t.test('mistakes', async (t) => {
     ['{"allowOther": "yes"}', /"allowOther" must be true or false/],
     ['{"reserve": "much"}', /"reserve" must be a size/],
     ['{"reserve": -1}', /"reserve" must be a size/],
+    ['{"onFull": "stop"}', /"onFull" must be one of report, pause/],
     ['{"verifyReads": 1}', /"verifyReads" must be true or false/],
   ];
   for (const [text, says] of rows) {

@@ -29,6 +29,9 @@ export const SPACE: SpaceView = {
   reserveBytes: 2 ** 26,
   warnBelowBytes: 2 ** 31,
   refusedWrites: 0,
+  onFull: 'report',
+  waitingWrites: 0,
+  waitingBytes: 0,
 };
 
 export const STATUS: DaemonStatus = {

@@ -3,7 +3,7 @@ import { DiskError } from '../../common/errors.js';
 import type { DaemonStatus } from '../../control/protocol.js';
 import { parseChoice, parseCount, parseSizeOption } from '../arguments.js';
 import { defineCommand, defineGroup, OWN_OPTIONS } from '../command.js';
-import { TRANSPORTS } from '../configuration.js';
+import { ON_FULL, TRANSPORTS } from '../configuration.js';
 import type { Output } from '../output.js';
 import type { Session } from '../session.js';
 import { fieldLines } from '../table.js';
@@ -86,6 +86,12 @@ const startCommand = defineCommand({
         requiresArg: true,
         describe: 'Space that disks never take, kept for deletes and flushes; 0 for none',
       })
+      .option('on-full', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: 'What a write without room does: report (ENOSPC) or pause (it waits)',
+      })
       .option('no-supervise', {
         group: OWN_OPTIONS,
         type: 'boolean',
@@ -102,6 +108,9 @@ const startCommand = defineCommand({
     const threads =
       args.threads === undefined ? configuration.threads : parseCount(args.threads, '--threads');
     const reserve = args.reserve ?? configuration.reserve;
+    const wanted = args['on-full'];
+    const onFull =
+      wanted === undefined ? configuration.onFull : parseChoice(wanted, '--on-full', ON_FULL);
     const { daemonProgram, runInForeground, startInBackground } = await import(
       '../daemon-process.js'
     );
@@ -111,6 +120,7 @@ const startCommand = defineCommand({
       ...(threads === undefined ? {} : { threads }),
       allowOther: args['allow-other'] === true || configuration.allowOther === true,
       verifyReads: args['verify-reads'] === true || configuration.verifyReads === true,
+      ...(onFull === undefined ? {} : { onFull }),
       ...(reserve === undefined ? {} : { reserve: parseSizeOption(String(reserve), '--reserve') }),
       supervise: args['no-supervise'] !== true,
     };

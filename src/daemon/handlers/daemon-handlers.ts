@@ -87,6 +87,9 @@ function viewSpace({ space, engine }: DaemonParts): SpaceView {
     reserveBytes: reserve,
     warnBelowBytes: warnBelow,
     refusedWrites: engine.context.allowance.refused,
+    onFull: space.isHolding ? 'pause' : 'report',
+    waitingWrites: space.waitingWrites,
+    waitingBytes: space.waitingBytes,
   };
 }
 
