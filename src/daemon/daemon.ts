@@ -10,7 +10,6 @@ import { type ControlServer, serveControl } from '../control/server.js';
 import { LocalEngine } from '../engine/local-engine.js';
 import { volumesOf } from '../engine/thread.js';
 import { openBase } from '../formats/base.js';
-import { memoryFile } from '../storage/libc.js';
 import { createKernelTransport, type KernelTransportOptions } from '../transport/kernel/channel.js';
 import { HandleLog } from '../transport/kernel/handle-log.js';
 import { createNativeTransport } from '../transport/native-channel.js';
@@ -29,12 +28,13 @@ import { mapHandlers } from './handlers/map-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import { dieLoudly } from './last-words.js';
+import type { LoadedThreads } from './loaded-threads.js';
 import type { Logger } from './logger.js';
 import { StoreNamespace } from './namespace.js';
 import type { DaemonOptions } from './options.js';
 import { SpaceWatch } from './space-watch.js';
-import type { KeptName, OrderlyEnd } from './supervision.js';
-import type { SupervisorLink } from './supervisor-link.js';
+import type { OrderlyEnd } from './supervision.js';
+import { keptFile, type SupervisorLink } from './supervisor-link.js';
 import { DaemonThreads, OTHER_THREADS } from './threads.js';
 
 /** Why a daemon ended. After 'restart' the mount stands, and requests wait for the next daemon. */
@@ -66,6 +66,7 @@ export class Daemon {
     options: DaemonOptions,
     log: Logger,
     store: VmStore,
+    loaded: LoadedThreads,
     link: SupervisorLink | undefined,
   ) {
     this.#options = options;
@@ -76,10 +77,10 @@ export class Daemon {
       this.#resolveEnded = resolve;
     });
     const bases = new BaseRecords(store, formatSources(log));
-    const { verifyReads } = options;
     this.#threads = new DaemonThreads({
+      loaded,
       memory: () => this.#engine.memory,
-      verifyReads,
+      verifyReads: options.verifyReads,
       onBug: (what, error) => this.#threadDied(what, error),
       onRot: (rot) => this.#engine.foundRot(rot),
     });
@@ -87,7 +88,7 @@ export class Daemon {
       store: store.layout.root,
       threadCount: options.threads + OTHER_THREADS,
       suspectsFd: keptFile(link, 'suspects'),
-      verifyReads,
+      verifyReads: options.verifyReads,
       openBase,
       resolveBase: (id) => bases.resolve(id),
       baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,
@@ -137,11 +138,16 @@ export class Daemon {
    * Starts everything. @throws DiskError, with everything that was started ended again, but for a
    * mount that was taken over.
    */
-  static async start(options: DaemonOptions, log: Logger, link?: SupervisorLink): Promise<Daemon> {
+  static async start(
+    options: DaemonOptions,
+    log: Logger,
+    loaded: LoadedThreads,
+    link?: SupervisorLink,
+  ): Promise<Daemon> {
     const lock = link?.handover.kept.lock;
     const store = await VmStore.open(options.store, undefined, lock);
     if (lock === undefined) link?.keep('lock', store.lockDescriptor);
-    const daemon = new Daemon(options, log, store, link);
+    const daemon = new Daemon(options, log, store, loaded, link);
     try {
       await daemon.#mount();
       await daemon.#forgetWhatRestoresChanged();
@@ -380,14 +386,4 @@ export class Daemon {
     await this.#threads.stop();
     this.#store.close();
   }
-}
-
-/** A file in memory that outlives this process: the last daemon's, or a new one. */
-function keptFile(link: SupervisorLink | undefined, name: KeptName): number | undefined {
-  if (link === undefined) return undefined;
-  const inherited = link.handover.kept[name];
-  if (inherited !== undefined) return inherited;
-  const fd = memoryFile(`layerdisk-${name}`);
-  link.keep(name, fd);
-  return fd;
 }
