@@ -20,6 +20,9 @@ const SHORTEST_REST_MS = 100;
 /** No host writes faster: what is left lasts until the next look. */
 const BYTES_PER_MS = 16 * MiB;
 
+/** How often garbage is looked for while somebody needs room: discards make some, too. */
+const COLLECT_MS = 1000;
+
 /** The largest request of a guest: with less than that left some are refused. */
 const LARGEST_REQUEST = MiB;
 /** A state ends only when so much more is free than where it began. */
@@ -60,7 +63,9 @@ export interface SpaceWatchOptions {
   readonly reserve: number | undefined;
   readonly allowance: Allowance;
   readonly log: Logger;
-  /** There is little room since a moment ago: what can be removed should be. */
+  /**
+   * There is little room since a moment ago, or there is none still: what can be removed should be.
+   */
   readonly onShort: () => void;
 }
 
@@ -75,6 +80,7 @@ export class SpaceWatch implements StoreRoom {
   #total = 0;
   #marks: Marks = { reserve: 0, warnBelow: 0 };
   #isBlind = false;
+  #lastCollection = 0;
   #held: HeldWrites | undefined;
 
   /** Looks at once: no write is let through before. @throws the host's error. */
@@ -99,6 +105,10 @@ export class SpaceWatch implements StoreRoom {
 
   get isShort(): boolean {
     return this.#state !== 'plenty';
+  }
+
+  get isUrgent(): boolean {
+    return this.#state === 'full' || this.waitingWrites > 0;
   }
 
   get waitingWrites(): number {
@@ -132,7 +142,15 @@ export class SpaceWatch implements StoreRoom {
     this.#marks = marksFor(this.#total, reserve);
     allowance.publish(measure, this.#marks.reserve);
     this.#enter(stateAfter(this.#state, this.#free, this.#marks));
+    this.#collect();
     return { free: this.#free, reserve: this.#marks.reserve };
+  }
+
+  #collect(): void {
+    const now = performance.now();
+    if (!this.isUrgent || now - this.#lastCollection < COLLECT_MS) return;
+    this.#lastCollection = now;
+    this.#options.onShort();
   }
 
   async #lookAgain(): Promise<void> {
@@ -148,8 +166,7 @@ export class SpaceWatch implements StoreRoom {
   }
 
   #restMs(): number {
-    const isUrgent = this.#state === 'full' || this.waitingWrites > 0;
-    const least = isUrgent ? SHORTEST_REST_MS : SHORT_REST_MS;
+    const least = this.isUrgent ? SHORTEST_REST_MS : SHORT_REST_MS;
     const lasts = this.#options.allowance.left / BYTES_PER_MS;
     return Math.min(LONGEST_REST_MS, Math.max(least, lasts));
   }

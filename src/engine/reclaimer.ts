@@ -1,6 +1,7 @@
 /** Decides what can be tidied up below the labels, and lets it be done. Main thread only. */
 import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
+import { MiB } from '../common/units.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { Reclaimed, ReclaimRequest } from './engine.js';
@@ -20,6 +21,9 @@ export interface ReclaimerParts {
   /** Something that was left as it is. */
   readonly onError: (what: string, error: unknown) => void;
 }
+
+/** With less room than that, bytes, heads are flushed first so that more can be given back. */
+const FLUSH_BELOW = 64 * MiB;
 
 /** A delta that nobody names and only one other stands on. */
 interface Hidden {
@@ -91,9 +95,12 @@ export class Reclaimer {
 
   /** Gives back what the child overrides. @returns bytes. */
   async #punch(delta: DeltaId, child: DeltaId): Promise<number> {
-    const { files, volumes, run } = this.#parts;
+    const { files, volumes, run, room } = this.#parts;
     // What a sync failed for looks committed, and is not.
     if (volumes.isSuspect(child)) return 0;
+    // What was discarded a moment ago gives its space back only when that is durable.
+    const isHead = volumes.describe(child)?.readOnly === false;
+    if (isHead && room() < FLUSH_BELOW) await volumes.flush(child);
     const childRecords = files.readHeader(child).current.committedRecords;
     const done = this.#done.get(delta);
     if (done?.child === child && done.childRecords === childRecords) return 0;

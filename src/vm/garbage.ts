@@ -8,7 +8,7 @@ import { labelledDeltas, memoryStates } from './manifest.js';
 /** A background collection gets at most one part in this many of the time. */
 const SHARE = 20;
 
-/** How long after a collection that left something when the store runs full, milliseconds. */
+/** How long at least after a collection that left something that others wait for, milliseconds. */
 const SHORT_RETRY_MS = 1000;
 
 /** When the background collection runs; milliseconds. */
@@ -65,6 +65,7 @@ export class GarbageCollector {
   #lastEnd = 0;
   #stopped = false;
   readonly #ended = new AbortController();
+  #reclaiming: AbortController | undefined;
 
   constructor(context: VmContext, onProblem: (error: unknown) => void, pace: GarbagePace) {
     this.#context = context;
@@ -72,10 +73,15 @@ export class GarbageCollector {
     this.#pace = pace;
   }
 
-  /** Collects in the background, soon; when the store runs full, as soon as it may. */
+  /** Collects in the background, soon; when somebody waits for room, as soon as it may. */
   schedule(): void {
-    if (this.#context.room.isShort) this.hurry();
-    else this.#scheduleIn(Math.max(this.#pace.restMs, SHARE * this.#lastMs));
+    if (!this.#context.room.isUrgent) {
+      this.#scheduleIn(Math.max(this.#pace.restMs, SHARE * this.#lastMs));
+      return;
+    }
+    // What is garbage now gives more than what reclaiming looks for, which can go on afterwards.
+    this.#reclaiming?.abort();
+    this.hurry();
   }
 
   /**
@@ -174,7 +180,11 @@ export class GarbageCollector {
   async #reclaim(reach: Reach, pinned: ReadonlySet<DeltaId>): Promise<number> {
     const labelled = new Set([...reach.labelled, ...pinned]);
     const request = { reached: reach.deltas, labelled };
-    const done = await this.#context.engine.reclaim?.(request, this.#ended.signal);
+    this.#reclaiming = new AbortController();
+    const signal = AbortSignal.any([this.#ended.signal, this.#reclaiming.signal]);
+    const done = await this.#context.engine.reclaim?.(request, signal).finally(() => {
+      this.#reclaiming = undefined;
+    });
     if (done === undefined) return 0;
     // What was merged is garbage now.
     if (done.merged > 0) this.schedule();
@@ -194,7 +204,8 @@ export class GarbageCollector {
       const left = dryRun ? [] : (await engine.deltas.list()).filter((id) => !deltas.has(id));
       if (left.length > 0) {
         const { retryMs } = this.#pace;
-        this.#scheduleIn(room.isShort ? Math.min(retryMs, SHORT_RETRY_MS) : retryMs);
+        const soon = Math.max(SHORT_RETRY_MS, SHARE * this.#lastMs);
+        this.#scheduleIn(room.isUrgent ? Math.min(retryMs, soon) : retryMs);
       }
       const unused = bases.list().filter((id) => !baseIds.has(id) && !pinnedNow.bases.has(id));
       for (const id of unused) if (!dryRun) bases.remove(id);

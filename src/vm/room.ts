@@ -18,6 +18,8 @@ export interface StoreRoom {
   look(): Room;
   /** Whether there is so little that garbage is not kept for a while but removed at once. */
   readonly isShort: boolean;
+  /** Whether writes are refused, or wait: every moment counts. */
+  readonly isUrgent: boolean;
   /** Writes of guests that wait for room. */
   readonly waitingWrites: number;
 }
@@ -27,6 +29,7 @@ export function plainRoom(store: string): StoreRoom {
   return {
     look: () => ({ free: freeSpace(store).free, reserve: 0 }),
     isShort: false,
+    isUrgent: false,
     waitingWrites: 0,
   };
 }
