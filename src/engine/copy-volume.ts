@@ -3,8 +3,10 @@
  * thread.
  */
 
-import { BLOCK_SIZE, KiB, MiB } from '../common/units.js';
+import { DiskError } from '../common/errors.js';
+import { BLOCK_SIZE, formatSize, KiB, MiB } from '../common/units.js';
 import { isZero } from '../common/zeroes.js';
+import { FULL_HINT } from '../storage/exact-io.js';
 import { DATA } from './chain-map.js';
 import type { Extent } from './disk-image.js';
 import { type JobWork, Pace } from './pace.js';
@@ -20,7 +22,8 @@ const ZERO_UNIT = 64 * KiB;
  * Copies the allocated ranges of `source` (sealed: it cannot change meanwhile) into the empty head
  * `target`. Shares the host's blocks instead where it can. Where the target stands on something,
  * that shows through where nobody holds anything in the source, and is hidden by its zeroes.
- * @throws DiskError `interrupted` when cancelled; ENOSPC and others from the host.
+ * @throws DiskError `interrupted` when cancelled; ENOSPC, before the first byte is copied where it
+ * is known that there is no room for all; others from the host.
  */
 export async function copyVolume(
   context: ThreadContext,
@@ -40,6 +43,7 @@ class VolumeCopy {
   readonly #buffer = Buffer.alloc(CHUNK);
   readonly #extent: Extent = { state: 'unallocated', length: 0 };
   #canReflink = true;
+  #isRoomChecked = false;
 
   constructor(context: ThreadContext, source: Volume, target: Volume) {
     this.#context = context;
@@ -77,6 +81,8 @@ class VolumeCopy {
     const shared = this.#canReflink ? this.#share(offset) : 0;
     if (shared > 0) return shared;
     if (shared < 0) this.#canReflink = false;
+    if (!this.#isRoomChecked) checkRoom(this.#context, this.#source, offset, this.#canReflink);
+    this.#isRoomChecked = true;
     this.#source.read(this.#buffer, 0, offset, length);
     for (let from = 0; from < length; ) {
       const zero = this.#isZeroUnit(offset, from, length);
@@ -115,4 +121,34 @@ class VolumeCopy {
 /** Where the unit of the disk ends that holds the byte `from` of what begins at `offset`. */
 function endOfUnit(offset: number, from: number, length: number): number {
   return Math.min(from + ZERO_UNIT - ((offset + from) % ZERO_UNIT), length);
+}
+
+/**
+ * Asks whether there is room for what is still to be copied, zeroes among the data included: they
+ * are known when they were read.
+ * @param canReflink what lies in deltas is shared, and takes none.
+ * @throws DiskError ENOSPC.
+ */
+function checkRoom(
+  context: ThreadContext,
+  source: Volume,
+  from: number,
+  canReflink: boolean,
+): void {
+  const { left } = context.allowance;
+  if (left === Number.POSITIVE_INFINITY) return;
+  const extent: Extent = { state: 'unallocated', length: 0 };
+  let needed = 0;
+  for (let at = from; at < source.size; at += extent.length) {
+    source.deltaExtentAt(at, source.size - at, extent);
+    const isInDelta = extent.state === 'data';
+    if (extent.state === 'unallocated') source.extentAt(at, extent.length, extent);
+    if (extent.state === 'data' && !(isInDelta && canReflink)) needed += extent.length;
+  }
+  if (needed <= left) return;
+  const [wanted, there] = [needed, left].map(formatSize);
+  throw new DiskError('failed', `the copy needs ${wanted}; the store has room for ${there}`, {
+    errno: 'ENOSPC',
+    hint: FULL_HINT,
+  });
 }

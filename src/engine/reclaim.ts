@@ -29,6 +29,8 @@ export interface ReclaimJob {
   readonly child: DeltaId;
   /** Records of the child that may be trusted to be durable: its committed ones, as read before. */
   readonly childRecords: number;
+  /** Somebody waits for the room: nothing goes before it. */
+  readonly urgent?: boolean;
 }
 
 /** Slots punched by one call to the host. */
@@ -44,7 +46,7 @@ export async function reclaimDelta(
   const hidden = hiddenSlots(files, DeltaIndex.read(files, header), job);
   // A flush of the child may be between writing the count that was read and syncing it.
   files.inherit(job.child);
-  const pace = new Pace(work);
+  const pace = new Pace(job.urgent === true ? { signal: work.signal } : work);
   let settled = false;
   const data = openSync(files.dataPath(job.delta, header.dataGeneration), 'r+');
   let freed = 0;
