@@ -72,8 +72,9 @@ class FullStore {
   /** Things that can be deleted later, where there is room for them. */
   async #build(): Promise<void> {
     const random = this.#random;
-    // Without a reserve not even a discard may find room for its record: somebody else makes some.
-    if (!this.#hasReserve) await runProgram('fallocate', ['-l', '2M', this.#filler]);
+    // Room for sure when it goes: a discard may free nothing (what it hides can lie in a delta
+    // whose child does not hide it), and without a reserve there may be none for its own record.
+    await runProgram('fallocate', ['-l', '1M', this.#filler]);
     if (!this.#hasBallast && random.below(2) === 0) {
       const disks = [{ size: 6 * MiB, allocation: 'static' }];
       this.#hasBallast = await this.#may('create', { vm: 'ballast', disks });
@@ -188,7 +189,7 @@ class FullStore {
 
   /** @returns how. */
   async #free(): Promise<string> {
-    if (!this.#hasReserve) await rm(this.#filler, { force: true });
+    await rm(this.#filler, { force: true });
     if (this.#hasBallast && this.#random.below(2) === 0) {
       this.#hasBallast = !(await this.#do('delete', { vm: 'ballast' }));
       if (!this.#hasBallast) return 'a VM was deleted';
@@ -197,7 +198,6 @@ class FullStore {
       this.#hasSnapshot = !(await this.#do('snapshot.delete', { vm: 'vm', snapshot: 'kept' }));
       if (this.#random.below(2) === 0) await this.#do('gc', {});
     }
-    // Discards what the last writes hid: all of a region, so that there is room for sure.
     const start = REGION * this.#random.below(WRITERS);
     await tool('fallocate', ['-p', '-o', String(start), '-l', String(REGION), this.#path]);
     this.#model.discard(start, REGION);
