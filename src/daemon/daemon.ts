@@ -123,9 +123,7 @@ export class Daemon {
    * mount that was taken over.
    */
   static async start(options: DaemonOptions, log: Logger, link?: SupervisorLink): Promise<Daemon> {
-    const lock = link?.handover.kept.lock;
-    const store = await VmStore.open(options.store, undefined, lock);
-    if (lock === undefined) link?.keep('lock', store.lockDescriptor);
+    const store = await openStore(options, link);
     const daemon = new Daemon(options, log, store, link);
     try {
       await daemon.#mount();
@@ -232,6 +230,7 @@ export class Daemon {
       store: this.#options.store,
       uid: process.getuid?.() ?? 0,
       gid: process.getgid?.() ?? 0,
+      onProblem: logOnce(this.#log),
     });
   }
 
@@ -356,6 +355,30 @@ export class Daemon {
     await this.#threads.stop();
     this.#store.close();
   }
+}
+
+/** The same error again, by a program that tries and tries, says nothing new. */
+function logOnce(log: Logger): (what: string, error: unknown) => void {
+  let last = '';
+  return (what, error) => {
+    const line = `${what}: ${error instanceof Error ? error.message : String(error)}`;
+    if (line !== last) log.error(line);
+    last = line;
+  };
+}
+
+/** Takes the store's lock, or goes on with the one that the last daemon had. */
+async function openStore(options: DaemonOptions, link?: SupervisorLink): Promise<VmStore> {
+  const { acceptCopy } = options;
+  const { lock, folder } = link?.handover.kept ?? {};
+  if (lock !== undefined) {
+    return VmStore.open(options.store, undefined, { held: { file: lock, folder }, acceptCopy });
+  }
+  const store = await VmStore.open(options.store, undefined, { acceptCopy });
+  const held = store.lockDescriptors;
+  link?.keep('lock', held.file);
+  if (held.folder !== undefined) link?.keep('folder', held.folder);
+  return store;
 }
 
 /** A file in memory that outlives this process: the last daemon's, or a new one. */

@@ -19,6 +19,8 @@ export interface DaemonOptions {
   readonly allowOther: boolean;
   /** Whether reads are checked against checksums. */
   readonly verifyReads: boolean;
+  /** Whether a store is taken that was copied while it was in use. */
+  readonly acceptCopy: boolean;
   readonly logLevel: LogLevel;
   /** Where to say that the daemon is ready: a descriptor. */
   readonly readyFd: number | undefined;
@@ -52,6 +54,7 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
     transport,
     threads: readThreads(values.threads),
     verifyReads: values['verify-reads'] ?? false,
+    acceptCopy: values['accept-copy'] ?? false,
     allowOther: values['allow-other'] ?? process.geteuid?.() === 0,
     logLevel,
     readyFd: values['ready-fd'] === undefined ? undefined : Number(values['ready-fd']),
@@ -71,6 +74,7 @@ function parse(args: readonly string[]) {
         threads: { type: 'string' },
         'allow-other': { type: 'boolean' },
         'verify-reads': { type: 'boolean' },
+        'accept-copy': { type: 'boolean' },
         'no-supervise': { type: 'boolean' },
         supervised: { type: 'boolean' },
         'log-level': { type: 'string' },

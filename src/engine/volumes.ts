@@ -30,12 +30,13 @@ export class OpenVolumes implements Volumes {
 
   constructor(options: VolumesOptions) {
     this.#options = options;
-    this.#bases = new OpenBases(options.resolveBase, options.publishBase);
+    this.#bases = new OpenBases(options);
   }
 
   /** Flushes what was written every few seconds, as file systems do. */
   startFlushing(): void {
     this.#flusher.start();
+    this.#bases.watch();
   }
 
   async #flushAll(): Promise<void> {
@@ -55,8 +56,9 @@ export class OpenVolumes implements Volumes {
   }
 
   async acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume> {
-    const name = options.writable ? this.#heads.follow(top) : top;
-    const entry = await this.#entry(name, options.writable);
+    const present = (): DeltaId => (options.writable ? this.#heads.follow(top) : top);
+    await this.#bases.verify(this.#byTop.get(present())?.chain.base);
+    const entry = await this.#entry(present(), options.writable);
     invariant(entry.chain.writable || !options.writable, `head ${top} was opened as a snapshot`);
     entry.users += 1;
     clearTimeout(entry.rest);
@@ -164,8 +166,7 @@ export class OpenVolumes implements Volumes {
   #close(entry: OpenEntry): void {
     clearTimeout(entry.rest);
     const { tools } = this.#options;
-    const top = entry.chain.deltas[0]!;
-    this.#byTop.delete(top);
+    this.#byTop.delete(entry.chain.deltas[0]!);
     this.#byHandle.delete(entry.index);
     closeGates(tools.views.volumeWords, [entry.index]);
     drain(tools.views.threads, [entry.index]);
@@ -178,8 +179,7 @@ export class OpenVolumes implements Volumes {
   }
 
   isOpen(top: DeltaId): boolean {
-    const entry = this.#byTop.get(top);
-    return entry !== undefined && entry.users > 0;
+    return (this.#byTop.get(top)?.users ?? 0) > 0;
   }
 
   /** The open volume on top of `top`, if there is one. */
@@ -247,9 +247,8 @@ export class OpenVolumes implements Volumes {
   }
 
   async flush(top: DeltaId): Promise<void> {
-    const { tools } = this.#options;
     const entry = this.#byTop.get(this.#heads.follow(top));
-    if (entry === undefined) settleClosed(tools.files, top, false);
+    if (entry === undefined) settleClosed(this.#options.tools.files, top, false);
     else await this.flushHandle(entry.index);
   }
 
@@ -389,6 +388,7 @@ export class OpenVolumes implements Volumes {
    */
   async closeAll(): Promise<void> {
     await this.#flusher.stop();
+    await this.#bases.unwatch();
     const problems: unknown[] = [];
     for (const entry of [...this.#byHandle.values()]) {
       clearTimeout(entry.rest);

@@ -40,6 +40,7 @@ import {
   type SnapshotRequest,
   takeSnapshot,
 } from './snapshots.js';
+import { SpaceReserve } from './space-reserve.js';
 import type { DamagedVm, VmEntry } from './vm-catalog.js';
 import type { VmStore } from './vm-store.js';
 
@@ -66,6 +67,7 @@ export class VmService {
   readonly #garbage: GarbageCollector;
   readonly #ownFolders: readonly string[];
   readonly #exportTools: ExportTools;
+  readonly #reserve: SpaceReserve;
 
   constructor(options: VmServiceOptions) {
     const { store, bases, engine, hooks, ownFolders, garbagePace = USUAL_PACE } = options;
@@ -83,16 +85,19 @@ export class VmService {
     this.exposure = new Exposure(store);
     this.#garbage = new GarbageCollector(this.#context, options.onProblem, garbagePace);
     this.#ownFolders = ownFolders;
+    this.#reserve = new SpaceReserve(store.layout.reserve);
     this.#exportTools = { run: options.runExport, ownFolders };
   }
 
   /** Removes in the background what an earlier run left behind. */
   start(): void {
     this.#garbage.schedule();
+    this.#reserve.start();
   }
 
   /** Ends background work. The store stays locked until its owner closes it. */
   async stop(): Promise<void> {
+    await this.#reserve.stop();
     await this.#garbage.stop();
   }
 
@@ -197,7 +202,7 @@ export class VmService {
     const kept = await withVm(context, vm, async (entry) => {
       await refuseWhileHeld(context, { vm, part: 'all' }, `delete "${vm}"`);
       const count = await this.#countKept(entry);
-      await context.store.remove(entry);
+      await this.#reserve.lend(() => context.store.remove(entry));
       return count;
     });
     context.hooks.namesChanged(vm);
@@ -251,7 +256,7 @@ export class VmService {
   }
 
   deleteSnapshot(vm: string, snapshot: string): Promise<void> {
-    return deleteSnapshot(this.#context, vm, snapshot);
+    return this.#reserve.lend(() => deleteSnapshot(this.#context, vm, snapshot));
   }
 
   renameSnapshot(vm: string, snapshot: string, name: string): Promise<SnapshotRecord> {
@@ -310,7 +315,7 @@ export class VmService {
   }
 
   collectGarbage(dryRun: boolean): Promise<Collected> {
-    return this.#garbage.collect(dryRun);
+    return this.#reserve.lend(() => this.#garbage.collect(dryRun));
   }
 
   /**

@@ -78,6 +78,11 @@ const startCommand = defineCommand({
         type: 'boolean',
         describe: 'Refuse bytes that rotted on the host disk (EIO)',
       })
+      .option('accept-copy', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Take a store that was copied while it was in use',
+      })
       .option('no-supervise', {
         group: OWN_OPTIONS,
         type: 'boolean',
@@ -102,6 +107,7 @@ const startCommand = defineCommand({
       ...(threads === undefined ? {} : { threads }),
       allowOther: args['allow-other'] === true || configuration.allowOther === true,
       verifyReads: args['verify-reads'] === true || configuration.verifyReads === true,
+      acceptCopy: args['accept-copy'] === true,
       supervise: args['no-supervise'] !== true,
     };
     await refuseSecond(places.socket);
