@@ -32,10 +32,14 @@ export class StoreDeltas implements Deltas {
 
   /** A disk that goes on with files which somebody removed is not kept alive by snapshots. */
   #refuseWithoutData(id: DeltaId): void {
-    const { dataGeneration } = this.#files.readHeader(id).current;
-    const path = this.#files.dataPath(id, dataGeneration);
-    if (fileSize(path) !== undefined) return;
-    throw new DiskError('damaged', `${path}: the delta's data file is missing`, {
+    const tuples = this.#files.tuplesPath(id);
+    const data = (): string => {
+      const { dataGeneration } = this.#files.readHeader(id).current;
+      return this.#files.dataPath(id, dataGeneration);
+    };
+    const missing = [() => tuples, data].find((path) => fileSize(path()) === undefined);
+    if (missing === undefined) return;
+    throw new DiskError('damaged', `${missing()}: this file of a delta is missing`, {
       hint: 'bring it back from a backup; if its disk is still open: copy what the raw file shows',
       errno: 'EIO',
     });

@@ -230,7 +230,12 @@ t.test('a clock that was set back', { skip }, async (t) => {
     readFileSync(await back.ok('path', 'imported')).every((byte) => byte === 7),
     true,
   );
+  const { pid } = back;
   await back.stop();
+  // What faketime leaves behind.
+  for (const name of [`faketime_shm_${pid}`, `sem.faketime_sem_${pid}`]) {
+    rmSync(join('/dev/shm', name), { force: true });
+  }
 });
 
 /** Lets both copies of a delta's header be of a later version. */
