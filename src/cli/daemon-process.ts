@@ -23,6 +23,9 @@ export interface DaemonOptions extends Places {
   readonly allowOther?: boolean;
   readonly verifyReads?: boolean;
   readonly acceptCopy?: boolean;
+  /** Bytes. */
+  readonly reserve?: number;
+  readonly onFull?: string;
   readonly supervise?: boolean;
 }
 
@@ -42,6 +45,8 @@ export function daemonArguments(options: DaemonOptions): string[] {
     ...(options.allowOther === true ? ['--allow-other'] : []),
     ...(options.verifyReads === true ? ['--verify-reads'] : []),
     ...(options.acceptCopy === true ? ['--accept-copy'] : []),
+    ...(options.reserve === undefined ? [] : ['--reserve', String(options.reserve)]),
+    ...(options.onFull === undefined ? [] : ['--on-full', options.onFull]),
     ...(options.supervise === false ? ['--no-supervise'] : []),
   ];
 }

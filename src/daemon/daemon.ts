@@ -10,14 +10,13 @@ import { type ControlServer, serveControl } from '../control/server.js';
 import { LocalEngine } from '../engine/local-engine.js';
 import { volumesOf } from '../engine/thread.js';
 import { openBase } from '../formats/base.js';
-import { memoryFile } from '../storage/libc.js';
 import { createKernelTransport, type KernelTransportOptions } from '../transport/kernel/channel.js';
 import { HandleLog } from '../transport/kernel/handle-log.js';
 import { createNativeTransport } from '../transport/native-channel.js';
 import type { Transport, TransportEvent } from '../transport/transport.js';
 import { BaseRecords } from '../vm/base-records.js';
 import { VmService } from '../vm/vm-service.js';
-import { VmStore } from '../vm/vm-store.js';
+import type { VmStore } from '../vm/vm-store.js';
 import { formatSources } from './base-sources.js';
 import { Guests } from './guests.js';
 import { attachHandlers } from './handlers/attach-handlers.js';
@@ -29,11 +28,14 @@ import { mapHandlers } from './handlers/map-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import { dieLoudly } from './last-words.js';
-import type { Logger } from './logger.js';
+import type { LoadedThreads } from './loaded-threads.js';
+import { type Logger, logOnce } from './logger.js';
 import { StoreNamespace } from './namespace.js';
+import { openStore } from './open-store.js';
 import type { DaemonOptions } from './options.js';
-import type { KeptName, OrderlyEnd } from './supervision.js';
-import type { SupervisorLink } from './supervisor-link.js';
+import { SpaceWatch } from './space-watch.js';
+import type { OrderlyEnd } from './supervision.js';
+import { keptFile, type SupervisorLink } from './supervisor-link.js';
 import { DaemonThreads, OTHER_THREADS } from './threads.js';
 
 /** Why a daemon ended. After 'restart' the mount stands, and requests wait for the next daemon. */
@@ -51,6 +53,7 @@ export class Daemon {
   readonly #threads: DaemonThreads;
   readonly #link: SupervisorLink | undefined;
   readonly #guests: Guests;
+  readonly #space: SpaceWatch;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
   #users: DiskUsers | undefined;
@@ -64,6 +67,7 @@ export class Daemon {
     options: DaemonOptions,
     log: Logger,
     store: VmStore,
+    loaded: LoadedThreads,
     link: SupervisorLink | undefined,
   ) {
     this.#options = options;
@@ -74,10 +78,10 @@ export class Daemon {
       this.#resolveEnded = resolve;
     });
     const bases = new BaseRecords(store, formatSources(log));
-    const { verifyReads } = options;
     this.#threads = new DaemonThreads({
+      loaded,
       memory: () => this.#engine.memory,
-      verifyReads,
+      verifyReads: options.verifyReads,
       onBug: (what, error) => this.#threadDied(what, error),
       onRot: (rot) => this.#engine.foundRot(rot),
     });
@@ -85,7 +89,7 @@ export class Daemon {
       store: store.layout.root,
       threadCount: options.threads + OTHER_THREADS,
       suspectsFd: keptFile(link, 'suspects'),
-      verifyReads,
+      verifyReads: options.verifyReads,
       openBase,
       resolveBase: (id) => bases.resolve(id),
       baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,
@@ -94,6 +98,7 @@ export class Daemon {
       runReclaim: (order, work) => this.#threads.runReclaim(order, work),
       onError: (what, error) => log.error(what, { error }),
     });
+    this.#space = this.#watchSpace();
     this.#guests = new Guests({
       folder: store.layout.run,
       find: (vm) => store.catalog.find(vm),
@@ -113,8 +118,20 @@ export class Daemon {
         log,
       }),
       ownFolders: [store.layout.root, options.mountpoint],
+      room: this.#space,
       runExport: this.#threads.runExport,
       onProblem: (error) => log.error('background work failed', { error }),
+    });
+  }
+
+  #watchSpace(): SpaceWatch {
+    return new SpaceWatch({
+      store: this.#store.layout.root,
+      reserve: this.#options.reserve,
+      allowance: this.#engine.context.allowance,
+      log: this.#log,
+      // The first look comes before the service: at its start it collects anyway.
+      onShort: () => this.#service?.makeRoom(),
     });
   }
 
@@ -122,9 +139,14 @@ export class Daemon {
    * Starts everything. @throws DiskError, with everything that was started ended again, but for a
    * mount that was taken over.
    */
-  static async start(options: DaemonOptions, log: Logger, link?: SupervisorLink): Promise<Daemon> {
+  static async start(
+    options: DaemonOptions,
+    log: Logger,
+    loaded: LoadedThreads,
+    link?: SupervisorLink,
+  ): Promise<Daemon> {
     const store = await openStore(options, link);
-    const daemon = new Daemon(options, log, store, link);
+    const daemon = new Daemon(options, log, store, loaded, link);
     try {
       await daemon.#mount();
       await daemon.#forgetWhatRestoresChanged();
@@ -138,6 +160,7 @@ export class Daemon {
     }
     await daemon.#guests.start();
     daemon.#service.start();
+    daemon.#space.start(daemon.#transport?.held);
     daemon.#engine.volumes.startFlushing();
     daemon.#engine.health.start();
     for (const { name, problem } of daemon.#service.damaged()) {
@@ -164,13 +187,14 @@ export class Daemon {
   }
 
   #kernel(): Transport {
-    const { mountpoint, threads, allowOther } = this.#options;
+    const { mountpoint, threads, allowOther, onFull } = this.#options;
     return createKernelTransport({
       mountpoint,
       namespace: this.#namespace(),
       threads: this.#threads,
       threadCount: threads,
       allowOther,
+      holdWritesOf: onFull === 'pause' ? volumesOf(this.#engine.context) : undefined,
       onEvent: (event) => this.#event(event),
       ...this.#outlivingParts(),
     });
@@ -213,7 +237,10 @@ export class Daemon {
   }
 
   #native(): Transport {
-    const { mountpoint, allowOther } = this.#options;
+    const { mountpoint, allowOther, onFull } = this.#options;
+    if (onFull === 'pause') {
+      this.#log.warn('--on-full pause needs the kernel channel: a full store refuses writes');
+    }
     return createNativeTransport({
       mountpoint,
       namespace: this.#namespace(),
@@ -279,6 +306,7 @@ export class Daemon {
         store: this.#options.store,
         threads: transport.kind === 'kernel' ? this.#options.threads : 1,
         allowOther: this.#options.allowOther,
+        space: this.#space,
         startedAt: this.#startedAt,
         stop: () => this.#stopByRequest(),
         supervisorPid: () => this.#link?.supervisorPid,
@@ -322,6 +350,8 @@ export class Daemon {
   async #handOver(): Promise<void> {
     const failed = (error: unknown): void => this.#log.error('at the restart', { error });
     await this.#control?.close().catch(failed);
+    // Writes that wait for room are the next daemon's.
+    await this.#space.stop().catch(failed);
     await this.#service.stop().catch(failed);
     await this.#engine.volumes.quiesce().catch(failed);
     this.#resolveEnded('restart');
@@ -349,44 +379,11 @@ export class Daemon {
   async #close(): Promise<void> {
     await this.#control?.close();
     await this.#transport?.stop({ force: true });
+    await this.#space.stop();
     await this.#service.stop();
     await this.#engine.health.stop();
     await this.#engine.volumes.closeAll();
     await this.#threads.stop();
     this.#store.close();
   }
-}
-
-/** The same error again, by a program that tries and tries, says nothing new. */
-function logOnce(log: Logger): (what: string, error: unknown) => void {
-  let last = '';
-  return (what, error) => {
-    const line = `${what}: ${error instanceof Error ? error.message : String(error)}`;
-    if (line !== last) log.error(line);
-    last = line;
-  };
-}
-
-/** Takes the store's lock, or goes on with the one that the last daemon had. */
-async function openStore(options: DaemonOptions, link?: SupervisorLink): Promise<VmStore> {
-  const { acceptCopy } = options;
-  const { lock, folder } = link?.handover.kept ?? {};
-  if (lock !== undefined) {
-    return VmStore.open(options.store, undefined, { held: { file: lock, folder }, acceptCopy });
-  }
-  const store = await VmStore.open(options.store, undefined, { acceptCopy });
-  const held = store.lockDescriptors;
-  link?.keep('lock', held.file);
-  if (held.folder !== undefined) link?.keep('folder', held.folder);
-  return store;
-}
-
-/** A file in memory that outlives this process: the last daemon's, or a new one. */
-function keptFile(link: SupervisorLink | undefined, name: KeptName): number | undefined {
-  if (link === undefined) return undefined;
-  const inherited = link.handover.kept[name];
-  if (inherited !== undefined) return inherited;
-  const fd = memoryFile(`layerdisk-${name}`);
-  link.keep(name, fd);
-  return fd;
 }

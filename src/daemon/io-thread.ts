@@ -1,13 +1,8 @@
 /**
- * Entry of an I/O thread: serves requests of the kernel channel on the volumes of the shared
- * engine.
+ * Entry of an I/O thread: waits until it is told what to serve, then serves requests of the kernel
+ * channel on the volumes of the shared engine.
  */
-import {
-  type MessagePort,
-  parentPort,
-  receiveMessageOnPort,
-  workerData,
-} from 'node:worker_threads';
+import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import type { BaseNotice } from '../engine/base-table.js';
 import type { FoundRot } from '../engine/read-verifier.js';
@@ -19,6 +14,7 @@ import {
   serveKernelChannel,
   type ThreadEnd,
 } from '../transport/kernel/thread.js';
+import type { ThreadLoaded } from './loaded-threads.js';
 
 export interface IoThreadData {
   readonly setup: ChannelThreadSetup;
@@ -48,27 +44,31 @@ export interface ThreadEnded {
 
 const port = parentPort;
 invariant(port !== null, 'an I/O thread is started by the daemon');
-const { setup, memory, thread, notices, verifyReads } = workerData as IoThreadData;
-const context = createThreadContext({
-  memory,
-  thread,
-  openBase,
-  onRot: verifyReads
-    ? (rot) => port.postMessage({ type: 'rot', rot } satisfies RotMessage)
-    : undefined,
-  receive: (table) => {
-    for (let next = receiveMessageOnPort(notices); next !== undefined; ) {
-      table.apply(next.message as BaseNotice);
-      next = receiveMessageOnPort(notices);
-    }
-  },
-});
-const end = serveKernelChannel({
-  ...setup,
-  deviceOf: volumesOf(context),
-  forward: (message) => port.postMessage(message),
-});
-context.bases.close();
-notices.close();
-const last: ThreadEnded = { type: 'ended', end };
-port.postMessage(last);
+port.once('message', (work: IoThreadData) => serve(port, work));
+port.postMessage({ type: 'loaded' } satisfies ThreadLoaded);
+
+/** Returns when the mount is gone. */
+function serve(main: MessagePort, { setup, memory, thread, notices, verifyReads }: IoThreadData) {
+  const context = createThreadContext({
+    memory,
+    thread,
+    openBase,
+    onRot: verifyReads
+      ? (rot) => main.postMessage({ type: 'rot', rot } satisfies RotMessage)
+      : undefined,
+    receive: (table) => {
+      for (let next = receiveMessageOnPort(notices); next !== undefined; ) {
+        table.apply(next.message as BaseNotice);
+        next = receiveMessageOnPort(notices);
+      }
+    },
+  });
+  const end = serveKernelChannel({
+    ...setup,
+    deviceOf: volumesOf(context),
+    forward: (message) => main.postMessage(message),
+  });
+  context.bases.close();
+  notices.close();
+  main.postMessage({ type: 'ended', end } satisfies ThreadEnded);
+}

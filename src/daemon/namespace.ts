@@ -1,9 +1,10 @@
 /**
  * What the mount shows: the store's VMs, their disks and snapshots, as the transport asks for them.
  */
-import { statfsSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import type { LocalEngine } from '../engine/local-engine.js';
+import { freeSpace } from '../storage/free-space.js';
 import type {
   DirectoryEntry,
   FileSystemSizes,
@@ -90,10 +91,12 @@ export class StoreNamespace implements Namespace {
     }
     const { disk } = found;
     if (intent.write && disk.readOnly) throw readOnly(disk.fileName);
-    const { volumes } = this.#options.engine;
+    const { engine } = this.#options;
     try {
-      const { handle } = await volumes.acquire(disk.top, { writable: disk.writable });
-      return { kind: 'device', handle };
+      const { handle } = await engine.volumes.acquire(disk.top, { writable: disk.writable });
+      // What is read-only stays what it is as long as it is open.
+      const flatFile = disk.readOnly ? engine.flatFile(handle) : undefined;
+      return { kind: 'device', handle, ...(flatFile === undefined ? {} : { flatFile }) };
     } catch (error) {
       this.#options.onProblem(`${found.vm.name}/${disk.fileName} cannot be opened`, error);
       throw unreadable(error);
@@ -116,8 +119,7 @@ export class StoreNamespace implements Namespace {
   }
 
   statfs(): FileSystemSizes {
-    const { bsize, blocks, bavail } = statfsSync(this.#options.store);
-    return { total: bsize * blocks, free: bsize * bavail };
+    return freeSpace(this.#options.store);
   }
 
   #get(node: NodeId): Found {

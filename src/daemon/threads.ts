@@ -16,7 +16,8 @@ import type { ChannelMessage } from '../transport/kernel/messages.js';
 import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.js';
 import type { RunExport } from '../vm/exports.js';
 import type { BackgroundAnswer, BackgroundRequest, JobOutcome } from './background-thread.js';
-import type { RotMessage, ThreadEnded } from './io-thread.js';
+import type { IoThreadData, RotMessage, ThreadEnded } from './io-thread.js';
+import type { LoadedThreads, ThreadLoaded } from './loaded-threads.js';
 
 /** Threads that touch volumes besides the I/O threads: the main thread and the background one. */
 export const OTHER_THREADS = 2;
@@ -29,6 +30,8 @@ interface Job {
 }
 
 export interface ThreadsParts {
+  /** Where I/O threads are taken from. */
+  readonly loaded: LoadedThreads;
   readonly memory: () => SharedMemory;
   readonly verifyReads: boolean;
   readonly onBug: (what: string, error: unknown) => void;
@@ -58,14 +61,12 @@ export class DaemonThreads implements IoThreads {
     for (const notice of this.#bases.values()) port1.postMessage(notice);
     this.#notices.set(setup.threadIndex, port1);
     const thread = OTHER_THREADS + setup.threadIndex;
-    const worker = new Worker(new URL('./io-thread.js', import.meta.url), {
-      execArgv: [],
-      name: `io-${setup.threadIndex}`,
-      workerData: { setup, ...this.#workerData(thread), notices: port2 },
-      transferList: [port2],
-    });
+    const worker = this.#parts.loaded.take();
+    const work: IoThreadData = { setup, ...this.#workerData(thread), notices: port2 };
+    worker.postMessage(work, [port2]);
     const ended = new Promise<ThreadEnd>((resolve) => {
-      worker.on('message', (message: ChannelMessage | ThreadEnded | RotMessage) => {
+      worker.on('message', (message: ChannelMessage | ThreadLoaded | ThreadEnded | RotMessage) => {
+        if (message.type === 'loaded') return;
         if (message.type === 'ended') resolve(message.end);
         else if (message.type === 'rot') this.#parts.onRot(message.rot);
         else receive(message);
@@ -134,7 +135,7 @@ export class DaemonThreads implements IoThreads {
 
   #backgroundThread(): Worker {
     if (this.#background !== undefined) return this.#background;
-    const worker = new Worker(new URL('./background-thread.js', import.meta.url), {
+    const worker = new Worker(new URL('../daemon/background-thread.js', import.meta.url), {
       execArgv: [],
       name: 'background',
       workerData: this.#workerData(BACKGROUND_INDEX),

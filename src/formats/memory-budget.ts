@@ -9,8 +9,32 @@ import { MiB } from '../common/units.js';
 const LIMIT_BYTES = 96 * MiB;
 
 export class MemoryBudget {
+  static #current: MemoryBudget | undefined;
   #used = 0;
   #dropLast: (() => void) | undefined;
+  #scratch: Buffer = Buffer.alloc(0);
+
+  /** The budget of the chain that is being opened; outside of that, one of its own. */
+  static get current(): MemoryBudget {
+    return MemoryBudget.#current ?? new MemoryBudget();
+  }
+
+  /** Lets all images that `open` opens share one budget. It must not wait for anything. */
+  static share<T>(open: () => T): T {
+    const outer = MemoryBudget.#current;
+    MemoryBudget.#current = new MemoryBudget();
+    try {
+      return open();
+    } finally {
+      MemoryBudget.#current = outer;
+    }
+  }
+
+  /** Room for packed bytes, until the next call; grown to the most that was asked for. */
+  scratch(length: number): Buffer {
+    if (this.#scratch.length < length) this.#scratch = Buffer.allocUnsafeSlow(length);
+    return this.#scratch.subarray(0, length);
+  }
 
   /**
    * Memory that stays as long as the image is open.
@@ -40,20 +64,10 @@ export class MemoryBudget {
   }
 }
 
-let current: MemoryBudget | undefined;
-
-/** The budget of the chain that is being opened; outside of that, one of its own. */
 export function currentBudget(): MemoryBudget {
-  return current ?? new MemoryBudget();
+  return MemoryBudget.current;
 }
 
-/** Lets all images that `open` opens share one budget. It must not wait for anything. */
 export function inOneBudget<T>(open: () => T): T {
-  const outer = current;
-  current = new MemoryBudget();
-  try {
-    return open();
-  } finally {
-    current = outer;
-  }
+  return MemoryBudget.share(open);
 }

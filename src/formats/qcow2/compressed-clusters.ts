@@ -55,7 +55,7 @@ export class CompressedClusters {
   #unpackFrom(cluster: number, place: CompressedPlace): Uint8Array {
     // The last sector need not be there to its end.
     const length = Math.min(place.length, this.#file.size - place.offset);
-    const packed = packedBytes(length);
+    const packed = this.#budget.scratch(length);
     this.#file.readExact(packed, 0, length, place.offset);
     let unpacked: Uint8Array;
     try {
@@ -72,14 +72,6 @@ export class CompressedClusters {
     const what = `the compressed cluster at ${place.offset} (${where}) cannot be unpacked`;
     return damaged(this.#file.path, what, cause);
   }
-}
-
-let scratch: Buffer = Buffer.alloc(0);
-
-/** Room for a packed cluster, until the next call; grown to twice the largest cluster at most. */
-function packedBytes(length: number): Buffer {
-  if (scratch.length < length) scratch = Buffer.allocUnsafeSlow(length);
-  return scratch.subarray(0, length);
 }
 
 /** Raw deflate; what follows the end of the stream is ignored. */

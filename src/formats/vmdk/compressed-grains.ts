@@ -14,14 +14,6 @@ export const MAX_COMPRESSED_GRAIN = 4 * MiB;
 /** Memory for unpacked grains (at least one is kept). */
 const CACHE_SIZE = 4 * MiB;
 
-let scratch = Buffer.alloc(0);
-
-/** Room for a packed grain, until the next call; grown to what the largest one may need. */
-function packedBytes(length: number): Buffer {
-  if (scratch.length < length) scratch = Buffer.allocUnsafeSlow(length);
-  return scratch;
-}
-
 export class CompressedGrains {
   readonly #file: ReadableFile;
   readonly #grainSize: number;
@@ -90,7 +82,7 @@ export class CompressedGrains {
     const start = position + GRAIN_MARKER.size;
     // The worst that zlib does to bytes it cannot pack, with room to spare.
     const limit = this.#grainSize * 2 + SECTOR_SIZE;
-    const packed = packedBytes(limit);
+    const packed = this.#budget.scratch(limit);
     if (start > fileSize) throw damagedExtent(path, `${what} lies past the end of the file`);
     this.#file.readExact(packed, 0, GRAIN_MARKER.size, position);
     const { sector, size } = GRAIN_MARKER.decode(packed);
