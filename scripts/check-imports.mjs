@@ -98,7 +98,7 @@ const PACKAGE_DOORS = {
     // Formats have one place that looks at names; both ends of the socket look at its file.
     places: new RegExp(
       '^((storage|engine|vm|transport|guest|host|identity|daemon|cli)/' +
-        '|formats/sibling-path.ts$|control/(client|server).ts$)',
+        '|formats/sibling-path.ts$|control/(client|listener).ts$)',
     ),
     except: new RegExp(`^(${ENGINE_CONTRACTS.join('|')})$`),
     why: 'bytes of the host come in through storage',

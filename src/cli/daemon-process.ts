@@ -22,6 +22,7 @@ export interface DaemonOptions extends Places {
   readonly threads?: number;
   readonly allowOther?: boolean;
   readonly verifyReads?: boolean;
+  readonly acceptCopy?: boolean;
   /** Bytes. */
   readonly reserve?: number;
   readonly onFull?: string;
@@ -43,6 +44,7 @@ export function daemonArguments(options: DaemonOptions): string[] {
     ...(options.threads === undefined ? [] : ['--threads', String(options.threads)]),
     ...(options.allowOther === true ? ['--allow-other'] : []),
     ...(options.verifyReads === true ? ['--verify-reads'] : []),
+    ...(options.acceptCopy === true ? ['--accept-copy'] : []),
     ...(options.reserve === undefined ? [] : ['--reserve', String(options.reserve)]),
     ...(options.onFull === undefined ? [] : ['--on-full', options.onFull]),
     ...(options.supervise === false ? ['--no-supervise'] : []),
@@ -95,14 +97,27 @@ export async function startInBackground(program: string, options: DaemonOptions)
   }
 }
 
+const HINTS: Readonly<Record<string, string>> = {
+  EROFS: 'its file system is read-only: remount it, or copy the store to another place',
+  ENOSPC: 'its file system is full: free some space there',
+  EDQUOT: 'your quota there is used up: free some space',
+  ENOTDIR: 'a file is in the way: name a folder with --store DIR',
+  EEXIST: 'a file is in the way: name a folder with --store DIR',
+};
+
+function isDenied(errno: string): boolean {
+  return errno === 'EROFS' || errno === 'EACCES' || errno === 'EPERM';
+}
+
 function openLog(store: string, logFile: string): number {
   try {
     mkdirSync(store, { recursive: true, mode: 0o700 });
     return openSync(logFile, 'a', 0o600);
   } catch (error) {
     const errno = errnoName(error) ?? String(error);
-    throw new DiskError('not-permitted', `cannot make the store ${store} (${errno})`, {
-      hint: 'run as root, or name a folder of yours: --store DIR',
+    const code = isDenied(errno) ? 'not-permitted' : 'failed';
+    throw new DiskError(code, `cannot open ${logFile}, the daemon's log (${errno})`, {
+      hint: HINTS[errno] ?? 'run as root, or name a folder of yours: --store DIR',
       cause: error,
     });
   }

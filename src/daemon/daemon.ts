@@ -16,7 +16,7 @@ import { createNativeTransport } from '../transport/native-channel.js';
 import type { Transport, TransportEvent } from '../transport/transport.js';
 import { BaseRecords } from '../vm/base-records.js';
 import { VmService } from '../vm/vm-service.js';
-import { VmStore } from '../vm/vm-store.js';
+import type { VmStore } from '../vm/vm-store.js';
 import { formatSources } from './base-sources.js';
 import { Guests } from './guests.js';
 import { attachHandlers } from './handlers/attach-handlers.js';
@@ -29,8 +29,9 @@ import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import { dieLoudly } from './last-words.js';
 import type { LoadedThreads } from './loaded-threads.js';
-import type { Logger } from './logger.js';
+import { type Logger, logOnce } from './logger.js';
 import { StoreNamespace } from './namespace.js';
+import { openStore } from './open-store.js';
 import type { DaemonOptions } from './options.js';
 import { SpaceWatch } from './space-watch.js';
 import type { OrderlyEnd } from './supervision.js';
@@ -144,9 +145,7 @@ export class Daemon {
     loaded: LoadedThreads,
     link?: SupervisorLink,
   ): Promise<Daemon> {
-    const lock = link?.handover.kept.lock;
-    const store = await VmStore.open(options.store, undefined, lock);
-    if (lock === undefined) link?.keep('lock', store.lockDescriptor);
+    const store = await openStore(options, link);
     const daemon = new Daemon(options, log, store, loaded, link);
     try {
       await daemon.#mount();
@@ -258,6 +257,7 @@ export class Daemon {
       store: this.#options.store,
       uid: process.getuid?.() ?? 0,
       gid: process.getgid?.() ?? 0,
+      onProblem: logOnce(this.#log),
     });
   }
 

@@ -60,3 +60,13 @@ function jsonFields(fields: object): object {
     ]),
   );
 }
+
+/** The same error again, by a program that tries and tries, says nothing new. */
+export function logOnce(log: Logger): (what: string, error: unknown) => void {
+  let last = '';
+  return (what, error) => {
+    const line = `${what}: ${error instanceof Error ? error.message : String(error)}`;
+    if (line !== last) log.error(line);
+    last = line;
+  };
+}

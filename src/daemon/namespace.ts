@@ -30,6 +30,8 @@ export interface NamespaceOptions {
   readonly store: string;
   readonly uid: number;
   readonly gid: number;
+  /** A disk that cannot be opened, and why. */
+  readonly onProblem: (what: string, error: unknown) => void;
 }
 
 /** A node found: which file or folder of a VM it is. */
@@ -90,10 +92,15 @@ export class StoreNamespace implements Namespace {
     const { disk } = found;
     if (intent.write && disk.readOnly) throw readOnly(disk.fileName);
     const { engine } = this.#options;
-    const { handle } = await engine.volumes.acquire(disk.top, { writable: disk.writable });
-    // What is read-only stays what it is as long as it is open.
-    const flatFile = disk.readOnly ? engine.flatFile(handle) : undefined;
-    return { kind: 'device', handle, ...(flatFile === undefined ? {} : { flatFile }) };
+    try {
+      const { handle } = await engine.volumes.acquire(disk.top, { writable: disk.writable });
+      // What is read-only stays what it is as long as it is open.
+      const flatFile = disk.readOnly ? engine.flatFile(handle) : undefined;
+      return { kind: 'device', handle, ...(flatFile === undefined ? {} : { flatFile }) };
+    } catch (error) {
+      this.#options.onProblem(`${found.vm.name}/${disk.fileName} cannot be opened`, error);
+      throw unreadable(error);
+    }
   }
 
   async reopen(node: NodeId, handle: number): Promise<void> {
@@ -155,13 +162,15 @@ export class StoreNamespace implements Namespace {
   }
 
   #diskAttr(node: NodeId, disk: ExposedDisk): NodeAttr {
-    const { allocatedSize, dataPath } = this.#options.engine.chainFacts(disk.top);
-    return this.#file(node, {
-      size: disk.size,
-      allocatedSize,
-      mode: disk.readOnly ? READ_ONLY_MODE : HEAD_MODE,
-      mtime: statSync(dataPath).mtimeMs,
-    });
+    let facts = { allocatedSize: 0, mtime: this.#started };
+    try {
+      const { allocatedSize, dataPath } = this.#options.engine.chainFacts(disk.top);
+      facts = { allocatedSize, mtime: statSync(dataPath).mtimeMs };
+    } catch {
+      // Its name stays: whoever opens it is told what is wrong.
+    }
+    const mode = disk.readOnly ? READ_ONLY_MODE : HEAD_MODE;
+    return this.#file(node, { ...facts, size: disk.size, mode });
   }
 
   #directory(node: NodeId, mtime: number): NodeAttr {
@@ -230,6 +239,12 @@ function childOf(found: Found, name: string): Found | undefined {
 function diskNamed(vm: ExposedVm, disks: readonly ExposedDisk[], name: string): Found | undefined {
   const disk = disks.find((each) => each.fileName === name);
   return disk === undefined ? undefined : { kind: 'disk', vm, disk };
+}
+
+/** ENOENT would be a lie: the file is there, and what it shows is not. */
+function unreadable(error: unknown): unknown {
+  if (!(error instanceof DiskError) || error.code !== 'not-found') return error;
+  return new DiskError('damaged', error.message, { errno: 'EIO', cause: error });
 }
 
 function readOnly(what: string): DiskError {

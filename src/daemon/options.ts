@@ -23,6 +23,8 @@ export interface DaemonOptions {
   readonly allowOther: boolean;
   /** Whether reads are checked against checksums. */
   readonly verifyReads: boolean;
+  /** Whether a store is taken that was copied while it was in use. */
+  readonly acceptCopy: boolean;
   /** Bytes of the store's file system that guests never take; undefined: as usual. */
   readonly reserve: number | undefined;
   /** What becomes of a write that there is no room for: refused, or held until there is. */
@@ -62,6 +64,7 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
     transport,
     threads: readThreads(values.threads),
     verifyReads: values['verify-reads'] ?? false,
+    acceptCopy: values['accept-copy'] ?? false,
     reserve: readReserve(values.reserve),
     onFull,
     allowOther: values['allow-other'] ?? process.geteuid?.() === 0,
@@ -83,6 +86,7 @@ function parse(args: readonly string[]) {
         threads: { type: 'string' },
         'allow-other': { type: 'boolean' },
         'verify-reads': { type: 'boolean' },
+        'accept-copy': { type: 'boolean' },
         reserve: { type: 'string' },
         'on-full': { type: 'string' },
         'no-supervise': { type: 'boolean' },

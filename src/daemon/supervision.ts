@@ -15,8 +15,8 @@ export const DESCRIPTORS_FD = 4;
 /** What was sent by daemons before it. */
 export const FIRST_KEPT_FD = 5;
 
-/** What outlives a daemon: the store's lock, and what belongs to the mount. */
-export const KEPT = ['lock', 'fuse', 'handles', 'suspects'] as const;
+/** What outlives a daemon: the store's lock (a file and the folder), and the mount's. */
+export const KEPT = ['lock', 'fuse', 'handles', 'suspects', 'folder'] as const;
 export type KeptName = (typeof KEPT)[number];
 
 /** A mount without its descriptor, which has another number in each process. */

@@ -189,6 +189,7 @@ export class Supervisor {
   async #giveUp(): Promise<number> {
     await this.#unmount();
     this.#drop('lock');
+    this.#drop('folder');
     return 1;
   }
 

@@ -45,7 +45,9 @@ export async function checkDeltas(
       const isKnown = error instanceof DiskError || errnoName(error) !== undefined;
       if (!isKnown || (error instanceof DiskError && error.code === 'interrupted')) throw error;
       const message = error instanceof DiskError ? error.message : `cannot be read: ${error}`;
-      run.found({ delta: id, part: 'tuples', file: files.tuplesPath(id), message });
+      const isNewer = error instanceof DiskError && error.code === 'not-supported';
+      const hint = isNewer && error.hint !== undefined ? { hint: error.hint } : {};
+      run.found({ delta: id, part: 'tuples', file: files.tuplesPath(id), message, ...hint });
     }
   }
   const { findings, more, bytesRead, notSummed } = run;

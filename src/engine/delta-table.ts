@@ -5,8 +5,10 @@
 import { closeSync, openSync } from 'node:fs';
 import { invariant } from '../common/assert.js';
 import { DiskError, errnoName } from '../common/errors.js';
+import { BLOCK_SIZE } from '../common/units.js';
 import { hostError, orHostError } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
+import { fileSize } from '../storage/small-files.js';
 import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { DeltaHeader, TupleRecord } from './delta-layout.js';
@@ -77,6 +79,7 @@ export class DeltaTable {
     try {
       const copies = readHeaderFrom(tuples, path, delta.id);
       const scan = scanTuples(tuples, path, copies, this.#files.epoch, apply);
+      this.#refuseShortData(copies.current, scan);
       // Of those below, only what the head stands on may have been sealed a moment ago.
       const { below } = copies.current;
       if (role === 'head') {
@@ -94,6 +97,21 @@ export class DeltaTable {
     } finally {
       if (!keep) closeSync(tuples);
     }
+  }
+
+  /**
+   * Data is in its file before its record is: one that ends earlier is not ours, but what a copy of
+   * a store in use looks like. The next write would make zeroes of what is missing.
+   */
+  #refuseShortData({ id, dataGeneration }: DeltaHeader, { nextSlot }: ScanResult): void {
+    const path = this.#files.dataPath(id, dataGeneration);
+    const size = fileSize(path);
+    if (nextSlot * BLOCK_SIZE <= (size ?? 0)) return;
+    const what = size === undefined ? 'is missing' : 'is shorter than its tuples say';
+    throw new DiskError('damaged', `${path}: the delta's data file ${what}`, {
+      hint: 'restore it and its tuple file from one backup of the store; layerdisk check says more',
+      errno: 'EIO',
+    });
   }
 
   /** Makes what the scan found durable and read-only for ever. */

@@ -152,6 +152,8 @@ export interface DeltaFinding {
   readonly blocks?: number;
   /** `copy`: the other copy is intact, and `repairHeader` writes this one anew from it. */
   readonly remedy?: 'copy';
+  /** What to do, where it is not what is done about damage. */
+  readonly hint?: string;
 }
 
 export interface CheckedDeltas {

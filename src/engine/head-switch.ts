@@ -116,8 +116,8 @@ export async function switchOpenHeads(
 function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch): Prepared {
   const { chain } = change.entry;
   if (!change.snapshot) {
-    const row = takeRow();
     const headers = walkChain(tools.files, change.to);
+    const row = takeRow();
     const options = {
       writable: true,
       base: change.base?.spec,

@@ -1,7 +1,11 @@
 /** Bases that open volumes stand on: one index each, shared by all chains. Main thread only. */
 import { invariant } from '../common/assert.js';
+import { Periodic } from '../common/periodic.js';
 import type { BaseSpec } from './base.js';
-import type { BaseNotice } from './base-table.js';
+import type { VolumesOptions } from './volumes-options.js';
+
+/** How often bases that stay open are looked at, milliseconds. */
+const WATCH_MS = 15_000;
 
 export interface UsedBase {
   /** What volume rows name it by; never 0. */
@@ -9,15 +13,45 @@ export interface UsedBase {
   readonly spec: BaseSpec;
 }
 
+type OpenBasesOptions = Pick<VolumesOptions, 'resolveBase' | 'publishBase' | 'onError'>;
+
 export class OpenBases {
-  readonly #resolve: (id: string) => Promise<BaseSpec>;
-  readonly #publish: (notice: BaseNotice) => void;
+  readonly #options: OpenBasesOptions;
   readonly #open = new Map<string, UsedBase & { users: number }>();
   #nextIndex = 1;
+  /** Those of which it was said that they changed. */
+  readonly #changed = new Set<string>();
+  readonly #watcher = new Periodic(WATCH_MS, () => this.#lookAtAll());
 
-  constructor(resolve: (id: string) => Promise<BaseSpec>, publish: (notice: BaseNotice) => void) {
-    this.#resolve = resolve;
-    this.#publish = publish;
+  constructor(options: OpenBasesOptions) {
+    this.#options = options;
+  }
+
+  /** Says, once each, which bases change under disks that stay open. */
+  watch(): void {
+    this.#watcher.start();
+  }
+
+  async unwatch(): Promise<void> {
+    await this.#watcher.stop();
+  }
+
+  async #lookAtAll(): Promise<void> {
+    for (const id of this.#open.keys()) {
+      try {
+        await this.#options.resolveBase(id);
+        this.#changed.delete(id);
+      } catch (error) {
+        if (this.#changed.has(id)) continue;
+        this.#changed.add(id);
+        this.#options.onError('a base image was changed under a disk that is open', error);
+      }
+    }
+  }
+
+  /** For a chain that is open already. @throws DiskError when its base is gone or has changed. */
+  async verify(base: Pick<BaseSpec, 'id'> | undefined): Promise<void> {
+    if (base !== undefined) await this.#options.resolveBase(base.id);
   }
 
   /**
@@ -25,12 +59,12 @@ export class OpenBases {
    * @throws DiskError when the base is gone or has changed.
    */
   async use(id: string): Promise<UsedBase> {
-    const spec = this.#open.get(id)?.spec ?? (await this.#resolve(id));
+    const spec = this.#open.get(id)?.spec ?? (await this.#options.resolveBase(id));
     let base = this.#open.get(id);
     if (base === undefined) {
       base = { index: this.#nextIndex++, users: 0, spec };
       this.#open.set(id, base);
-      this.#publish({ type: 'base', index: base.index, spec });
+      this.#options.publishBase({ type: 'base', index: base.index, spec });
     }
     base.users += 1;
     return base;
@@ -43,6 +77,6 @@ export class OpenBases {
     base.users -= 1;
     if (base.users > 0) return;
     this.#open.delete(id);
-    this.#publish({ type: 'base', index: base.index });
+    this.#options.publishBase({ type: 'base', index: base.index });
   }
 }

@@ -1,4 +1,6 @@
 /** The delta files of a store as the VM side handles them: make, describe, collect. */
+import { DiskError } from '../common/errors.js';
+import { fileSize } from '../storage/small-files.js';
 import { walkChain } from './chain-loader.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
@@ -20,10 +22,27 @@ export class StoreDeltas implements Deltas {
     this.#isSumming = isSumming;
   }
 
+  /** @throws DiskError from the host; `damaged` for a lower delta without its data. */
   async create(spec: DeltaSpec): Promise<DeltaId> {
+    if (spec.below.kind === 'delta') this.#refuseWithoutData(spec.below.id);
     const { id } = await this.#files.create(spec);
     this.#fresh.add(id);
     return id;
+  }
+
+  /** A disk that goes on with files which somebody removed is not kept alive by snapshots. */
+  #refuseWithoutData(id: DeltaId): void {
+    const tuples = this.#files.tuplesPath(id);
+    const data = (): string => {
+      const { dataGeneration } = this.#files.readHeader(id).current;
+      return this.#files.dataPath(id, dataGeneration);
+    };
+    const missing = [() => tuples, data].find((path) => fileSize(path()) === undefined);
+    if (missing === undefined) return;
+    throw new DiskError('damaged', `${missing()}: this file of a delta is missing`, {
+      hint: 'bring it back from a backup; if its disk is still open: copy what the raw file shows',
+      errno: 'EIO',
+    });
   }
 
   /** Counts a delta that a background thread made as work under way: not garbage yet. */

@@ -5,14 +5,15 @@
 import { invariant } from '../common/assert.js';
 import { Periodic } from '../common/periodic.js';
 import { type LoadedChain, loadChain, unloadChain, walkChain } from './chain-loader.js';
+import { type CopyOptions, copyInto } from './copy-into.js';
 import type { DeltaId } from './delta-id.js';
 import { flushVolumeAsync, settleClosed, withCommitLock } from './durable-switch.js';
-import type { CopyProgress, HeadSwitch, OpenVolume, Volumes } from './engine.js';
+import type { HeadSwitch, OpenVolume, Volumes } from './engine.js';
 import { closeGates, drain, openGates } from './gate.js';
 import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
 import { repairCopies } from './header-copies.js';
 import { MovedHeads } from './moved-heads.js';
-import { OpenBases } from './open-bases.js';
+import { OpenBases, type UsedBase } from './open-bases.js';
 import { RowNumbers } from './row-numbers.js';
 import { describeVolume, VolumeRow } from './volume-row.js';
 import { FLUSH_MS, REST_MS, type VolumesOptions } from './volumes-options.js';
@@ -30,12 +31,13 @@ export class OpenVolumes implements Volumes {
 
   constructor(options: VolumesOptions) {
     this.#options = options;
-    this.#bases = new OpenBases(options.resolveBase, options.publishBase);
+    this.#bases = new OpenBases(options);
   }
 
   /** Flushes what was written every few seconds, as file systems do. */
   startFlushing(): void {
     this.#flusher.start();
+    this.#bases.watch();
   }
 
   async #flushAll(): Promise<void> {
@@ -55,8 +57,9 @@ export class OpenVolumes implements Volumes {
   }
 
   async acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume> {
-    const name = options.writable ? this.#heads.follow(top) : top;
-    const entry = await this.#entry(name, options.writable);
+    const present = (): DeltaId => (options.writable ? this.#heads.follow(top) : top);
+    await this.#bases.verify(this.#byTop.get(present())?.chain.base);
+    const entry = await this.#entry(present(), options.writable);
     invariant(entry.chain.writable || !options.writable, `head ${top} was opened as a snapshot`);
     entry.users += 1;
     clearTimeout(entry.rest);
@@ -164,8 +167,7 @@ export class OpenVolumes implements Volumes {
   #close(entry: OpenEntry): void {
     clearTimeout(entry.rest);
     const { tools } = this.#options;
-    const top = entry.chain.deltas[0]!;
-    this.#byTop.delete(top);
+    this.#byTop.delete(entry.chain.deltas[0]!);
     this.#byHandle.delete(entry.index);
     closeGates(tools.views.volumeWords, [entry.index]);
     drain(tools.views.threads, [entry.index]);
@@ -178,8 +180,7 @@ export class OpenVolumes implements Volumes {
   }
 
   isOpen(top: DeltaId): boolean {
-    const entry = this.#byTop.get(top);
-    return entry !== undefined && entry.users > 0;
+    return (this.#byTop.get(top)?.users ?? 0) > 0;
   }
 
   /** The open volume on top of `top`, if there is one. */
@@ -223,10 +224,9 @@ export class OpenVolumes implements Volumes {
   /** Whether a flush failed of a disk that has this delta in its chain. */
   isSuspect(id: DeltaId): boolean {
     const { views } = this.#options.tools;
-    for (const { index, chain } of this.#byHandle.values()) {
-      if (new VolumeRow(views, index).failed && chain.deltas.includes(id)) return true;
-    }
-    return false;
+    return [...this.#byHandle.values()].some(
+      ({ index, chain }) => new VolumeRow(views, index).failed && chain.deltas.includes(id),
+    );
   }
 
   /** Returns when nobody reads any longer what the maps named before. */
@@ -247,9 +247,8 @@ export class OpenVolumes implements Volumes {
   }
 
   async flush(top: DeltaId): Promise<void> {
-    const { tools } = this.#options;
     const entry = this.#byTop.get(this.#heads.follow(top));
-    if (entry === undefined) settleClosed(tools.files, top, false);
+    if (entry === undefined) settleClosed(this.#options.tools.files, top, false);
     else await this.flushHandle(entry.index);
   }
 
@@ -318,13 +317,24 @@ export class OpenVolumes implements Volumes {
       if (entry === undefined) continue;
       entry.users += 1;
       clearTimeout(entry.rest);
-      const snapshot = isSnapshot(change);
-      const bottom = walkChain(this.#options.tools.files, change.to).at(-1)!.below;
-      const base =
-        !snapshot && bottom.kind === 'base' ? await this.#bases.use(bottom.id) : undefined;
-      open.push({ ...change, entry, snapshot, base });
+      try {
+        const snapshot = isSnapshot(change);
+        const bottom = walkChain(this.#options.tools.files, change.to).at(-1)!.below;
+        const onBase = !snapshot && bottom.kind === 'base';
+        const base = onBase ? await this.#bases.use(bottom.id) : undefined;
+        open.push({ ...change, entry, snapshot, base });
+      } catch (error) {
+        for (const each of [{ entry, base: undefined }, ...open])
+          this.#letGo(each.entry, each.base);
+        throw error;
+      }
     }
     return open;
+  }
+
+  #letGo(entry: OpenEntry, base: UsedBase | undefined): void {
+    if (base !== undefined) this.#bases.release(base.spec.id);
+    this.release({ handle: entry.index });
   }
 
   /** The instant at which heads move: inside all gates, right after the commit point. */
@@ -339,35 +349,14 @@ export class OpenVolumes implements Volumes {
     }
   }
 
-  async copy(
-    source: DeltaId,
-    target: DeltaId,
-    options: {
-      readonly signal?: AbortSignal;
-      readonly onProgress?: (progress: CopyProgress) => void;
-    },
-  ): Promise<void> {
-    const from = await this.acquire(source, { writable: false });
-    try {
-      const to = await this.acquire(target, { writable: true });
-      try {
-        const totalBytes = from.allocatedSize;
-        await this.#options.runCopy({
-          source: from.handle,
-          target: to.handle,
-          signal: options.signal,
-          onProgress: (doneBytes) => options.onProgress?.({ doneBytes, totalBytes }),
-        });
-        await this.flushHandle(to.handle);
-      } finally {
-        this.release(to);
-        // At once, so that a copy that failed can be removed.
-        const entry = this.#byHandle.get(to.handle);
-        if (entry?.users === 0) this.#close(entry);
-      }
-    } finally {
-      this.release(from);
-    }
+  async copy(source: DeltaId, target: DeltaId, options: CopyOptions): Promise<void> {
+    await copyInto(this, this.#options.runCopy, { source, target }, options);
+  }
+
+  /** Closes a volume at once that nobody uses any more. */
+  closeIdle({ handle }: Pick<OpenVolume, 'handle'>): void {
+    const entry = this.#byHandle.get(handle);
+    if (entry?.users === 0) this.#close(entry);
   }
 
   /**
@@ -389,6 +378,7 @@ export class OpenVolumes implements Volumes {
    */
   async closeAll(): Promise<void> {
     await this.#flusher.stop();
+    await this.#bases.unwatch();
     const problems: unknown[] = [];
     for (const entry of [...this.#byHandle.values()]) {
       clearTimeout(entry.rest);

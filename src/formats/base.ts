@@ -11,6 +11,7 @@ import type { DiskImage, Extent } from '../engine/disk-image.js';
 import { countData } from './count-data.js';
 import { type BaseFingerprint, takeFingerprint } from './fingerprint.js';
 import { findAnswer, mapImages } from './image-map.js';
+import { inOneBudget } from './memory-budget.js';
 import { type ChainOptions, openChain } from './open-chain.js';
 import { openImage } from './registry.js';
 
@@ -69,10 +70,12 @@ export function openBase(spec: BaseSpec): Base {
   const images: DiskImage[] = [];
   try {
     const { allowFolders = [] } = spec;
-    for (const { path, format, window } of spec.images) {
-      const options = { allowFolders, ...(window === undefined ? {} : { window }) };
-      images.push(openImage(path, format, options));
-    }
+    inOneBudget(() => {
+      for (const { path, format, window } of spec.images) {
+        const options = { allowFolders, ...(window === undefined ? {} : { window }) };
+        images.push(openImage(path, format, options));
+      }
+    });
     const base = new ImageBase(images);
     if (base.virtualSize !== spec.virtualSize) {
       throw new DiskError(

@@ -6,6 +6,7 @@ import { endianness } from 'node:os';
 import { invariant } from '../common/assert.js';
 import { KiB, MiB } from '../common/units.js';
 import type { ReadableFile } from '../storage/host-file.js';
+import { currentBudget, type MemoryBudget } from './memory-budget.js';
 
 type Entries = Uint32Array<ArrayBuffer>;
 
@@ -29,7 +30,8 @@ export interface EntryTableOptions {
  * `get` neither allocates nor reads the file while it stays within pages that were seen before. A
  * 64 TiB VDI has a map of 256 MiB: none of it is read before it is asked for.
  *
- * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, and at most the table's size rounded up to a
+ * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, at most what the chain's budget has left (a page
+ * at least), and at most the table's size rounded up to a
  * page.
  */
 export class EntryTable {
@@ -46,12 +48,14 @@ export class EntryTable {
   readonly #slotOf = new Map<number, number>();
   /** The slot to be filled next, once all are taken: the oldest. */
   #hand = 0;
+  readonly #budget: MemoryBudget;
   #currentPage = -1;
   #current: Entries = new Uint32Array(0);
 
   constructor(options: EntryTableOptions) {
     invariant(endianness() === 'LE', 'entry tables are read as they lie in memory');
     this.count = options.count;
+    this.#budget = currentBudget();
     this.#pageEntries = options.pageEntries;
     this.#maxPages = Math.max(1, Math.floor(MAX_TABLE_MEMORY / (options.pageEntries * ENTRY_SIZE)));
     this.#load = options.load;
@@ -100,12 +104,14 @@ export class EntryTable {
   #takeSlot(): number {
     // No page is current while a slot is being filled: loading may fail half way.
     this.#currentPage = -1;
-    if (this.#slots.length < this.#maxPages) {
+    const bytes = this.#pageEntries * ENTRY_SIZE;
+    const isFirst = this.#slots.length === 0;
+    if (isFirst || (this.#slots.length < this.#maxPages && this.#budget.grow(bytes))) {
       this.#pageIn.push(-1);
       return this.#slots.push(new Uint32Array(this.#pageEntries)) - 1;
     }
     const slot = this.#hand;
-    this.#hand = (slot + 1) % this.#maxPages;
+    this.#hand = (slot + 1) % this.#slots.length;
     this.#slotOf.delete(this.#pageIn[slot]!);
     this.#pageIn[slot] = -1;
     return slot;

@@ -5,6 +5,7 @@ import type { DiskImage, ParentReference } from '../engine/disk-image.js';
 import { type FileWindow, HostFile } from '../storage/host-file.js';
 import { fileState, pathsIn, realFolder, realPath } from '../storage/host-path.js';
 import { notAlone } from './image-error.js';
+import { inOneBudget } from './memory-budget.js';
 import { openImage, probeImage } from './registry.js';
 import { hasProtocol, quoteName, resolveSibling } from './sibling-path.js';
 
@@ -57,7 +58,7 @@ export interface ChainOptions {
 export function openChain(path: string, options: ChainOptions = {}): DiskImage[] {
   const walk = new ChainWalk(path, options);
   try {
-    return walk.run();
+    return inOneBudget(() => walk.run());
   } catch (error) {
     for (const image of walk.images) image.close();
     throw error;

@@ -1,5 +1,6 @@
 /** A bounded cache of equal pieces of an image's tables, read when first asked for. */
 import { invariant } from '../common/assert.js';
+import { currentBudget, type MemoryBudget } from './memory-budget.js';
 
 /** One piece: the same memory as bytes and as 32-bit words in the machine's byte order. */
 export interface TableSlice {
@@ -9,6 +10,8 @@ export interface TableSlice {
 
 /** Places in which a slice may be kept. */
 const WAYS = 4;
+/** What is kept of a place besides its slice, bytes. */
+const PLACE_BYTES = 16;
 
 /**
  * Slices are numbered by their user. Neighbouring numbers never displace each other, so that a
@@ -25,6 +28,10 @@ export class TableSlices {
   #lastIndex = -1;
   #last: TableSlice | undefined;
   #nextWay = 0;
+  readonly #budget: MemoryBudget;
+  /** Places that have a slice, in the order in which they give it up when memory is short. */
+  readonly #filled: number[] = [];
+  #nextFilled = 0;
 
   /**
    * @param options.sliceSize bytes, a multiple of 4.
@@ -39,7 +46,10 @@ export class TableSlices {
     const { sliceSize, maxBytes, load } = options;
     invariant(sliceSize >= 4 && sliceSize % 4 === 0, `slices of ${sliceSize} bytes`);
     this.#sliceSize = sliceSize;
-    this.#setCount = Math.max(1, Math.floor(maxBytes / sliceSize / WAYS));
+    this.#budget = currentBudget();
+    const places = Math.floor(maxBytes / sliceSize);
+    const isAffordable = this.#budget.grow(places * PLACE_BYTES);
+    this.#setCount = isAffordable ? Math.max(1, Math.floor(places / WAYS)) : 1;
     this.#load = load;
     this.#indexes = new Float64Array(this.#setCount * WAYS).fill(-1);
     this.#slices = new Array<TableSlice | undefined>(this.#setCount * WAYS).fill(undefined);
@@ -68,7 +78,7 @@ export class TableSlices {
       place = first + this.#nextWay;
       this.#nextWay = (this.#nextWay + 1) % WAYS;
     }
-    const slice = this.#slices[place] ?? this.#newSlice();
+    const slice = this.#slices[place] ?? this.#newSlice(place);
     this.#slices[place] = slice;
     this.#indexes[place] = -1;
     this.#lastIndex = -1;
@@ -77,7 +87,19 @@ export class TableSlices {
     return this.#remember(index, slice);
   }
 
-  #newSlice(): TableSlice {
+  /** A slice for this place: another place's where there is no memory for one more. */
+  #newSlice(place: number): TableSlice {
+    if (this.#filled.length > 0 && !this.#budget.grow(this.#sliceSize)) {
+      const turn = this.#nextFilled % this.#filled.length;
+      const from = this.#filled[turn]!;
+      const slice = this.#slices[from]!;
+      this.#slices[from] = undefined;
+      this.#indexes[from] = -1;
+      this.#filled[turn] = place;
+      this.#nextFilled = turn + 1;
+      return slice;
+    }
+    this.#filled.push(place);
     // A buffer of its own: a piece of Node's pool need not be aligned for words.
     const words = new Uint32Array(this.#sliceSize / 4);
     return { words, bytes: Buffer.from(words.buffer) };

@@ -134,11 +134,17 @@ export async function replaceFile(
   await pending.settle();
 }
 
+const HINTS: Readonly<Record<string, string>> = {
+  ENOSPC: 'free some space there and try again: layerdisk delete works all the same',
+  EDQUOT: 'free some space there and try again: layerdisk delete works all the same',
+  EROFS: 'its file system is read-only: see the log of the host, and remount it',
+  ENOENT: 'its folder is gone: bring it back from a backup, then layerdisk check',
+};
+
 /** The error for a file that could not be written; the old content is still there. */
 export function writeError(path: string, error: unknown): DiskError {
   const errno = errnoName(error) ?? 'EIO';
-  const hint =
-    errno === 'ENOSPC' || errno === 'EDQUOT' ? 'free some space there and try again' : '';
+  const hint = HINTS[errno] ?? '';
   return new DiskError('failed', `cannot write ${path} (${errno})`, {
     errno,
     cause: error,

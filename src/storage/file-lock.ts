@@ -1,55 +1,106 @@
-/** A lock file that one process holds as long as it lives, and that says which one. */
-import { closeSync, constants, openSync, readFileSync } from 'node:fs';
+/**
+ * A folder that one process holds as long as it lives, and a lock file in it that says which one,
+ * and whether it let go in order.
+ */
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { writeExact } from './exact-io.js';
 import { hostCalls } from './host-calls.js';
 import { flock, LOCK_EX } from './libc.js';
 
+/** Descriptors that hold a lock; copies of them hold it, too. */
+export interface HeldLock {
+  readonly file: number;
+  /** Undefined where the host cannot lock folders. */
+  readonly folder: number | undefined;
+}
+
+/** What the lock file says. */
+interface Note {
+  readonly pid: number;
+  readonly started: string;
+  /** Whether its writer still holds the lock, or died with it. */
+  readonly held: boolean;
+  /** Of the lock file itself: a copy has others. Nanoseconds, in decimal digits like the number. */
+  readonly inode: string;
+  readonly born: string;
+}
+
+/** Always as long, padded: a full disk has room for the second one where the first one was. */
+const NOTE_BYTES = 256;
+
 /**
  * Held by flock(2): the kernel drops it when the process dies, so a lock file that was left behind
- * locks nothing. The file itself is never removed: that would let two processes lock two files.
+ * locks nothing. The folder is locked beside the file, because somebody may remove the file.
  */
 export class FileLock {
-  readonly #fd: number;
+  readonly #held: HeldLock;
+  #note: Note | undefined;
+  /**
+   * Whether the lock file is a copy of one that was held when it was copied, or whose holder died.
+   */
+  readonly copiedWhileHeld: boolean;
 
-  private constructor(fd: number) {
-    this.#fd = fd;
+  private constructor(held: HeldLock) {
+    this.#held = held;
+    this.copiedWhileHeld = isCopy(held.file);
   }
 
   /**
+   * Takes the lock and writes nothing yet.
    * @param what names the locked thing in the error.
    * @throws DiskError `busy` naming the process that holds it; `failed` or `not-permitted` when the
    * file can't be made.
    */
   static acquire(path: string, what: string): FileLock {
-    const fd = openLockFile(path);
+    const file = openLockFile(path);
     try {
-      lock(fd, path, what);
-      writeHolder(fd);
+      if (!lock(file, path)) throw busy(file, what);
+      return new FileLock({ file, folder: lockFolder(dirname(path), what) });
     } catch (error) {
-      closeSync(fd);
+      closeSync(file);
       throw error;
     }
-    return new FileLock(fd);
   }
 
-  /** A lock that this process was handed: `fd` shares the open file of the one who took it. */
-  static inherit(fd: number): FileLock {
-    try {
-      writeHolder(fd);
-    } catch {
-      // A full disk, say. It is for people only, and a store in use is not given up for it.
-    }
-    return new FileLock(fd);
+  /** A lock that this process was handed: the descriptors are those of the one who took it. */
+  static inherit(held: HeldLock): FileLock {
+    const inherited = new FileLock(held);
+    inherited.claim();
+    return inherited;
   }
 
-  /** Whoever holds a copy of it holds the lock. */
-  get descriptor(): number {
-    return this.#fd;
+  /** Whoever holds copies of these holds the lock. */
+  get descriptors(): HeldLock {
+    return this.#held;
+  }
+
+  /** Writes down who holds it. */
+  claim(): void {
+    const { ino, birthtimeNs } = fstatSync(this.#held.file, { bigint: true });
+    const started = new Date().toISOString();
+    const self = { inode: String(ino), born: String(birthtimeNs) };
+    this.#write({ pid: process.pid, started, held: true, ...self });
   }
 
   release(): void {
-    closeSync(this.#fd);
+    if (this.#note !== undefined) this.#write({ ...this.#note, held: false });
+    closeSync(this.#held.file);
+    if (this.#held.folder !== undefined) closeSync(this.#held.folder);
+  }
+
+  #write(note: Note): void {
+    this.#note = note;
+    const text = Buffer.from(`${JSON.stringify(note).padEnd(NOTE_BYTES - 1)}\n`);
+    try {
+      writeExact(this.#held.file, text, 0, text.length, 0, 'lock.write');
+      if (fstatSync(this.#held.file).size > text.length) {
+        hostCalls.truncate(this.#held.file, text.length, 'lock.truncate');
+      }
+    } catch {
+      // A full disk, say. It is for people and for copies, and a store is not given up for it.
+    }
   }
 }
 
@@ -60,7 +111,7 @@ function openLockFile(path: string): number {
     const errno = errnoName(error) ?? 'EIO';
     const code = errno === 'EACCES' || errno === 'EROFS' ? 'not-permitted' : 'failed';
     const hint =
-      errno === 'EROFS' ? 'its file system is read-only: remount it, or take another' : '';
+      errno === 'EROFS' ? 'its file system is read-only: remount it, or copy the store' : '';
     throw new DiskError(code, `cannot open the lock file ${path} (${errno})`, {
       errno,
       ...(hint === '' ? {} : { hint }),
@@ -68,36 +119,64 @@ function openLockFile(path: string): number {
   }
 }
 
-function writeHolder(fd: number): void {
-  hostCalls.truncate(fd, 0, 'lock.truncate');
-  const holder = { pid: process.pid, started: new Date().toISOString() };
-  const text = Buffer.from(`${JSON.stringify(holder)}\n`);
-  writeExact(fd, text, 0, text.length, 0, 'lock.write');
-}
-
-function lock(fd: number, path: string, what: string): void {
-  let isOurs: boolean;
+/** @returns whether it is ours now. */
+function lock(fd: number, path: string): boolean {
   try {
-    isOurs = flock(fd, LOCK_EX);
+    return flock(fd, LOCK_EX);
   } catch (error) {
     const errno = errnoName(error) ?? 'EIO';
     throw new DiskError('failed', `cannot lock ${path} (${errno})`, { errno, cause: error });
   }
-  if (isOurs) return;
-  throw new DiskError('busy', `${what} is in use by ${holderOf(path)}`, {
-    hint: 'stop that one first: layerdisk daemon stop',
+}
+
+/** @throws DiskError `busy`: somebody holds the folder although the file in it is another one. */
+function lockFolder(path: string, what: string): number | undefined {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  let isOurs: boolean;
+  try {
+    isOurs = flock(fd, LOCK_EX);
+  } catch {
+    // NFS locks no folders. The file is locked.
+    closeSync(fd);
+    return undefined;
+  }
+  if (isOurs) return fd;
+  closeSync(fd);
+  throw new DiskError('busy', `${what} is in use by another process`, {
+    hint: `its lock file was removed; this names that process: fuser -v ${path}`,
   });
 }
 
-/** `process 123 (since ...)`, as the lock file says; for people, not for decisions. */
-function holderOf(path: string): string {
+function isCopy(fd: number): boolean {
+  const note = readNote(fd);
+  if (note?.held !== true) return false;
+  const { ino, birthtimeNs, ctimeNs } = fstatSync(fd, { bigint: true });
+  if (note.inode !== String(ino)) return true;
+  // Where a file system knows no time of birth, it looks like the last change.
+  return birthtimeNs !== ctimeNs && note.born !== String(birthtimeNs);
+}
+
+/** @returns undefined when there is none that can be read. */
+function readNote(fd: number): Partial<Note> | undefined {
+  const bytes = Buffer.alloc(2 * NOTE_BYTES);
   try {
-    const holder: unknown = JSON.parse(readFileSync(path, 'utf8'));
-    if (typeof holder === 'object' && holder !== null && 'pid' in holder && 'started' in holder) {
-      return `process ${String(holder.pid)} (since ${String(holder.started)})`;
-    }
+    const length = readSync(fd, bytes, 0, bytes.length, 0);
+    const note: unknown = JSON.parse(bytes.toString('utf8', 0, length));
+    return typeof note === 'object' && note !== null ? note : undefined;
   } catch {
-    // The other process may be writing it just now; that it holds the lock is what counts.
+    // Nothing, or torn: nothing is known then.
+    return undefined;
   }
-  return 'another process';
+}
+
+/** `process 123 (since ...)`, as the lock file says; for people, not for decisions. */
+function busy(fd: number, what: string): DiskError {
+  const { pid, started } = readNote(fd) ?? {};
+  // The other process may be writing it just now; that it holds the lock is what counts.
+  const isKnown = pid !== undefined && started !== undefined;
+  const holder = isKnown ? `process ${pid} (since ${started})` : 'another process';
+  const orElse = isKnown ? `; if that does not answer: kill ${pid}` : '';
+  return new DiskError('busy', `${what} is in use by ${holder}`, {
+    hint: `stop that one first: layerdisk daemon stop${orElse}`,
+  });
 }

@@ -69,7 +69,7 @@ export interface Mount {
  * `fd`.
  */
 export async function mountKernelChannel(options: MountOptions): Promise<Mount> {
-  const mountpoint = await prepareMountpoint(options.mountpoint);
+  const mountpoint = await prepareMountpoint(options.mountpoint, options.allowOther);
   const unprivileged = process.geteuid?.() !== 0;
   const fd = unprivileged
     ? fusermount({ ...options, mountpoint })
@@ -146,10 +146,10 @@ function mountError(mountpoint: string, error: unknown): DiskError {
  * @returns its real path.
  * @throws DiskError `busy`, `exists` when it is not empty, `usage`, `not-permitted`.
  */
-export async function prepareMountpoint(path: string): Promise<string> {
+export async function prepareMountpoint(path: string, allowOther: boolean): Promise<string> {
   const existing = await probe(path);
   if (existing === 'dead') await clearDeadMount(path);
-  if (existing === 'missing') makeDirectory(path);
+  if (existing === 'missing') makeDirectory(path, allowOther);
   const mountpoint = realpathSync(path);
   const top = topMountAt(mountpoint, readMounts());
   if (top?.type === MOUNT_TYPE) {
@@ -173,11 +173,16 @@ export async function prepareMountpoint(path: string): Promise<string> {
   return mountpoint;
 }
 
-function makeDirectory(path: string): void {
+/** The control socket lies in the folder above, as a rule: others need not get there. */
+function makeDirectory(path: string, allowOther: boolean): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o755 });
+    mkdirSync(path, { recursive: true, mode: allowOther ? 0o755 : 0o700 });
   } catch (error) {
-    throw new DiskError('failed', `${path}: cannot make the mountpoint (${errnoName(error)})`, {
+    const errno = errnoName(error) ?? 'EIO';
+    const code = errno === 'EACCES' || errno === 'EPERM' ? 'not-permitted' : 'failed';
+    throw new DiskError(code, `${path}: cannot make the mountpoint (${errno})`, {
+      errno,
+      hint: 'name a folder of yours: --mountpoint DIR',
       cause: error,
     });
   }

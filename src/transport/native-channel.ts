@@ -72,7 +72,8 @@ class NativeTransport implements Transport {
   }
 
   async start(): Promise<void> {
-    this.#mountpoint = await prepareMountpoint(this.#options.mountpoint);
+    const { mountpoint, allowOther } = this.#options;
+    this.#mountpoint = await prepareMountpoint(mountpoint, allowOther);
     const FuseClass = await loadBinding();
     const fuse = new FuseClass(this.#mountpoint, this.#operations.callbacks(), {
       allowOther: this.#options.allowOther,

@@ -56,6 +56,8 @@ async function checkManifest(
     manifest = store.readFile(name);
   } catch (error) {
     if (!(error instanceof DiskError)) throw error;
+    // An older copy of what a newer version wrote must not take its place.
+    if (error.code === 'not-supported') return { problem: newer(name, file, error) };
     const copy = store.copies.read(name);
     const repaired = repair && copy !== undefined && (await restored(store, name));
     const remedy =
@@ -76,6 +78,10 @@ async function checkManifest(
       problem: `VM "${name}": the copy of its manifest is not like it; the manifest is whole`,
     },
   };
+}
+
+function newer(name: string, file: string, { message, hint }: DiskError): ManifestProblem {
+  return { name, file, problem: message, repaired: false, remedy: hint ?? 'leave it as it is' };
 }
 
 /** Runs `task` while nothing changes the VM. */

@@ -71,6 +71,12 @@ const REMEDIES: Readonly<Record<DeltaFinding['part'], string>> = {
   sums: 'if you trust the data, remove this file: its checksums are computed anew',
 };
 
+function remedyOf({ part, block, hint }: DeltaFinding): string {
+  if (hint !== undefined) return hint;
+  // A file that is gone or too short: no single block can be written anew.
+  return REMEDIES[part === 'data' && block === undefined ? 'header' : part];
+}
+
 /** One check; findings gather in it. */
 export class StoreCheck {
   readonly #context: VmContext;
@@ -226,7 +232,7 @@ export class StoreCheck {
       block === undefined || blocks === undefined
         ? reaching
         : await viewers.seeing(this.#health, delta, { block, blocks });
-    const { remedy: way, file, ...rest } = found;
+    const { remedy: way, file, hint: _, ...rest } = found;
     const owner = seeing[0] ?? reaching[0];
     const isCopy = way === 'copy';
     const repaired = isCopy && this.#request.repair && (await this.#health.repairHeader(delta));
@@ -237,7 +243,7 @@ export class StoreCheck {
       ...(owner === undefined ? {} : { vm: owner.vm, disk: owner.disk }),
       ...namesOf(seeing.map(nameLabel)),
       repaired,
-      remedy: isCopy ? 'layerdisk check --repair' : REMEDIES[found.part],
+      remedy: isCopy ? 'layerdisk check --repair' : remedyOf(found),
     });
   }
 

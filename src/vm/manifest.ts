@@ -187,9 +187,9 @@ function checkVersion(vm: string, json: unknown): void {
     typeof json === 'object' && json !== null && 'version' in json ? json.version : undefined;
   if (typeof version === 'number' && version > MANIFEST_VERSION) {
     throw new DiskError(
-      'damaged',
+      'not-supported',
       `VM "${vm}": its manifest has version ${version}, this layerdisk knows ${MANIFEST_VERSION}`,
-      { hint: 'use the newer layerdisk that wrote it' },
+      { hint: 'use the newer layerdisk that wrote it', errno: 'EIO' },
     );
   }
 }

@@ -4,6 +4,7 @@
  *     store.json         what this folder is
  *     numbers.json       VM numbers that were given out
  *     lock               held by the daemon while it runs
+ *     headroom           space that only deleting may use
  *     vms/NAME.json      one manifest per VM
  *     vms/NAME.json.copy the same once more, should that one be damaged
  *     bases/ID.json      one record per referenced base image
@@ -13,7 +14,7 @@
  *     vms-run/NUMBER/    sockets, lock and log of a guest that runs; nothing that must last
  */
 import { randomUUID } from 'node:crypto';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
 import { formatSealed, parseSealed, type SealedJson } from '../common/sealed-json.js';
@@ -38,6 +39,7 @@ export interface StoreLayout {
   readonly identity: string;
   readonly numbers: string;
   readonly lock: string;
+  readonly headroom: string;
   readonly vms: string;
   readonly bases: string;
   readonly deltas: string;
@@ -52,6 +54,7 @@ export function layoutOf(root: string): StoreLayout {
     identity: join(root, 'store.json'),
     numbers: join(root, 'numbers.json'),
     lock: join(root, 'lock'),
+    headroom: join(root, 'headroom'),
     vms: join(root, 'vms'),
     bases: join(root, 'bases'),
     deltas: join(root, 'deltas'),
@@ -77,6 +80,7 @@ export function copyPath(layout: StoreLayout, vm: string): string {
 export async function establish(layout: StoreLayout, files: DurableFiles): Promise<StoreIdentity> {
   const known = readIdentity(layout);
   if (known === undefined) refuseForeignContent(layout);
+  else refuseWithoutFolders(layout);
   for (const folder of foldersOf(layout)) await makeFolder(folder);
   if (known !== undefined) return known;
   const identity: StoreIdentity = {
@@ -150,6 +154,19 @@ function parse(text: string): SealedJson {
   } catch {
     // Not JSON is as wrong as the wrong JSON: the schema refuses undefined.
     return { json: undefined, intact: false };
+  }
+}
+
+/**
+ * A store was made with its folders. An empty one in the place of `vms` would make garbage of every
+ * delta.
+ */
+function refuseWithoutFolders({ root, vms, deltas }: StoreLayout): void {
+  for (const folder of [vms, deltas]) {
+    if (listFolder(folder) !== undefined) continue;
+    throw new DiskError('damaged', `the store ${root} has lost its folder ${basename(folder)}`, {
+      hint: `bring ${folder} back from a backup; nothing else was touched`,
+    });
   }
 }
 

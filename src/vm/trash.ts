@@ -7,6 +7,9 @@ import type { DurableFiles } from '../storage/atomic-write.js';
 import { hostError } from '../storage/exact-io.js';
 import { describeFile, listFolder, removeTree } from '../storage/small-files.js';
 
+/** A network file system's clock may be so far ahead of ours. */
+const CLOCK_SLACK_MS = 3_600_000;
+
 export interface TrashedFile {
   readonly name: string;
   readonly bytes: number;
@@ -47,11 +50,12 @@ export class Trash {
   }
 
   /**
-   * Deletes for good what came here before `before` (milliseconds since the epoch); answers what
-   * went.
+   * Deletes for good what came here before `before` (milliseconds since the epoch), or in the
+   * future: then the clock was set back, and nobody knows when. Answers what went.
    */
   async empty(before: number): Promise<TrashedFile[]> {
-    const old = (await this.list()).filter((each) => each.since < before);
+    const now = Date.now() + CLOCK_SLACK_MS;
+    const old = (await this.list()).filter(({ since }) => since < before || since > now);
     try {
       for (const each of old) await removeTree(join(this.folder, each.name), 'trash.empty');
     } catch (error) {

@@ -41,6 +41,7 @@ import {
   type SnapshotRequest,
   takeSnapshot,
 } from './snapshots.js';
+import { Headroom } from './headroom.js';
 import type { DamagedVm, VmEntry } from './vm-catalog.js';
 import type { VmStore } from './vm-store.js';
 
@@ -69,6 +70,7 @@ export class VmService {
   readonly #garbage: GarbageCollector;
   readonly #ownFolders: readonly string[];
   readonly #exportTools: ExportTools;
+  readonly #headroom: Headroom;
 
   constructor(options: VmServiceOptions) {
     const { store, bases, engine, hooks, ownFolders, garbagePace = USUAL_PACE } = options;
@@ -87,12 +89,14 @@ export class VmService {
     this.exposure = new Exposure(store);
     this.#garbage = new GarbageCollector(this.#context, options.onProblem, garbagePace);
     this.#ownFolders = ownFolders;
+    this.#headroom = new Headroom(store.layout.headroom);
     this.#exportTools = { run: options.runExport, ownFolders };
   }
 
   /** Removes in the background what an earlier run left behind. */
   start(): void {
     this.#garbage.schedule();
+    this.#headroom.start();
   }
 
   /** The store runs full: what can be removed is, now. */
@@ -102,6 +106,7 @@ export class VmService {
 
   /** Ends background work. The store stays locked until its owner closes it. */
   async stop(): Promise<void> {
+    await this.#headroom.stop();
     await this.#garbage.stop();
   }
 
@@ -206,7 +211,7 @@ export class VmService {
     const kept = await withVm(context, vm, async (entry) => {
       await refuseWhileHeld(context, { vm, part: 'all' }, `delete "${vm}"`);
       const count = await this.#countKept(entry);
-      await context.store.remove(entry);
+      await this.#headroom.lend(() => context.store.remove(entry));
       return count;
     });
     context.hooks.namesChanged(vm);
@@ -260,7 +265,7 @@ export class VmService {
   }
 
   deleteSnapshot(vm: string, snapshot: string): Promise<void> {
-    return deleteSnapshot(this.#context, vm, snapshot);
+    return this.#headroom.lend(() => deleteSnapshot(this.#context, vm, snapshot));
   }
 
   renameSnapshot(vm: string, snapshot: string, name: string): Promise<SnapshotRecord> {
@@ -319,7 +324,7 @@ export class VmService {
   }
 
   collectGarbage(dryRun: boolean): Promise<Collected> {
-    return this.#garbage.collect(dryRun);
+    return this.#headroom.lend(() => this.#garbage.collect(dryRun));
   }
 
   /**

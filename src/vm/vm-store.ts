@@ -17,7 +17,7 @@ import {
   writeError,
 } from '../storage/atomic-write.js';
 import { makeFolder } from '../storage/directories.js';
-import { FileLock } from '../storage/file-lock.js';
+import { FileLock, type HeldLock } from '../storage/file-lock.js';
 import { fileTime, listFolder, readText } from '../storage/small-files.js';
 import { formatManifest, type Manifest, parseManifest } from './manifest.js';
 import { ManifestCache } from './manifest-cache.js';
@@ -48,6 +48,13 @@ export interface OwnFile {
   readonly rewrite: (() => Promise<void>) | undefined;
 }
 
+export interface OpenOptions {
+  /** The store's lock, where this process was handed it. */
+  readonly held?: HeldLock;
+  /** Whether a copy is taken that was made of a store in use. */
+  readonly acceptCopy?: boolean;
+}
+
 export class VmStore {
   readonly layout: StoreLayout;
   readonly identity: StoreIdentity;
@@ -76,22 +83,26 @@ export class VmStore {
   /**
    * Opens the store in `folder`, or makes one there. VMs whose manifest can't be read are in
    * `catalog.damaged()`.
-   * @param lockFd a descriptor of the store's lock that is held already.
    * @throws DiskError `busy` when another daemon has it, `damaged`, `not-supported`.
    */
   static async open(
     folder: string,
     files: DurableFiles = hostFiles,
-    lockFd?: number,
+    options: OpenOptions = {},
   ): Promise<VmStore> {
     const layout = layoutOf(resolve(folder));
     await makeFolder(layout.root);
+    // Before anything is written: a newer version may lock in another way.
+    readIdentity(layout);
+    const { held } = options;
     const lock =
-      lockFd === undefined
+      held === undefined
         ? FileLock.acquire(layout.lock, `the store ${layout.root}`)
-        : FileLock.inherit(lockFd);
+        : FileLock.inherit(held);
     try {
+      if (lock.copiedWhileHeld && options.acceptCopy !== true) throw copiedInUse(layout);
       const identity = await establish(layout, files);
+      lock.claim();
       removeTemporaries(layout);
       // An earlier daemon may have died between a rename and making it durable: what is built on it
       // from now on must not lose it.
@@ -136,9 +147,9 @@ export class VmStore {
     ];
   }
 
-  /** Whoever holds a copy of it keeps the store from other daemons. */
-  get lockDescriptor(): number {
-    return this.#lock.descriptor;
+  /** Whoever holds copies of these keeps the store from other daemons. */
+  get lockDescriptors(): HeldLock {
+    return this.#lock.descriptors;
   }
 
   /** Gives the store free for another daemon. */
@@ -358,6 +369,14 @@ export async function commitChange(pending: PendingFile): Promise<void> {
     throw error;
   }
   await pending.settle();
+}
+
+function copiedInUse({ root }: StoreLayout): DiskError {
+  return new DiskError('damaged', `the store ${root} was copied while a daemon had it in use`, {
+    hint:
+      'stop that daemon and copy again; if none ran while it was copied, or it is a snapshot of ' +
+      'the host: daemon start --accept-copy, then check --deep',
+  });
 }
 
 function missing(path: string): DiskError {

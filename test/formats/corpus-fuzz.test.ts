@@ -52,6 +52,6 @@ t.test('mutants of the corpus', { timeout: 3_600_000 }, async (t) => {
     const bytes = paths.reduce((sum, path) => sum + statSync(path).size, 0);
     if (bytes === 0 || bytes > MAX_FILES) continue;
     const folder = dirname(paths[0]);
-    fuzzImage(t, folder, subjectOf(image, paths), random, fuzzRounds(2));
+    await fuzzImage(t, folder, subjectOf(image, paths), random, fuzzRounds(2));
   }
 });

@@ -126,13 +126,13 @@ const VMDK: readonly FuzzSubject[] = [
 
 t.test('VDI', { timeout: 3_600_000 }, async (t) => {
   for (const subject of VDI) {
-    fuzzImage(t, tempFolder(t), subject, createRandom(seed), fuzzRounds(2000));
+    await fuzzImage(t, tempFolder(t), subject, createRandom(seed), fuzzRounds(2000));
   }
 });
 
 t.test('VMDK', { timeout: 3_600_000 }, async (t) => {
   for (const subject of VMDK) {
-    fuzzImage(t, tempFolder(t), subject, createRandom(seed), fuzzRounds(1000));
+    await fuzzImage(t, tempFolder(t), subject, createRandom(seed), fuzzRounds(1000));
   }
 });
 

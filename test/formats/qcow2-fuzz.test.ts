@@ -56,7 +56,7 @@ function subjectOf(folder: string, shape: Shape, index: number): FuzzSubject {
 
 t.test('mutants', async (t) => {
   const folder = tempFolder(t);
-  fuzzImages(
+  await fuzzImages(
     t,
     SHAPES.map((shape, index) => subjectOf(folder, shape, index)),
     fuzzCount(4_000),

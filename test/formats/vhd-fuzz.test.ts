@@ -60,5 +60,5 @@ t.test('mutants', async (t) => {
     subjectOf(folder, 'differencing', { blockSize: 65536, type: 'differencing', parent: PARENT }),
     subjectOf(folder, 'fixed', { type: 'fixed' }),
   ];
-  fuzzImages(t, subjects, fuzzCount(4_000));
+  await fuzzImages(t, subjects, fuzzCount(4_000));
 });

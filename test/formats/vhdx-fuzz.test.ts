@@ -91,5 +91,5 @@ t.test('mutants', async (t) => {
     subjectOf(folder, 'large-sectors', { parent: PARENT, logicalSectorSize: 4096 }),
     subjectOf(folder, 'dirty', { logGuid: LOG_GUID }),
   ];
-  fuzzImages(t, subjects, fuzzCount(4_000));
+  await fuzzImages(t, subjects, fuzzCount(4_000));
 });

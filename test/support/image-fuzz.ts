@@ -10,6 +10,7 @@ import { MiB } from '../../src/common/units.js';
 import type { DiskImage, Extent } from '../../src/engine/disk-image.js';
 import { ImageBase } from '../../src/formats/base.js';
 import { openChain } from '../../src/formats/open-chain.js';
+import { breathe } from './mutation-fuzz.js';
 import type { Random } from './random.js';
 
 /** A part of a file worth mutating: headers, tables, descriptors. */
@@ -67,13 +68,13 @@ export function fuzzRounds(byDefault: number): number {
 /**
  * Opens `rounds` mutants of `subject`. A failure names seed and round; LAYERDISK_SEED replays it.
  */
-export function fuzzImage(
+export async function fuzzImage(
   t: Test,
   folder: string,
   subject: FuzzSubject,
   random: Random,
   rounds: number,
-): void {
+): Promise<void> {
   const descriptors = new Map<string, number>();
   for (const [name, bytes] of Object.entries(subject.files)) {
     writeFileSync(join(folder, name), bytes);
@@ -85,6 +86,7 @@ export function fuzzImage(
   let slowest = 0;
   const failures: string[] = [];
   for (let round = 0; round < rounds && failures.length < 5; round += 1) {
+    await breathe(round);
     const mutations = mutate(subject, random);
     for (const { file, offset, bytes } of mutations) {
       writeSync(descriptors.get(file)!, bytes, 0, bytes.length, offset);

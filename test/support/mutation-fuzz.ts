@@ -50,8 +50,20 @@ export function fuzzCount(usual: number): number {
   return Number(process.env.LAYERDISK_FUZZ ?? usual);
 }
 
+/**
+ * Every few rounds: a turn of the event loop. What native code has given up (descriptors of files,
+ * streams of zlib, memory of buffers) goes only then, and a loop without turns grows without end.
+ */
+export async function breathe(round: number): Promise<void> {
+  if (round % 64 === 0) await new Promise((resolve) => setImmediate(resolve));
+}
+
 /** Runs `count` mutants spread over the subjects. Prints the seed; LAYERDISK_SEED replays it. */
-export function fuzzImages(t: Test, subjects: readonly FuzzSubject[], count: number): void {
+export async function fuzzImages(
+  t: Test,
+  subjects: readonly FuzzSubject[],
+  count: number,
+): Promise<void> {
   const seed = newSeed();
   t.comment(`seed ${seed}: LAYERDISK_SEED=${seed} replays it`);
   const random = createRandom(seed);
@@ -59,6 +71,7 @@ export function fuzzImages(t: Test, subjects: readonly FuzzSubject[], count: num
   const tally = { refused: 0, failedReads: 0, sound: 0 };
   const copies = subjects.map(({ bytes }) => Buffer.from(bytes));
   for (let round = 0; round < count; round += 1) {
+    await breathe(round);
     const subject = subjects[round % subjects.length]!;
     const copy = copies[round % subjects.length]!;
     for (const [start, length] of subject.tables) {

@@ -80,6 +80,11 @@ const startCommand = defineCommand({
         type: 'boolean',
         describe: 'Refuse bytes that rotted on the host disk (EIO)',
       })
+      .option('accept-copy', {
+        group: OWN_OPTIONS,
+        type: 'boolean',
+        describe: 'Take a store that was copied while it was in use',
+      })
       .option('reserve', {
         group: OWN_OPTIONS,
         type: 'string',
@@ -120,6 +125,7 @@ const startCommand = defineCommand({
       ...(threads === undefined ? {} : { threads }),
       allowOther: args['allow-other'] === true || configuration.allowOther === true,
       verifyReads: args['verify-reads'] === true || configuration.verifyReads === true,
+      acceptCopy: args['accept-copy'] === true,
       ...(onFull === undefined ? {} : { onFull }),
       ...(reserve === undefined ? {} : { reserve: parseSizeOption(String(reserve), '--reserve') }),
       supervise: args['no-supervise'] !== true,

@@ -2,6 +2,7 @@
 import { constants, inflateRawSync } from 'node:zlib';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { damaged } from '../image-error.js';
+import { currentBudget } from '../memory-budget.js';
 import type { CompressedPlace } from './cluster-map.js';
 import { CLUSTER_CACHE_BYTES } from './qcow2-layout.js';
 import { unpackZstd } from './zstd.js';
@@ -17,8 +18,7 @@ export class CompressedClusters {
   /** Host offset of the cluster in each place. */
   readonly #offsets: Float64Array;
   readonly #clusters: (Uint8Array | undefined)[];
-  /** For the packed form; grown to twice the cluster size at most. */
-  #packed: Buffer = Buffer.alloc(0);
+  readonly #budget = currentBudget();
 
   constructor(file: ReadableFile, clusterSize: number, compression: 'deflate' | 'zstd') {
     const kept = Math.min(MAX_KEPT, Math.max(2, Math.floor(CLUSTER_CACHE_BYTES / clusterSize)));
@@ -39,19 +39,27 @@ export class CompressedClusters {
     const known = this.#clusters[slot];
     if (known !== undefined && this.#offsets[slot] === place.offset) return known;
     const unpacked = this.#unpackFrom(cluster, place);
+    if (known === undefined && !this.#budget.grow(this.#clusterSize)) {
+      this.#budget.borrow(this.#forget);
+      this.#forget();
+    }
     this.#clusters[slot] = unpacked;
     this.#offsets[slot] = place.offset;
     return unpacked;
   }
 
+  readonly #forget = (): void => {
+    this.#clusters.fill(undefined);
+  };
+
   #unpackFrom(cluster: number, place: CompressedPlace): Uint8Array {
     // The last sector need not be there to its end.
     const length = Math.min(place.length, this.#file.size - place.offset);
-    if (this.#packed.length < length) this.#packed = Buffer.allocUnsafeSlow(length);
-    this.#file.readExact(this.#packed, 0, length, place.offset);
+    const packed = this.#budget.scratch(length);
+    this.#file.readExact(packed, 0, length, place.offset);
     let unpacked: Uint8Array;
     try {
-      unpacked = this.#unpack(this.#packed.subarray(0, length), this.#clusterSize);
+      unpacked = this.#unpack(packed, this.#clusterSize);
     } catch (error) {
       throw this.#complain(cluster, place, error);
     }

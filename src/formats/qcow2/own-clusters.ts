@@ -2,6 +2,7 @@
 import { alignUp } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { FileRanges, includesSorted, type NamedRange } from '../file-ranges.js';
+import { currentBudget } from '../memory-budget.js';
 import type { Qcow2Header } from './qcow2-header.js';
 import { ENTRY_SIZE, OFFSET_MASK_HIGH, OFFSET_MASK_LOW } from './qcow2-layout.js';
 import { l1Bytes, type SnapshotTable } from './snapshot-table.js';
@@ -51,6 +52,7 @@ export function readOffsets(
   file: ReadableFile,
   place: { readonly offset: number; readonly count: number },
 ): Float64Array {
+  currentBudget().take(place.count * ENTRY_SIZE, file.path);
   const offsets = new Float64Array(place.count);
   // Decoded where it was read: an entry takes as many bytes before as after.
   const bytes = Buffer.from(offsets.buffer);

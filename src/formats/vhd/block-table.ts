@@ -5,6 +5,7 @@ import { alignUp, divCeil, SECTOR_SIZE } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { bitAt, reverseBits, runLength } from '../bit-runs.js';
 import { type FileRanges, includesSorted } from '../file-ranges.js';
+import { currentBudget } from '../memory-budget.js';
 import { type TableSlice, TableSlices } from '../table-slices.js';
 import type { DynamicHeader } from './dynamic-header.js';
 import {
@@ -65,6 +66,7 @@ export class BlockTable {
     this.#piecesPerBlock = this.#bitmapSize / BITMAP_SLICE_SIZE;
     this.#lastBlockSize = options.virtualSize - (blockCount - 1) * blockSize;
     const pieces = blockCount * this.#piecesPerBlock;
+    if (pieces <= MAX_REMEMBERED_PIECES) currentBudget().take(pieces, file.path);
     this.#fullPieces = new Uint8Array(pieces <= MAX_REMEMBERED_PIECES ? pieces : 0);
     this.#entries = new TableSlices({
       sliceSize: BAT_SLICE_SIZE,

@@ -5,6 +5,7 @@
 import { inflateSync } from 'node:zlib';
 import { MiB, SECTOR_SIZE } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
+import { currentBudget } from '../memory-budget.js';
 import { damagedExtent } from './extent.js';
 import { GRAIN_MARKER } from './sparse-layout.js';
 
@@ -20,8 +21,7 @@ export class CompressedGrains {
   readonly #maxGrains: number;
   /** Grain number -> its bytes, oldest first. */
   readonly #grains = new Map<number, Buffer>();
-  /** Packed bytes of one grain, made when first needed. */
-  #packed = Buffer.alloc(0);
+  readonly #budget = currentBudget();
 
   /** @param options.length bytes of the extent: its last grain may be shorter. */
   constructor(file: ReadableFile, options: { grainSize: number; length: number }) {
@@ -43,9 +43,17 @@ export class CompressedGrains {
     const bytes = this.#unpack(grain, position);
     const [oldest] = this.#grains.keys();
     if (this.#grains.size >= this.#maxGrains && oldest !== undefined) this.#grains.delete(oldest);
+    else if (!this.#budget.grow(this.#grainSize)) {
+      this.#budget.borrow(this.#forget);
+      this.#forget();
+    }
     this.#grains.set(grain, bytes);
     return bytes;
   }
+
+  readonly #forget = (): void => {
+    this.#grains.clear();
+  };
 
   #unpack(grain: number, position: number): Buffer {
     const what = `compressed VMDK grain ${grain} at ${position}`;
@@ -74,17 +82,17 @@ export class CompressedGrains {
     const start = position + GRAIN_MARKER.size;
     // The worst that zlib does to bytes it cannot pack, with room to spare.
     const limit = this.#grainSize * 2 + SECTOR_SIZE;
-    if (this.#packed.length === 0) this.#packed = Buffer.alloc(limit);
+    const packed = this.#budget.scratch(limit);
     if (start > fileSize) throw damagedExtent(path, `${what} lies past the end of the file`);
-    this.#file.readExact(this.#packed, 0, GRAIN_MARKER.size, position);
-    const { sector, size } = GRAIN_MARKER.decode(this.#packed);
+    this.#file.readExact(packed, 0, GRAIN_MARKER.size, position);
+    const { sector, size } = GRAIN_MARKER.decode(packed);
     if (sector !== BigInt((grain * this.#grainSize) / SECTOR_SIZE)) {
       throw damagedExtent(path, `${what} is marked as that of sector ${sector}`);
     }
     if (size === 0 || size > limit || start + size > fileSize) {
       throw damagedExtent(path, `${what} has an impossible packed size of ${size} bytes`);
     }
-    this.#file.readExact(this.#packed, 0, size, start);
-    return this.#packed.subarray(0, size);
+    this.#file.readExact(packed, 0, size, start);
+    return packed.subarray(0, size);
   }
 }

@@ -1,0 +1,21 @@
+/** The store of a daemon: taken, or gone on with by the one after it. */
+import { VmStore } from '../vm/vm-store.js';
+import type { DaemonOptions } from './options.js';
+import type { SupervisorLink } from './supervisor-link.js';
+
+/**
+ * Takes the store's lock, or goes on with the one that the last daemon had.
+ * @throws DiskError as `VmStore.open`.
+ */
+export async function openStore(options: DaemonOptions, link?: SupervisorLink): Promise<VmStore> {
+  const { acceptCopy } = options;
+  const { lock, folder } = link?.handover.kept ?? {};
+  if (lock !== undefined) {
+    return VmStore.open(options.store, undefined, { held: { file: lock, folder }, acceptCopy });
+  }
+  const store = await VmStore.open(options.store, undefined, { acceptCopy });
+  const held = store.lockDescriptors;
+  link?.keep('lock', held.file);
+  if (held.folder !== undefined) link?.keep('folder', held.folder);
+  return store;
+}

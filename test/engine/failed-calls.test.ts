@@ -1,0 +1,124 @@
+/**
+ * What stays behind when one call fails on the way: nothing that is in use for ever, and nothing
+ * that a later one takes for done.
+ */
+import { truncateSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import t, { type Test } from 'tap';
+import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
+import type { DeltaId } from '../../src/engine/delta-id.js';
+import { ScratchEngine } from '../support/engine.js';
+import { aroundHostCalls } from '../support/host-faults.js';
+
+const EMPTY = { below: { kind: 'none' }, virtualSize: MiB, allocation: 'dynamic' } as const;
+
+function scratchEngine(t: Test): ScratchEngine {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  return scratch;
+}
+
+function on(id: DeltaId) {
+  return { ...EMPTY, below: { kind: 'delta', id } } as const;
+}
+
+async function write(scratch: ScratchEngine, head: DeltaId, value: number): Promise<void> {
+  const { volumes } = scratch.engine;
+  const opened = await volumes.acquire(head, { writable: true });
+  scratch.volumeOf(opened.handle).write(Buffer.alloc(BLOCK_SIZE, value), 0, 0, BLOCK_SIZE);
+  volumes.release(opened);
+}
+
+/** A disk with a sealed delta below its head, each with a block. */
+async function twoDeltas(scratch: ScratchEngine): Promise<{ below: DeltaId; head: DeltaId }> {
+  const { deltas, volumes } = scratch.engine;
+  const below = await deltas.create(EMPTY);
+  await write(scratch, below, 1);
+  const head = await deltas.create(on(below));
+  await volumes.switchHeads([{ from: below, to: head }], () => {});
+  await write(scratch, head, 2);
+  return { below, head };
+}
+
+t.test('what a killed process had not synced is synced before it is used', async (t) => {
+  const scratch = scratchEngine(t);
+  const { below, head } = await twoDeltas(scratch);
+  scratch.crash();
+  const labels: string[] = [];
+  let fails = true;
+  const restore = aroundHostCalls(({ label }, run) => {
+    labels.push(label);
+    if (!fails || label !== 'inherit.sync-tuples') return run();
+    throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
+  });
+  t.teardown(restore);
+  const { volumes } = scratch.engine;
+  await t.rejects(volumes.acquire(head, { writable: true }), { code: 'failed' }, 'or not used');
+  fails = false;
+  labels.length = 0;
+  const opened = await volumes.acquire(head, { writable: true });
+  const synced = labels.filter((label) => label === 'inherit.sync-tuples').length;
+  t.equal(synced, 2, `the head ${head} and what it stands on, ${below}`);
+  volumes.release(opened);
+});
+
+t.test('a change of what lies below that broke off is done again', async (t) => {
+  const scratch = scratchEngine(t);
+  const { below, head } = await twoDeltas(scratch);
+  await scratch.reopen();
+  const { deltas, volumes } = scratch.engine;
+  const other = await deltas.create(EMPTY);
+  await write(scratch, other, 1);
+  await volumes.closeAll();
+  let writes = 0;
+  const restore = aroundHostCalls(({ label }, run) => {
+    if (label !== 'below.header') return run();
+    writes += 1;
+    if (writes !== 2) return run();
+    throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
+  });
+  t.teardown(restore);
+  await t.rejects(volumes.changeBelow(head, other), { code: 'failed' });
+  const reached = new Set([head, other]);
+  const kept = await deltas.collect(reached, true);
+  const names = kept.files.map((file) => basename(file).slice(0, 32));
+  t.notOk(names.includes(below), 'a power cut may lead back to it: it stays');
+  await scratch.engine.reclaim({ reached, labelled: reached });
+  t.equal(writes, 4, 'both copies are written anew');
+  const after = await deltas.collect(reached, true);
+  t.ok(
+    after.files.some((file) => file.includes(below)),
+    'now nothing leads there',
+  );
+  await write(scratch, head, 3);
+});
+
+t.test('a disk that cannot be opened leaves no row behind', async (t) => {
+  const scratch = scratchEngine(t);
+  const { head } = await twoDeltas(scratch);
+  await scratch.reopen();
+  const { volumes } = scratch.engine;
+  truncateSync(join(scratch.folder, 'deltas', `${head}.1.data`), 0);
+  for (let round = 0; round < 5; round += 1) {
+    await t.rejects(volumes.acquire(head, { writable: true }), { code: 'damaged' });
+  }
+  t.ok(volumes.rowsUsed <= 1, `${volumes.rowsUsed} rows`);
+});
+
+t.test('a restore that cannot be made leaves the disk in nobody’s use', async (t) => {
+  const scratch = scratchEngine(t);
+  const { below, head } = await twoDeltas(scratch);
+  const { deltas, volumes } = scratch.engine;
+  scratch.bases.set('a'.repeat(32), Buffer.alloc(MiB));
+  const based = await deltas.create({ ...EMPTY, below: { kind: 'base', id: 'a'.repeat(32) } });
+  scratch.bases.clear();
+  for (const to of [based, below]) {
+    if (to === below) truncateSync(join(scratch.folder, 'deltas', `${below}.tuples`), 100);
+    const target = to === based ? based : await deltas.create(on(head));
+    const change = { from: head, to: target };
+    if (to === below) truncateSync(join(scratch.folder, 'deltas', `${target}.tuples`), 100);
+    await t.rejects(volumes.switchHeads([change], () => t.fail('committed')));
+    t.notOk(volumes.isOpen(head), 'nobody uses it');
+  }
+  t.ok(volumes.rowsUsed <= 1, `${volumes.rowsUsed} rows`);
+});

@@ -1,0 +1,160 @@
+/**
+ * What an image costs in memory, in a process of its own: whatever its headers claim, and however
+ * many stand on each other, the process stays below 256 MiB.
+ */
+import { closeSync, ftruncateSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t, { type Test } from 'tap';
+import { GiB, MiB, TiB } from '../../src/common/units.js';
+import { HEADER_V2, HEADER_V3, QCOW2_MAGIC } from '../../src/formats/qcow2/qcow2-layout.js';
+import { openCorpus } from '../support/corpus.js';
+import { stampedModel } from '../support/disk-model.js';
+import { writeQcow2 } from '../support/qcow2-writer.js';
+import { tool } from '../support/run-program.js';
+import { tempFolder } from '../support/temp-folder.js';
+
+const LIMIT = 256 * MiB;
+const PROGRAM = fileURLToPath(new URL('../support/use-image.mjs', import.meta.url));
+
+interface Use {
+  readonly file: string;
+  /** `read`, or the code of the error that opening ended with. */
+  readonly outcome: string;
+  readonly failures: number;
+  readonly peak: number;
+  readonly rest: number;
+}
+
+async function useImages(
+  t: Test,
+  files: readonly string[],
+  { extents = 2000, reads = 100 } = {},
+): Promise<Use[]> {
+  const printed = await tool('node', [PROGRAM, String(extents), String(reads), ...files]);
+  const uses = printed
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Use);
+  const last = uses.at(-1)!;
+  const grown = Math.round((last.peak - last.rest) / MiB);
+  t.comment(`${last.outcome}: ${Math.round(last.peak / MiB)} MiB, ${grown} of them for images`);
+  const tooMuch = uses.find(({ peak }) => peak >= LIMIT);
+  t.equal(tooMuch, undefined, 'below 256 MiB');
+  return uses;
+}
+
+interface Shape {
+  readonly clusterBits: number;
+  readonly l1Entries: number;
+  /** How many of these lead to an L2 table, empty and each its own. */
+  readonly l2Tables: number;
+  readonly backing?: string;
+}
+
+/** A qcow2 that is next to nothing but tables: header, backing name, L1, holes as L2 tables. */
+function writeTables(path: string, shape: Shape): void {
+  const { clusterBits, l1Entries, l2Tables, backing = '' } = shape;
+  const clusterSize = 2 ** clusterBits;
+  const start = Math.ceil((3 * clusterSize + l1Entries * 8) / clusterSize) * clusterSize;
+  const header = Buffer.concat([
+    HEADER_V2.encode({
+      magic: QCOW2_MAGIC,
+      version: 3,
+      clusterBits,
+      size: BigInt(l1Entries * (clusterSize / 8) * clusterSize),
+      l1Size: l1Entries,
+      l1TableOffset: BigInt(3 * clusterSize),
+      refcountTableOffset: BigInt(clusterSize),
+      refcountTableClusters: 1,
+      ...(backing === '' ? {} : { backingFileOffset: 200n, backingFileSize: backing.length }),
+    }),
+    HEADER_V3.encode({ refcountOrder: 4, headerLength: 104 }),
+  ]);
+  const l1 = Buffer.alloc(l2Tables * 8);
+  for (let index = 0; index < l2Tables; index += 1) {
+    l1.writeBigUInt64BE(BigInt(start + index * clusterSize) | (1n << 63n), index * 8);
+  }
+  const fd = openSync(path, 'w');
+  ftruncateSync(fd, start + l1Entries * clusterSize);
+  writeSync(fd, header, 0, header.length, 0);
+  writeSync(fd, backing, 200);
+  writeSync(fd, l1, 0, l1.length, 3 * clusterSize);
+  closeSync(fd);
+}
+
+/** `depth` images on each other. @returns the top one. */
+function writeStack(folder: string, depth: number, shape: Shape): string {
+  for (let level = 0; level < depth; level += 1) {
+    const backing = level === 0 ? {} : { backing: `${level - 1}.qcow2` };
+    writeTables(join(folder, `${level}.qcow2`), { ...shape, ...backing });
+  }
+  return join(folder, `${depth - 1}.qcow2`);
+}
+
+t.test('the largest L1 table of a qcow2, full', async (t) => {
+  const path = join(tempFolder(t), 'full.qcow2');
+  writeTables(path, { clusterBits: 9, l1Entries: 4 * MiB, l2Tables: 4 * MiB });
+  t.match(await useImages(t, [path]), [{ outcome: 'read', failures: 0 }]);
+});
+
+t.test('a thousand images, each with an L1 table of 8 MiB', async (t) => {
+  const folder = tempFolder(t);
+  const path = writeStack(folder, 1000, { clusterBits: 9, l1Entries: MiB, l2Tables: 0 });
+  t.match(await useImages(t, [path]), [{ outcome: 'not-supported' }]);
+});
+
+t.test('a thousand images, all of whose tables are asked for', async (t) => {
+  const folder = tempFolder(t);
+  const path = writeStack(folder, 1000, { clusterBits: 12, l1Entries: 512, l2Tables: 512 });
+  const uses = await useImages(t, [path], { extents: 4, reads: 1 });
+  t.match(uses, [{ outcome: 'read', failures: 0 }]);
+});
+
+t.test('compressed clusters of the largest size', async (t) => {
+  const folder = tempFolder(t);
+  const size = 32 * MiB;
+  const paths = (['deflate', 'zstd'] as const).map((compression) => {
+    const model = stampedModel({ size, unitSize: 2 * MiB, pattern: 'd', salt: 1 });
+    const path = join(folder, `${compression}.qcow2`);
+    writeQcow2(path, { model, clusterBits: 21, compressed: () => true, compression });
+    return path;
+  });
+  t.match(await useImages(t, paths), [{ outcome: 'read' }, { outcome: 'read' }]);
+});
+
+t.test('descriptors of a VMDK', async (t) => {
+  const folder = tempFolder(t);
+  const head = '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="custom"\n';
+  const large = join(folder, 'large.vmdk');
+  writeFileSync(large, head + '# nothing\n'.repeat(2 * MiB));
+  const extents = join(folder, 'extents.vmdk');
+  writeFileSync(extents, head + 'RW 2048 ZERO\n'.repeat(70_000));
+  const long = join(folder, 'long.vmdk');
+  writeFileSync(long, `${head}x="${'y'.repeat(20 * MiB)}"\n`);
+  const uses = await useImages(t, [large, extents, long]);
+  t.equal(uses.length, 3);
+});
+
+t.test('disks of 64 TiB that only their headers claim', async (t) => {
+  const folder = tempFolder(t);
+  const raw = join(folder, 'disk.raw');
+  closeSync(openSync(raw, 'w'));
+  await tool('truncate', ['-s', '8E', raw]).catch(() => tool('truncate', ['-s', '15T', raw]));
+  const vdi = join(folder, 'disk.vdi');
+  await tool('qemu-img', ['create', '-q', '-f', 'vdi', vdi, String(2 * TiB - GiB)]);
+  const vhdx = join(folder, 'disk.vhdx');
+  const options = ['-o', 'block_size=1M'];
+  await tool('qemu-img', ['create', '-q', '-f', 'vhdx', ...options, vhdx, String(16 * TiB)]);
+  const vmdk = join(folder, 'disk.vmdk');
+  await tool('qemu-img', ['create', '-q', '-f', 'vmdk', vmdk, String(2 * TiB - GiB)]);
+  t.equal((await useImages(t, [raw, vdi, vhdx, vmdk], { extents: 20_000 })).length, 4);
+});
+
+t.test('images of the corpus that are refused or damaged', async (t) => {
+  const corpus = openCorpus(t, tempFolder(t));
+  if (corpus === undefined) return;
+  const broken = corpus.images.filter(({ expect }) => expect !== 'ok');
+  const paths = broken.map((image) => corpus.unpack(image)[0]);
+  t.equal((await useImages(t, paths, { extents: 500, reads: 40 })).length, paths.length);
+});

@@ -1,0 +1,107 @@
+/** Mutants of every kind of machine file: each is taken or refused with an error of ours. */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { DiskError } from '../../src/common/errors.js';
+import { readMachine } from '../../src/machines/read-machine.js';
+import {
+  ovfText,
+  tarBytes,
+  writeVboxMachine,
+  writeVmwareMachine,
+} from '../support/machine-writer.js';
+import { breathe, fuzzCount } from '../support/mutation-fuzz.js';
+import { createRandom, newSeed, type Random } from '../support/random.js';
+import { tempFolder } from '../support/temp-folder.js';
+
+interface Subject {
+  /** The file that is mutated. */
+  readonly path: string;
+  /** The one that is read. */
+  readonly main: string;
+  readonly sound: Buffer;
+}
+
+const DOMAIN = `<domain type='kvm'><name>web</name><uuid>1b4e28ba-2fa1-11d2-883f-0016d3cca427</uuid>
+  <memory unit='MiB'>300</memory><currentMemory unit='KiB'>307200</currentMemory>
+  <vcpu placement='static'>3</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'><driver name='qemu' type='raw'/>
+      <source file='disk.img'/><target dev='vda' bus='virtio'/></disk>
+    <disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>
+    <interface type='bridge'><mac address='52:54:00:12:34:56'/><source bridge='br0'/>
+      <model type='virtio'/></interface>
+  </devices></domain>`;
+
+function subjectsIn(folder: string): Subject[] {
+  const vbox = writeVboxMachine(join(folder, 'a')).path;
+  const vmx = writeVmwareMachine(join(folder, 'b')).path;
+  const ovf = Buffer.from(ovfText(5));
+  const disk = { name: 'disk 1.vmdk', bytes: Buffer.from('image') };
+  const ova = join(folder, 'c.ova');
+  writeFileSync(ova, tarBytes([{ name: 'a.ovf', bytes: ovf }, disk]));
+  mkdirSync(join(folder, 'd'));
+  const plain = join(folder, 'd', 'machine.ovf');
+  writeFileSync(plain, ovf);
+  writeFileSync(join(folder, 'd', disk.name), disk.bytes);
+  const domain = join(folder, 'domain.xml');
+  writeFileSync(domain, DOMAIN);
+  writeFileSync(join(folder, 'disk.img'), Buffer.alloc(512));
+  const rows = [
+    [vbox, vbox],
+    [vmx, vmx],
+    [join(folder, 'b', 'machine.vmsd'), vmx],
+    [ova, ova],
+    [plain, plain],
+    [domain, domain],
+  ] as const;
+  return rows.map(([path, main]) => ({ path, main, sound: readFileSync(path) }));
+}
+
+t.test('mutated machine files', { timeout: 3_600_000 }, async (t) => {
+  const subjects = subjectsIn(tempFolder(t));
+  const seed = newSeed();
+  t.comment(`seed ${seed}: LAYERDISK_SEED=${seed} replays it`);
+  const random = createRandom(seed);
+  const tallies = subjects.map(() => ({ taken: 0, refused: 0 }));
+  for (const { main } of subjects) t.doesNotThrow(() => readMachine(main), 'sound, it is taken');
+  const count = fuzzCount(900);
+  for (let round = 0; round < count; round += 1) {
+    await breathe(round);
+    const { path, main, sound } = subjects[round % subjects.length]!;
+    const tally = tallies[round % subjects.length]!;
+    writeFileSync(path, mutate(sound, random));
+    try {
+      readMachine(main);
+      tally.taken += 1;
+    } catch (error) {
+      if (!(error instanceof DiskError) || error.message.includes('\n')) {
+        t.error(error, `${path}, round ${round}`);
+        return;
+      }
+      tally.refused += 1;
+    }
+    writeFileSync(path, sound);
+  }
+  for (const [index, { taken, refused }] of tallies.entries()) {
+    const { path } = subjects[index]!;
+    t.ok(taken > 0 && refused > 0, `${path}: ${taken} taken, ${refused} refused`);
+  }
+});
+
+/** A piece of it gone, doubled, moved or overwritten. */
+function mutate(sound: Buffer, random: Random): Buffer {
+  const at = random.below(sound.length);
+  const length = 1 + random.below(random.pick([1, 4, 40, 400]));
+  const piece = sound.subarray(at, at + length);
+  const [before, after] = [sound.subarray(0, at), sound.subarray(at + length)];
+  const other = random.below(sound.length);
+  return random.pick([
+    () => Buffer.concat([before, after]),
+    () => Buffer.concat([before, piece, piece, after]),
+    () => Buffer.concat([before, sound.subarray(other, other + length), after]),
+    () => Buffer.concat([before, random.bytes(length), after]),
+    () =>
+      Buffer.concat([before, Buffer.from(random.pick(['"', '<', '&', '99999999999', '{}', '=']))]),
+  ])();
+}
