@@ -22,6 +22,7 @@ import {
 import { Exposure } from './exposure.js';
 import { type Collected, GarbageCollector, type GarbagePace, USUAL_PACE } from './garbage.js';
 import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
+import { Headroom } from './headroom.js';
 import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
 import { type MachineFilesRequest, writeMachineFiles } from './machine-files.js';
@@ -41,7 +42,6 @@ import {
   type SnapshotRequest,
   takeSnapshot,
 } from './snapshots.js';
-import { Headroom } from './headroom.js';
 import type { DamagedVm, VmEntry } from './vm-catalog.js';
 import type { VmStore } from './vm-store.js';
 
