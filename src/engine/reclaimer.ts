@@ -5,13 +5,11 @@ import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { Reclaimed, ReclaimRequest } from './engine.js';
 import { mergeStart } from './merge.js';
-import type { StoreDeltas } from './store-deltas.js';
 import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
 import type { OpenVolumes } from './volumes.js';
 
 export interface ReclaimerParts {
   readonly files: DeltaFiles;
-  readonly deltas: StoreDeltas;
   readonly volumes: OpenVolumes;
   readonly run: (order: TidyOrder) => Promise<TidyOutcome>;
   readonly rowLength: number;
@@ -105,7 +103,7 @@ export class Reclaimer {
 
   /** Merges the part of a row that is worth it. @returns how many deltas became garbage. */
   async #merge(row: readonly DeltaId[], hidden: ReadonlyMap<DeltaId, Hidden>): Promise<number> {
-    const { files, deltas, volumes, run, rowLength, onError } = this.#parts;
+    const { files, volumes, run, rowLength, onError } = this.#parts;
     const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
     const start = mergeStart(sizes, rowLength);
     if (start < 0) return 0;
@@ -120,14 +118,8 @@ export class Reclaimer {
       return 0;
     }
     invariant(made !== undefined, 'a merge makes a delta');
-    deltas.adopt(made);
-    try {
-      await volumes.changeBelow(hidden.get(part.at(-1)!)!.child, made);
-    } catch (error) {
-      // The header may name it all the same: the next collection sees.
-      deltas.disown(made);
-      throw error;
-    }
+    // If that fails the header may name it all the same: the next collection sees.
+    await volumes.changeBelow(hidden.get(part.at(-1)!)!.child, made);
     return part.length;
   }
 }
