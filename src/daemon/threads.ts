@@ -16,7 +16,7 @@ import type { ChannelMessage } from '../transport/kernel/messages.js';
 import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.js';
 import type { RunExport } from '../vm/exports.js';
 import type { BackgroundAnswer, BackgroundRequest, JobOutcome } from './background-thread.js';
-import type { RotMessage, ThreadEnded } from './io-thread.js';
+import type { IoThreadData, RotMessage, ThreadEnded } from './io-thread.js';
 
 /** Threads that touch volumes besides the I/O threads: the main thread and the background one. */
 export const OTHER_THREADS = 2;
@@ -39,6 +39,8 @@ export interface ThreadsParts {
 export class DaemonThreads implements IoThreads {
   readonly #parts: ThreadsParts;
   readonly #notices = new Map<number, MessagePort>();
+  /** See `IoThreadData.published`. */
+  readonly #published = new Int32Array(new SharedArrayBuffer(4));
   /** Bases that are open, for threads that start later. */
   readonly #bases = new Map<number, BaseNotice>();
   #background: Worker | undefined;
@@ -57,11 +59,10 @@ export class DaemonThreads implements IoThreads {
     port1.unref();
     for (const notice of this.#bases.values()) port1.postMessage(notice);
     this.#notices.set(setup.threadIndex, port1);
-    const thread = OTHER_THREADS + setup.threadIndex;
     const worker = new Worker(new URL('./io-thread.js', import.meta.url), {
       execArgv: [],
       name: `io-${setup.threadIndex}`,
-      workerData: { setup, ...this.#workerData(thread), notices: port2 },
+      workerData: this.#ioThreadData(setup, port2),
       transferList: [port2],
     });
     const ended = new Promise<ThreadEnd>((resolve) => {
@@ -79,6 +80,11 @@ export class DaemonThreads implements IoThreads {
     return { ended };
   }
 
+  #ioThreadData(setup: ChannelThreadSetup, notices: MessagePort): IoThreadData {
+    const shared = this.#workerData(OTHER_THREADS + setup.threadIndex);
+    return { setup, ...shared, notices, published: this.#published };
+  }
+
   #workerData(thread: number): { memory: SharedMemory; thread: number; verifyReads: boolean } {
     return { memory: this.#parts.memory(), thread, verifyReads: this.#parts.verifyReads };
   }
@@ -88,6 +94,7 @@ export class DaemonThreads implements IoThreads {
     if (notice.spec === undefined) this.#bases.delete(notice.index);
     else this.#bases.set(notice.index, notice);
     for (const port of this.#notices.values()) port.postMessage(notice);
+    Atomics.add(this.#published, 0, 1);
     this.#background?.postMessage(notice);
   }
 
