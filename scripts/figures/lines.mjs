@@ -68,6 +68,12 @@ export const LINES = [
     file: 'test/torture/soak.test.ts',
   },
   {
+    id: 'R14',
+    title: 'restores under readers of page cache, mappings and loop devices; stale sectors',
+    tries: 200,
+    file: 'test/torture/restores.test.ts',
+  },
+  {
     id: 'R18',
     title: 'random operations of the engine against a model',
     tries: 1_000_000,

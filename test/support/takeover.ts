@@ -87,7 +87,10 @@ export async function killAgainAndAgain(
   return takeovers;
 }
 
-/** Asks over a connection of its own. @returns undefined when the daemon died meanwhile. */
+/** What a request ends with whose daemon died, or was restarted and broke it off. */
+const CUT_SHORT: ReadonlySet<string> = new Set(['unreachable', 'cancelled']);
+
+/** Asks over a connection of its own. @returns undefined when the daemon ended meanwhile. */
 export async function askOnce<M extends MethodName>(
   daemon: TestDaemon,
   method: M,
@@ -97,7 +100,7 @@ export async function askOnce<M extends MethodName>(
     const client = await connect(daemon.socket);
     return await client.call(method, params).finally(() => client.close());
   } catch (error) {
-    if (error instanceof DiskError && error.code === 'unreachable') return undefined;
+    if (error instanceof DiskError && CUT_SHORT.has(error.code)) return undefined;
     throw error;
   }
 }

@@ -126,7 +126,7 @@ async function disturb({ daemon }: Ordeal, random: Random) {
     if (performance.now() > end) return counts;
     const pid = await eventually('a daemon', () => successor(daemon, 0));
     if (random.below(4) === 0) {
-      await askOnce(daemon, 'daemon.restart', {});
+      await ask(daemon, 'daemon.restart', {});
       counts.restarts += 1;
     } else {
       process.kill(pid, 'SIGKILL');
