@@ -68,10 +68,28 @@ export const LINES = [
     file: 'test/torture/soak.test.ts',
   },
   {
+    id: 'R13',
+    title: 'two daemons for one store; bases that others alter; so many of each',
+    tries: 100,
+    file: 'test/torture/contenders.test.ts',
+  },
+  {
     id: 'R14',
     title: 'restores under readers of page cache, mappings and loop devices; stale sectors',
     tries: 200,
     file: 'test/torture/restores.test.ts',
+  },
+  {
+    id: 'R15',
+    title: 'fio with every engine on one layer and on ten, with trims; so many MiB a job',
+    tries: 128,
+    file: 'test/torture/fio-engines.test.ts',
+  },
+  {
+    id: 'R15c',
+    title: 'ext4, xfs and btrfs with SQLite and stress-ng on them, after each kind of crash',
+    tries: 45,
+    file: 'test/torture/crashed-guests.test.ts',
   },
   {
     id: 'R18',

@@ -88,7 +88,7 @@ export async function killAgainAndAgain(
 }
 
 /** What a request ends with whose daemon died, or was restarted and broke it off. */
-const CUT_SHORT: ReadonlySet<string> = new Set(['unreachable', 'cancelled']);
+const CUT_SHORT: ReadonlySet<string> = new Set(['unreachable', 'interrupted']);
 
 /** Asks over a connection of its own. @returns undefined when the daemon ended meanwhile. */
 export async function askOnce<M extends MethodName>(
