@@ -20,6 +20,8 @@ export async function controlSuite(bench, { sizeMib }) {
   };
   const disk = await bench.layerdisk(daemon, 'disk');
   await snapshots(daemon, disk, sizeMib, note);
+  await largeDisk(daemon, sizeMib, note);
+  await cachedRestore(daemon, note);
   await deletion(bench, daemon, sizeMib, note);
   await manyClones(daemon, note);
   await indexMemory(daemon, sizeMib, note);
@@ -65,6 +67,43 @@ async function snapshots({ call }, disk, sizeMib, note) {
     steps.delete.push(await timed(() => call('snapshot.delete', { vm: 'disk', snapshot })));
   }
   for (const [what, times] of Object.entries(steps)) noteSpread(note, what, times);
+}
+
+/** Snapshots of a disk of 1 TiB on 64 layers while it is written to. */
+async function largeDisk({ call }, sizeMib, note) {
+  await call('create', { vm: 'large', disks: [{ size: 2 ** 40 }] });
+  const { path: file } = await call('path', { vm: 'large' });
+  for (let layer = 1; layer < 64; layer += 1) {
+    await scatter(file, sizeMib, 4096);
+    await call('snapshot.take', { vm: 'large', snapshot: `s${layer}` });
+  }
+  const writing = longestWrite(file, { seconds: 8, sizeMib });
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  const times = [];
+  for (let count = 0; count < REPEATS; count += 1) {
+    const take = { vm: 'large', snapshot: `load${count}` };
+    times.push(await timed(() => call('snapshot.take', take)));
+  }
+  noteSpread(note, 'snapshot at 1 TiB, depth 64, 4 writers', times);
+  note('longest write meanwhile', await writing, 'ms');
+}
+
+const CACHED_MIB = 512;
+
+/** A restore makes the kernel drop what it has cached of the disk. */
+async function cachedRestore({ call }, note) {
+  await call('create', { vm: 'cached', disks: [{ size: CACHED_MIB * MiB }] });
+  const { path: file } = await call('path', { vm: 'cached' });
+  await command('dd', 'if=/dev/zero', `of=${file}`, 'bs=1M', `count=${CACHED_MIB}`, 'status=none');
+  await call('snapshot.take', { vm: 'cached', snapshot: 's' });
+  const times = [];
+  for (let count = 0; count < 5; count += 1) {
+    await scatter(file, CACHED_MIB, 4096);
+    await command('dd', `if=${file}`, 'of=/dev/null', 'bs=1M', 'status=none');
+    const restore = { vm: 'cached', snapshot: 's', discard: true };
+    times.push(await timed(() => call('snapshot.restore', restore)));
+  }
+  note(`restore of a disk with ${CACHED_MIB} MiB in the page cache`, median(times), 'ms');
 }
 
 /** The delta of a snapshot that holds the whole disk, against `qemu-img commit` of the same. */

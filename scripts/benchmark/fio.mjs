@@ -1,6 +1,7 @@
 /** The fio jobs, named as everywhere in the project, and how one is run on one file. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import { interrupted } from './interrupt.mjs';
 
 const run = promisify(execFile);
 
@@ -67,10 +68,11 @@ export async function longestWrite(file, { seconds, sizeMib }) {
 }
 
 async function fio(file, sizeMib, args) {
-  const { stdout } = await run('fio', [
+  const words = [
     ...['--name=bench', `--filename=${file}`, `--size=${sizeMib}m`, '--allow_file_create=0'],
     ...['--randrepeat=0', '--group_reporting', '--output-format=json', ...args],
-  ]);
+  ];
+  const { stdout } = await run('fio', words, { signal: interrupted });
   // fio prints notes before the document now and then.
   const result = JSON.parse(stdout.slice(stdout.indexOf('{'))).jobs[0];
   if (result.error !== 0) throw new Error(`fio on ${file}: error ${result.error}`);

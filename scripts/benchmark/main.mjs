@@ -4,6 +4,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { drawChart } from './chart.mjs';
+import { interrupted } from './interrupt.mjs';
 import { SUITES } from './suites.mjs';
 import { Workbench } from './targets.mjs';
 
@@ -85,6 +86,6 @@ function positive(text, option) {
 try {
   await main();
 } catch (error) {
-  console.error(`bench: ${error.message}`);
-  process.exitCode = 1;
+  console.error(`bench: ${interrupted.aborted ? 'interrupted' : error.message}`);
+  process.exitCode ??= 1;
 }

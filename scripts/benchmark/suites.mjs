@@ -1,8 +1,8 @@
 /** The suites: which targets compete in which jobs. */
 import { controlSuite } from './control.mjs';
 import { convert } from './convert.mjs';
-import { JOBS, writeOnce } from './fio.mjs';
-import { command, MiB } from './targets.mjs';
+import { JOBS, measure, writeOnce } from './fio.mjs';
+import { command, MiB, ticksOf } from './targets.mjs';
 import { compete, median } from './tournament.mjs';
 
 const pick = (...names) => Object.fromEntries(names.map((name) => [name, JOBS[name]]));
@@ -12,8 +12,11 @@ export const SUITES = {
   channels: { title: 'The kernel channel against fuse-native', run: channels },
   peers: { title: 'Against other FUSE routes to a virtual disk', run: peers },
   depth: { title: 'Deep chains against one layer', run: depth },
+  flat: { title: 'A snapshot that is one raw file, against that file', run: flat },
   loop: { title: 'Through a loop device, against the file itself', run: loop },
   'first-write': { title: 'First writes to a fresh clone', run: firstWrite },
+  clones: { title: 'Reads spread over 64 clones, against one of them', run: clones },
+  cpu: { title: 'What a request costs the processes that serve it', run: cpu },
   control: { title: 'Snapshots, clones, deletes', run: controlSuite },
   bases: { title: 'Reads through images of other formats, against a raw one', run: bases },
   convert: { title: 'Exports and imports against qemu-img convert', run: convert },
@@ -92,6 +95,66 @@ async function bases(bench, options) {
     targets.push({ name: `${format} base`, file });
   }
   return { rows: await competeAtRest(bench, targets, pick('rr1', 'rr4', 'sr'), options) };
+}
+
+/** The kernel reads such a snapshot by itself; the disk above it is read through the daemon. */
+async function flat(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const { file: raw, name } = await bench.raw('base');
+  await daemon.call('import', { files: [raw], vm: 'flat', format: 'raw' });
+  await daemon.call('snapshot.take', { vm: 'flat', snapshot: 's' });
+  const { path: file } = await daemon.call('path', { vm: 'flat', snapshot: 's' });
+  const { path: disk } = await daemon.call('path', { vm: 'flat' });
+  const targets = [
+    { name: 'flat snapshot', file },
+    { name, file: raw },
+    { name: 'its disk, through the daemon', file: disk },
+  ];
+  return { rows: await competeAtRest(bench, targets, pick('rr1', 'rr4', 'sr', 'aio32'), options) };
+}
+
+const CLONES = 64;
+
+async function clones(bench, options) {
+  const daemon = await bench.daemon('ours');
+  await bench.layerdisk(daemon, 'source');
+  await daemon.call('snapshot.take', { vm: 'source', snapshot: 's' });
+  const files = [];
+  for (let count = 0; count < CLONES; count += 1) {
+    files.push((await bench.clone(daemon, 'source@s', `c${count}`)).file);
+  }
+  const targets = [
+    // fio's list of files.
+    { name: `${CLONES} clones`, file: files.join(':') },
+    { name: 'one clone', file: files[0] },
+  ];
+  return { rows: await competeAtRest(bench, targets, pick('rr4'), options) };
+}
+
+/** Microseconds of CPU for each request: says the same on a busy machine. */
+async function cpu(bench, { rounds, seconds, sizeMib }) {
+  const daemon = await bench.daemon('ours');
+  const { pid } = await daemon.call('daemon.status');
+  const targets = [{ ...(await bench.layerdisk(daemon, 'disk')), pid }, await bench.limit()];
+  await bench.settled();
+  const figures = [];
+  for (const [name, job] of Object.entries(pick('rr1', 'rr4', 'rw4', 'aio32', 'sr'))) {
+    const seen = targets.map(() => []);
+    for (let round = 0; round < rounds; round += 1) {
+      for (const [index, target] of targets.entries()) {
+        const before = await ticksOf(target.pid);
+        const iops = await measure(target.file, job, { seconds, sizeMib });
+        const used = ((await ticksOf(target.pid)) - before) * 10_000;
+        seen[index].push(used / (iops * seconds));
+      }
+    }
+    for (const [index, target] of targets.entries()) {
+      const value = median(seen[index]);
+      figures.push({ what: `${name}, ${target.name}`, value, unit: 'us' });
+      console.log(`${name.padEnd(7)} ${target.name.padEnd(24)} ${value.toFixed(1).padStart(8)} us`);
+    }
+  }
+  return { figures };
 }
 
 async function loop(bench, options) {

@@ -110,7 +110,7 @@ export class Workbench {
     this.atEnd(() => unmounted(mountpoint, child));
     const shown = join(mountpoint, 'disk');
     await appears(shown, this.sizeMib * MiB);
-    return { name: 'C daemon (limit)', file: shown };
+    return { name: 'C daemon (limit)', file: shown, pid: child.pid };
   }
 
   /** QEMU's storage daemon with its FUSE export, over raw or a chain of qcow2 images. */
@@ -214,14 +214,19 @@ async function cpuTicks(folder) {
     try {
       const words = await readFile(`/proc/${name}/cmdline`, 'utf8');
       if (!words.includes(folder)) continue;
-      const fields = (await readFile(`/proc/${name}/stat`, 'utf8')).split(') ')[1].split(' ');
-      ticks += Number(fields[11]) + Number(fields[12]);
+      ticks += await ticksOf(name);
     } catch (error) {
       // Ended meanwhile.
       if (error.code !== 'ENOENT' && error.code !== 'ESRCH') throw error;
     }
   }
   return ticks;
+}
+
+/** CPU time that a process has taken so far, in ticks of 10 ms. */
+export async function ticksOf(pid) {
+  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1].split(' ');
+  return Number(fields[11]) + Number(fields[12]);
 }
 
 /** Unmounts by path, and waits for the process that served it. */

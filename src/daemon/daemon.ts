@@ -29,6 +29,7 @@ import { mapHandlers } from './handlers/map-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import { dieLoudly } from './last-words.js';
+import type { LoadedThreads } from './loaded-threads.js';
 import type { Logger } from './logger.js';
 import { StoreNamespace } from './namespace.js';
 import type { DaemonOptions } from './options.js';
@@ -64,6 +65,7 @@ export class Daemon {
     options: DaemonOptions,
     log: Logger,
     store: VmStore,
+    loaded: LoadedThreads,
     link: SupervisorLink | undefined,
   ) {
     this.#options = options;
@@ -76,6 +78,7 @@ export class Daemon {
     const bases = new BaseRecords(store, formatSources(log));
     const { verifyReads } = options;
     this.#threads = new DaemonThreads({
+      loaded,
       memory: () => this.#engine.memory,
       verifyReads,
       onBug: (what, error) => this.#threadDied(what, error),
@@ -122,11 +125,16 @@ export class Daemon {
    * Starts everything. @throws DiskError, with everything that was started ended again, but for a
    * mount that was taken over.
    */
-  static async start(options: DaemonOptions, log: Logger, link?: SupervisorLink): Promise<Daemon> {
+  static async start(
+    options: DaemonOptions,
+    log: Logger,
+    loaded: LoadedThreads,
+    link?: SupervisorLink,
+  ): Promise<Daemon> {
     const lock = link?.handover.kept.lock;
     const store = await VmStore.open(options.store, undefined, lock);
     if (lock === undefined) link?.keep('lock', store.lockDescriptor);
-    const daemon = new Daemon(options, log, store, link);
+    const daemon = new Daemon(options, log, store, loaded, link);
     try {
       await daemon.#mount();
       await daemon.#forgetWhatRestoresChanged();

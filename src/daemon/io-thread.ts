@@ -1,13 +1,8 @@
 /**
- * Entry of an I/O thread: serves requests of the kernel channel on the volumes of the shared
- * engine.
+ * Entry of an I/O thread: waits until it is told what to serve, then serves requests of the kernel
+ * channel on the volumes of the shared engine.
  */
-import {
-  type MessagePort,
-  parentPort,
-  receiveMessageOnPort,
-  workerData,
-} from 'node:worker_threads';
+import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import type { BaseNotice, BaseTable } from '../engine/base-table.js';
 import type { FoundRot } from '../engine/read-verifier.js';
@@ -19,6 +14,7 @@ import {
   serveKernelChannel,
   type ThreadEnd,
 } from '../transport/kernel/thread.js';
+import type { ThreadLoaded } from './loaded-threads.js';
 
 export interface IoThreadData {
   readonly setup: ChannelThreadSetup;
@@ -79,31 +75,35 @@ class Notices {
 
 const port = parentPort;
 invariant(port !== null, 'an I/O thread is started by the daemon');
-const data = workerData as IoThreadData;
-const { setup, memory, thread, verifyReads } = data;
-const notices = new Notices(data);
-const context = createThreadContext({
-  memory,
-  thread,
-  openBase,
-  onRot: verifyReads
-    ? (rot) => port.postMessage({ type: 'rot', rot } satisfies RotMessage)
-    : undefined,
-  receive: (table) => notices.receive(table),
-});
-const volumeOf = volumesOf(context);
-const end = serveKernelChannel({
-  ...setup,
-  deviceOf: (handle) => {
-    if (notices.areWaiting) context.bases.settle();
-    return volumeOf(handle);
-  },
-  forward: (message) => {
-    if (notices.areWaiting) context.bases.settle();
-    port.postMessage(message);
-  },
-});
-context.bases.close();
-notices.close();
-const last: ThreadEnded = { type: 'ended', end };
-port.postMessage(last);
+port.once('message', (work: IoThreadData) => serve(port, work));
+port.postMessage({ type: 'loaded' } satisfies ThreadLoaded);
+
+/** Returns when the mount is gone. */
+function serve(main: MessagePort, work: IoThreadData) {
+  const { setup, memory, thread, verifyReads } = work;
+  const notices = new Notices(work);
+  const context = createThreadContext({
+    memory,
+    thread,
+    openBase,
+    onRot: verifyReads
+      ? (rot) => main.postMessage({ type: 'rot', rot } satisfies RotMessage)
+      : undefined,
+    receive: (table) => notices.receive(table),
+  });
+  const volumeOf = volumesOf(context);
+  const end = serveKernelChannel({
+    ...setup,
+    deviceOf: (handle) => {
+      if (notices.areWaiting) context.bases.settle();
+      return volumeOf(handle);
+    },
+    forward: (message) => {
+      if (notices.areWaiting) context.bases.settle();
+      main.postMessage(message);
+    },
+  });
+  context.bases.close();
+  notices.close();
+  main.postMessage({ type: 'ended', end } satisfies ThreadEnded);
+}

@@ -88,9 +88,11 @@ export class StoreNamespace implements Namespace {
     }
     const { disk } = found;
     if (intent.write && disk.readOnly) throw readOnly(disk.fileName);
-    const { volumes } = this.#options.engine;
-    const { handle } = await volumes.acquire(disk.top, { writable: disk.writable });
-    return { kind: 'device', handle };
+    const { engine } = this.#options;
+    const { handle } = await engine.volumes.acquire(disk.top, { writable: disk.writable });
+    // What is read-only stays what it is as long as it is open.
+    const flatFile = disk.readOnly ? engine.flatFile(handle) : undefined;
+    return { kind: 'device', handle, ...(flatFile === undefined ? {} : { flatFile }) };
   }
 
   async reopen(node: NodeId, handle: number): Promise<void> {

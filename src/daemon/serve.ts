@@ -3,6 +3,7 @@ import { closeSync, writeSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { Daemon } from './daemon.js';
 import { dieLoudly } from './last-words.js';
+import { LoadedThreads } from './loaded-threads.js';
 import { createLogger, type Logger } from './logger.js';
 import type { DaemonOptions } from './options.js';
 import { SupervisorLink } from './supervisor-link.js';
@@ -14,6 +15,9 @@ const BUSY_RETRY_MS = 500;
 /** Starts a daemon and stays until it has ended. @returns the exit code. */
 export async function serve(options: DaemonOptions): Promise<number> {
   const log = createLogger({ level: options.logLevel });
+  const loaded = new LoadedThreads(options.transport === 'fuse-native' ? 0 : options.threads);
+  // The supervisor is told that this daemon is ready to begin: its threads should be, too.
+  if (options.part === 'supervised') await loaded.loaded;
   const link = options.part === 'supervised' ? await SupervisorLink.open() : undefined;
   // Kept ready for a death that never came.
   if (link === undefined && options.part === 'supervised') return 0;
@@ -22,7 +26,7 @@ export async function serve(options: DaemonOptions): Promise<number> {
   process.on('unhandledRejection', die('a bug in the daemon'));
   let daemon: Daemon;
   try {
-    daemon = await Daemon.start(options, log, link);
+    daemon = await Daemon.start(options, log, loaded, link);
   } catch (error) {
     return refuse(error, options.readyFd, log, link);
   }

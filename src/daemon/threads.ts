@@ -17,6 +17,7 @@ import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.j
 import type { RunExport } from '../vm/exports.js';
 import type { BackgroundAnswer, BackgroundRequest, JobOutcome } from './background-thread.js';
 import type { IoThreadData, RotMessage, ThreadEnded } from './io-thread.js';
+import type { LoadedThreads, ThreadLoaded } from './loaded-threads.js';
 
 /** Threads that touch volumes besides the I/O threads: the main thread and the background one. */
 export const OTHER_THREADS = 2;
@@ -29,6 +30,8 @@ interface Job {
 }
 
 export interface ThreadsParts {
+  /** Where I/O threads are taken from. */
+  readonly loaded: LoadedThreads;
   readonly memory: () => SharedMemory;
   readonly verifyReads: boolean;
   readonly onBug: (what: string, error: unknown) => void;
@@ -59,14 +62,11 @@ export class DaemonThreads implements IoThreads {
     port1.unref();
     for (const notice of this.#bases.values()) port1.postMessage(notice);
     this.#notices.set(setup.threadIndex, port1);
-    const worker = new Worker(new URL('./io-thread.js', import.meta.url), {
-      execArgv: [],
-      name: `io-${setup.threadIndex}`,
-      workerData: this.#ioThreadData(setup, port2),
-      transferList: [port2],
-    });
+    const worker = this.#parts.loaded.take();
+    worker.postMessage(this.#ioThreadData(setup, port2), [port2]);
     const ended = new Promise<ThreadEnd>((resolve) => {
-      worker.on('message', (message: ChannelMessage | ThreadEnded | RotMessage) => {
+      worker.on('message', (message: ChannelMessage | ThreadLoaded | ThreadEnded | RotMessage) => {
+        if (message.type === 'loaded') return;
         if (message.type === 'ended') resolve(message.end);
         else if (message.type === 'rot') this.#parts.onRot(message.rot);
         else receive(message);
@@ -141,7 +141,7 @@ export class DaemonThreads implements IoThreads {
 
   #backgroundThread(): Worker {
     if (this.#background !== undefined) return this.#background;
-    const worker = new Worker(new URL('./background-thread.js', import.meta.url), {
+    const worker = new Worker(new URL('../daemon/background-thread.js', import.meta.url), {
       execArgv: [],
       name: 'background',
       workerData: this.#workerData(BACKGROUND_INDEX),

@@ -15,6 +15,7 @@ import type { DeltaId } from './delta-id.js';
 import { DeltaTable } from './delta-table.js';
 import { ChainNames } from './disk-map.js';
 import type { Engine, Reclaimed, ReclaimRequest } from './engine.js';
+import { flatFileOf } from './flat-file.js';
 import { Health, type Work } from './health.js';
 import { ROW_LENGTH } from './merge.js';
 import { PublishedSums } from './published-sums.js';
@@ -171,6 +172,14 @@ export class LocalEngine implements Engine {
     if (this.#bottoms.size >= REMEMBERED_BOTTOMS) this.#bottoms.clear();
     this.#bottoms.set(top, { base });
     return base;
+  }
+
+  /**
+   * The file that holds all bytes of an open disk that nobody writes to, if there is one.
+   * @param handle of `volumes.acquire`.
+   */
+  flatFile(handle: number): string | undefined {
+    return flatFileOf(this.#volumeOf(handle), this.volumes.chainOf({ handle }).base);
   }
 
   /**

@@ -10,7 +10,7 @@ import { listLoopDevices, waitUntilGone } from '../host/loop-devices.js';
 import type { ClearedFile, LeftFile } from './clear.js';
 import type { RawDisk } from './systems.js';
 
-const PROGRAM = fileURLToPath(new URL('./main.js', import.meta.url));
+const PROGRAM = fileURLToPath(new URL('../identity/main.js', import.meta.url));
 
 export interface ResetRequest {
   /** For messages. */

@@ -52,10 +52,11 @@ export interface OpenIntent {
 
 /**
  * What an opened file is: a disk that I/O threads find by `handle` (unsigned 32 bits; several
- * opens may share one), or bytes as they are at this moment.
+ * opens may share one), or bytes as they are at this moment. `flatFile`: as long as the disk is
+ * open its bytes are those of this file, which may be read instead.
  */
 export type OpenedNode =
-  | { readonly kind: 'device'; readonly handle: number }
+  | { readonly kind: 'device'; readonly handle: number; readonly flatFile?: string }
   | { readonly kind: 'content'; readonly bytes: Buffer };
 
 /** What `statfs` shows, bytes. */

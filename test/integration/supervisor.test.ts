@@ -20,7 +20,7 @@ const skip = cannotTakeOver();
 async function daemonOfCopy(t: Test): Promise<{ daemon: TestDaemon; program: string }> {
   const { folder } = await prepareDaemon(t);
   const program = join(folder, 'program');
-  await cp(join(PROJECT, 'dist'), join(program, 'dist'), { recursive: true });
+  await cp(join(PROJECT, 'dist/modules'), join(program, 'dist'), { recursive: true });
   await cp(join(PROJECT, 'package.json'), join(program, 'package.json'));
   await symlink(join(PROJECT, 'node_modules'), join(program, 'node_modules'));
   const daemon = await prepareDaemon(t, {

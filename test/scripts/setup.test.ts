@@ -26,7 +26,7 @@ async function machine(t: Test, without: readonly string[]) {
     'package-lock.json': '{}',
     'tsconfig.json': '{}',
     'src/a.ts': '',
-    'scripts/x': '',
+    'scripts/bundle.mjs': '',
     'bin/x': '',
   });
   const bin = join(root, 'bin');

@@ -129,7 +129,7 @@ const lacking = existsSync(library) ? false : `nothing to try it with: no ${libr
  */
 t.test('a preloaded library stays', { skip: skip || lacking }, async (t) => {
   const program = `
-    const { preloadLibrary } = await import('./dist/storage/libc.js');
+    const { preloadLibrary } = await import('./dist/modules/storage/libc.js');
     preloadLibrary(${JSON.stringify(library)});
     for (let round = 0; round < 5; round += 1) {
       gc();

@@ -6,7 +6,7 @@
  * snapshots/s1, 16 + n the n-th disk of all.
  */
 import { statSync } from 'node:fs';
-import { DiskError } from '../../dist/common/errors.js';
+import { DiskError } from '../../dist/modules/common/errors.js';
 
 const FIRST_DISK = 16;
 

@@ -56,7 +56,8 @@ export function cannotMount(): string | undefined {
   if (process.platform !== 'linux') return 'needs Linux';
   if (process.getuid?.() !== 0) return 'needs root';
   if (!existsSync('/dev/fuse')) return 'needs /dev/fuse';
-  if (!existsSync(join(ROOT, 'dist/transport/kernel/thread.js'))) return 'run npm run build first';
+  if (!existsSync(join(ROOT, 'dist/modules/transport/kernel/thread.js')))
+    return 'run npm run build first';
   return undefined;
 }
 

@@ -1,7 +1,7 @@
 /** A `BlockDevice` on one sparse host file, for tests of the transports: as plain as it can be. */
 import { closeSync, fdatasyncSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
-import { DiskError } from '../../dist/common/errors.js';
-import { fallocate, lseek } from '../../dist/storage/libc.js';
+import { DiskError } from '../../dist/modules/common/errors.js';
+import { fallocate, lseek } from '../../dist/modules/storage/libc.js';
 
 /** What a device does, counted in memory that all threads share: indexes into the array. */
 export const COUNTERS = [

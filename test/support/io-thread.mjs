@@ -1,7 +1,7 @@
 /** The I/O thread of test servers: serves the disks of `workerData` through the kernel channel. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { DiskError } from '../../dist/common/errors.js';
-import { serveKernelChannel } from '../../dist/transport/kernel/thread.js';
+import { DiskError } from '../../dist/modules/common/errors.js';
+import { serveKernelChannel } from '../../dist/modules/transport/kernel/thread.js';
 import { FileDevice } from './file-device.mjs';
 
 const { setup, disks, counters } = workerData;

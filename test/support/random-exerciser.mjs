@@ -14,7 +14,7 @@ import {
   FALLOC_FL_PUNCH_HOLE,
   FALLOC_FL_ZERO_RANGE,
   fallocate,
-} from '../../dist/storage/libc.js';
+} from '../../dist/modules/storage/libc.js';
 
 const SECTOR = 512;
 const MOST = 128 * 1024;

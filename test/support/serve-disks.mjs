@@ -10,7 +10,7 @@
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { Worker } from 'node:worker_threads';
-import { createKernelTransport } from '../../dist/transport/kernel/channel.js';
+import { createKernelTransport } from '../../dist/modules/transport/kernel/channel.js';
 import { DiskNamespace } from './disk-namespace.mjs';
 import { COUNTERS, FileDevice } from './file-device.mjs';
 
@@ -54,7 +54,7 @@ async function createTransport() {
       ...(config.adopt === undefined ? {} : { adopt: config.adopt }),
     });
   }
-  const { createNativeTransport } = await import('../../dist/transport/native-channel.js');
+  const { createNativeTransport } = await import('../../dist/modules/transport/native-channel.js');
   const devices = config.disks.map((spec) => new FileDevice(spec, counters));
   const deviceOf = (handle) => devices[handle];
   return createNativeTransport({ mountpoint, namespace, deviceOf, allowOther, onEvent });

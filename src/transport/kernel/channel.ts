@@ -15,6 +15,7 @@ import type { HandleLog } from './handle-log.js';
 import { RequestHandler } from './handlers.js';
 import type { ChannelMessage, ReadyMessage, TroubleMessage } from './messages.js';
 import { Notifier } from './notify.js';
+import { Passthrough } from './passthrough.js';
 import { INIT, INIT2, MAX_REQUEST_BYTES } from './protocol.js';
 import { writeReply } from './replies.js';
 import type { ChannelThreadSetup, ThreadEnd } from './thread.js';
@@ -98,6 +99,7 @@ interface Session {
   readonly mount: Mount;
   readonly handler: RequestHandler;
   readonly notifier: Notifier;
+  readonly passthrough: Passthrough;
 }
 
 /** @throws DiskError `not-supported` for a mount whose requests do not fit into our buffers. */
@@ -141,14 +143,18 @@ class KernelTransport implements Transport {
       adopt?.mount ??
       (await mountKernelChannel({ mountpoint, allowOther, maxRead: MAX_REQUEST_BYTES }));
     this.#options.onMounted?.(mount);
+    const passthrough = new Passthrough(mount.fd, (why) =>
+      this.#event('info', `the kernel reads no file by itself here (${why})`),
+    );
     const handler = new RequestHandler(
       this.#options.namespace,
       (unique, errno, body) => writeReply(mount.fd, unique, errno, body),
       (op, error) => this.#requestFailed(op, error),
-      { log: this.#options.handleLog, generation: adopt?.generation ?? 0 },
+      { log: this.#options.handleLog, passthrough, generation: adopt?.generation ?? 0 },
     );
     const notifier = new Notifier(mount.fd);
-    this.#session = { mount, handler, notifier };
+    this.#session = { mount, handler, notifier, passthrough };
+    if (adopt?.negotiated !== undefined) this.#agreed(adopt.negotiated);
     await handler.restore();
     const ready = new Promise<void>((resolve) => {
       this.#resolveReady = resolve;
@@ -227,10 +233,15 @@ class KernelTransport implements Transport {
   }
 
   #ready({ type: _, ...message }: ReadyMessage): void {
+    this.#agreed(message);
     this.#options.onNegotiated?.(message);
     this.#raiseReadAhead();
     this.#event('info', `${this.mountpoint}: mounted, FUSE protocol 7.${message.minor}`);
     this.#resolveReady();
+  }
+
+  #agreed({ flags2 }: Negotiated): void {
+    if ((flags2 & INIT2.PASSTHROUGH) !== 0) this.#session?.passthrough.allow();
   }
 
   #trouble(trouble: TroubleMessage): void {

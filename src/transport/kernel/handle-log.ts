@@ -22,6 +22,8 @@ export interface OpenRecord {
   /** The thread that opened. */
   readonly pid: number;
   readonly write: boolean;
+  /** See `passthrough.ts`; at most 24 bits. */
+  readonly backing: number;
 }
 
 const RECORD_WORDS = 8;
@@ -31,9 +33,11 @@ const WORD = { serial: 0, handle: 1, nodeLo: 2, nodeHi: 3, uniqueLo: 4, uniqueHi
 const FLAGS = 7;
 const USED = 1;
 const WRITE = 2;
+const BACKING_SHIFT = 8;
 /** The first record. */
 const MAGIC = 0x6f70656e;
-const VERSION = 1;
+/** Since 2 records say which file the kernel reads by itself. */
+const VERSION = 2;
 
 export class HandleLog {
   readonly #fd: number;
@@ -59,11 +63,13 @@ export class HandleLog {
       this.#write(0, [MAGIC, VERSION]);
       return { open: [], lastSerial: 0 };
     }
-    if (words[0] !== MAGIC || words[1] !== VERSION) {
+    const version = words[1] ?? 0;
+    if (words[0] !== MAGIC || version < 1 || version > VERSION) {
       throw new DiskError('not-supported', 'the running mount belongs to another version', {
         hint: 'layerdisk daemon stop, then layerdisk daemon start',
       });
     }
+    if (version < VERSION) this.#write(0, [MAGIC, VERSION]);
     const open: OpenRecord[] = [];
     let lastSerial = 0;
     this.#end = words.length / RECORD_WORDS;
@@ -82,8 +88,8 @@ export class HandleLog {
 
   add(record: OpenRecord): void {
     const place = this.#free.pop() ?? this.#end;
-    const { serial, handle, node, unique, pid, write } = record;
-    const flags = USED | (write ? WRITE : 0);
+    const { serial, handle, node, unique, pid, write, backing } = record;
+    const flags = (USED | (write ? WRITE : 0) | (backing << BACKING_SHIFT)) >>> 0;
     try {
       this.#write(place, [serial, handle, node.lo, node.hi, unique.lo, unique.hi, pid, flags]);
     } catch (error) {
@@ -123,5 +129,6 @@ function decode(words: Uint32Array): OpenRecord & { readonly used: boolean } {
     pid: at(WORD.pid),
     write: (at(FLAGS) & WRITE) !== 0,
     used: (at(FLAGS) & USED) !== 0,
+    backing: at(FLAGS) >>> BACKING_SHIFT,
   };
 }

@@ -11,13 +11,15 @@ import { errnoOf } from '../errno.js';
 import type { DirectoryEntry, Namespace, NodeId } from '../namespace.js';
 import { checkAttributeChange } from '../operations.js';
 import type { ForwardedOperation, ForwardedRequest, Word64 } from './messages.js';
-import { OpenTable, type OpenTableOptions } from './open-table.js';
+import { type OpenDevice, OpenTable, type OpenTableOptions } from './open-table.js';
+import { NO_BACKING } from './passthrough.js';
 import {
   DIRENT_HEADER_BYTES,
   ENTRY_OUT_BYTES,
   FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
   FOPEN_PARALLEL_DIRECT_WRITES,
+  FOPEN_PASSTHROUGH,
   HANDLE_CONTENT,
   HANDLE_KIND,
 } from './protocol.js';
@@ -146,20 +148,20 @@ export class RequestHandler {
     const direct = (flags & constants.O_DIRECT) !== 0;
     const caching = direct ? FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES : FOPEN_KEEP_CACHE;
     const resent = this.#open.resent(request);
-    if (resent !== undefined) return openReply(resent, caching);
+    if (resent !== undefined) return deviceReply(resent, caching);
     const opened = await this.#namespace.open(node, { write, direct });
     if (opened.kind === 'content') {
       return openReply(this.#open.addContent(opened.bytes), FOPEN_DIRECT_IO);
     }
-    let handle: Word64;
+    let device: OpenDevice;
     try {
-      handle = this.#open.addDevice(node, opened.handle, { unique, pid, write });
+      device = this.#open.addDevice(node, opened, { unique, pid, write });
     } catch (error) {
       await this.#namespace.release(node, opened.handle);
       throw error;
     }
     if (write) this.#open.noteOpen(pid, node);
-    return openReply(handle, caching);
+    return deviceReply(device, caching);
   }
 
   async #openDirectory(node: NodeId): Promise<Buffer> {
@@ -217,6 +219,11 @@ export class RequestHandler {
     }
     return bytes.subarray(Math.min(offset, bytes.length), Math.min(offset + size, bytes.length));
   }
+}
+
+function deviceReply({ handle, backing }: OpenDevice, caching: number): Buffer {
+  if (backing === NO_BACKING) return openReply(handle, caching);
+  return openReply(handle, FOPEN_PASSTHROUGH, backing);
 }
 
 /** No listed entry is smaller than its headers: more than this can't fit into `size` bytes. */

@@ -39,6 +39,9 @@ const WANTED =
 
 const WANTED2 = INIT2.DIRECT_IO_ALLOW_MMAP | INIT2.HAS_RESEND;
 
+/** Files that the kernel reads by itself must not lie on a file system that does so, too. */
+const STACK_DEPTH = 1;
+
 /** The kernel starts to slow down writers at this share of `maxBackground`. */
 const CONGESTION_SHARE = 0.75;
 
@@ -55,7 +58,8 @@ export function writeInitReply(
   const offered = request[INIT_IN_FLAGS] ?? 0;
   const offered2 = (offered & INIT.INIT_EXT) === 0 ? 0 : (request[INIT_IN_FLAGS2] ?? 0);
   const flags = offered & (WANTED | (options.writeback ? INIT.WRITEBACK_CACHE : 0));
-  const flags2 = offered2 & WANTED2;
+  // The kernel does one or the other.
+  const flags2 = offered2 & (WANTED2 | (options.writeback ? 0 : INIT2.PASSTHROUGH));
   const congestion = Math.max(1, Math.floor(options.maxBackground * CONGESTION_SHARE));
   body.fill(0, 0, INIT_OUT_BYTES / 4);
   body[0] = FUSE_MAJOR;
@@ -67,5 +71,6 @@ export function writeInitReply(
   body[6] = 1; // Time granularity, nanoseconds.
   body[7] = MAX_REQUEST_PAGES;
   body[8] = flags2;
+  body[9] = (flags2 & INIT2.PASSTHROUGH) === 0 ? 0 : STACK_DEPTH;
   return { type: 'ready', minor, maxWrite: MAX_REQUEST_BYTES, flags, flags2 };
 }

@@ -5,9 +5,10 @@
  * INVARIANT: an open disk is in the log, if there is one, from before its OPEN is answered until
  * its RELEASE is at work.
  */
-import type { DirectoryEntry, Namespace, NodeId } from '../namespace.js';
+import type { DirectoryEntry, Namespace, NodeId, OpenedNode } from '../namespace.js';
 import type { HandleLog, OpenRecord } from './handle-log.js';
 import type { ForwardedRequest, Word64 } from './messages.js';
+import { NO_BACKING, type Passthrough } from './passthrough.js';
 import {
   HANDLE_CONTENT,
   HANDLE_DEVICE,
@@ -23,16 +24,28 @@ const RECENT_OPENS = 64;
 export interface OpenTableOptions {
   /** Where opens are written down for the next daemon. */
   readonly log?: HandleLog | undefined;
+  /** Where files are registered that the kernel reads by itself. */
+  readonly passthrough?: Passthrough | undefined;
   /** How many daemons served the mount before: their handles are told from ours by it. */
   readonly generation?: number;
 }
 
+type OpenedDevice = Extract<OpenedNode, { kind: 'device' }>;
+
 /** Who asks for an open. */
 export type Opener = Pick<ForwardedRequest, 'unique' | 'pid'> & { readonly write: boolean };
+
+/** An open disk as the kernel is told of it. */
+export interface OpenDevice {
+  readonly handle: Word64;
+  /** The number of the file that the kernel reads instead of asking; NO_BACKING: it asks. */
+  readonly backing: number;
+}
 
 export class OpenTable {
   readonly #namespace: Namespace;
   readonly #log: HandleLog | undefined;
+  readonly #passthrough: Passthrough | undefined;
   readonly #generation: number;
   /** By the high half of the handle. */
   readonly #devices = new Map<number, OpenRecord>();
@@ -45,9 +58,11 @@ export class OpenTable {
   #lastSerial = 0;
   #lastNumber = 0;
 
-  constructor(namespace: Namespace, { log, generation = 0 }: OpenTableOptions = {}) {
+  constructor(namespace: Namespace, options: OpenTableOptions = {}) {
+    const { log, passthrough, generation = 0 } = options;
     this.#namespace = namespace;
     this.#log = log;
+    this.#passthrough = passthrough;
     this.#generation = generation % HANDLE_SERIALS;
   }
 
@@ -65,6 +80,7 @@ export class OpenTable {
         await this.#namespace.reopen(record.node, record.handle);
         this.#devices.set(highHalf(record), record);
         this.#inherited.set(uniqueKey(record.unique), record);
+        this.#passthrough?.inherit(record.node, record.backing);
         if (record.write) this.noteOpen(record.pid, record.node);
       } catch (error) {
         this.#log.remove(record.serial);
@@ -74,15 +90,17 @@ export class OpenTable {
     return failures;
   }
 
-  /** The handle that an OPEN which is sent again was given already, by a daemon that died then. */
-  resent(opener: Pick<Opener, 'unique'>): Word64 | undefined {
+  /** What an OPEN that is sent again was answered already, by a daemon that died then. */
+  resent(opener: Pick<Opener, 'unique'>): OpenDevice | undefined {
     if ((opener.unique.hi & UNIQUE_RESENT) === 0) return undefined;
     const record = this.#inherited.get(uniqueKey(opener.unique));
-    return record === undefined ? undefined : handleOf(record);
+    return record === undefined ? undefined : deviceOf(record);
   }
 
-  addDevice(node: NodeId, handle: number, opener: Opener): Word64 {
+  addDevice(node: NodeId, opened: OpenedDevice, opener: Opener): OpenDevice {
     const { unique, pid, write } = opener;
+    const { handle, flatFile } = opened;
+    const backing = this.#passthrough?.open(node, flatFile) ?? NO_BACKING;
     const record: OpenRecord = {
       serial: this.#nextSerial(),
       handle,
@@ -90,10 +108,16 @@ export class OpenTable {
       unique: { lo: unique.lo, hi: withoutMark(unique.hi) },
       pid,
       write,
+      backing,
     };
-    this.#log?.add(record);
+    try {
+      this.#log?.add(record);
+    } catch (error) {
+      this.#passthrough?.release(node);
+      throw error;
+    }
     this.#devices.set(highHalf(record), record);
-    return handleOf(record);
+    return deviceOf(record);
   }
 
   /**
@@ -110,6 +134,7 @@ export class OpenTable {
     this.#devices.delete(handle.hi);
     this.#inherited.delete(uniqueKey(record.unique));
     this.#log?.remove(record.serial);
+    this.#passthrough?.release(record.node);
     await this.#namespace.release(node, handle.lo);
   }
 
@@ -194,6 +219,10 @@ function highHalf({ serial }: Pick<OpenRecord, 'serial'>): number {
 
 function handleOf(record: OpenRecord): Word64 {
   return { lo: record.handle, hi: highHalf(record) };
+}
+
+function deviceOf(record: OpenRecord): OpenDevice {
+  return { handle: handleOf(record), backing: record.backing };
 }
 
 function keyOf({ lo, hi }: Word64): string {

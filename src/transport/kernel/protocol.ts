@@ -123,12 +123,14 @@ export const INIT = {
 /** Flags of INIT, second word (bits 32 and up). */
 export const INIT2 = {
   DIRECT_IO_ALLOW_MMAP: 1 << 4,
+  PASSTHROUGH: 1 << 5,
   HAS_RESEND: 1 << 7,
 } as const;
 
 export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_KEEP_CACHE = 1 << 1;
 export const FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6;
+export const FOPEN_PASSTHROUGH = 1 << 7;
 
 export const NOTIFY_INVAL_INODE = 2;
 export const NOTIFY_INVAL_ENTRY = 3;

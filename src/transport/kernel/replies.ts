@@ -106,12 +106,13 @@ export function attrReply(attr: NodeAttr): Buffer {
   return body;
 }
 
-/** struct fuse_open_out; `flags` is a sum of FOPEN_*. */
-export function openReply(handle: Word64, flags: number): Buffer {
+/** struct fuse_open_out; `flags` is a sum of FOPEN_*, `backing` a file that the kernel reads. */
+export function openReply(handle: Word64, flags: number, backing = 0): Buffer {
   const body = Buffer.alloc(OPEN_OUT_BYTES);
   body.writeUInt32LE(handle.lo, 0);
   body.writeUInt32LE(handle.hi, 4);
   body.writeUInt32LE(flags, 8);
+  body.writeInt32LE(backing, 12);
   return body;
 }
 
