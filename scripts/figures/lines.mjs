@@ -50,6 +50,12 @@ export const LINES = [
     file: 'test/vm/data-faults.test.ts',
   },
   {
+    id: 'R10',
+    title: 'a full store, freed again, with and without a reserve',
+    tries: 100,
+    file: 'test/torture/full-store.test.ts',
+  },
+  {
     id: 'R11',
     title: 'bit flips in any file of a store, found and named by check --deep',
     tries: 1000,

@@ -2,9 +2,13 @@
 import { readFileSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
 import type { ChosenPlaces } from '../common/places.js';
+import { parseSize } from '../common/units.js';
 
 /** How disks are shown; `auto` takes the kernel channel where it runs. */
 export const TRANSPORTS = ['auto', 'kernel', 'fuse-native'] as const;
+
+/** What becomes of a write that a full store has no room for: it fails, or it waits. */
+export const ON_FULL = ['report', 'pause'] as const;
 
 /** What the file may say: one JSON object with any of these keys. */
 export interface Configuration extends ChosenPlaces {
@@ -15,9 +19,18 @@ export interface Configuration extends ChosenPlaces {
   readonly allowOther?: boolean;
   /** Whether reads are checked against checksums. */
   readonly verifyReads?: boolean;
+  /** Space that guests never take: bytes, or a text such as `1G`. */
+  readonly reserve?: number | string;
+  /** What becomes of a write that there is no room for. */
+  readonly onFull?: (typeof ON_FULL)[number];
 }
 
 const isText = (value: unknown): boolean => typeof value === 'string' && value !== '';
+
+const isSize = (value: unknown): boolean => {
+  const bytes = typeof value === 'string' ? parseSize(value) : value;
+  return typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes >= 0;
+};
 
 const KEYS: Readonly<Record<keyof Configuration, { ok(value: unknown): boolean; want: string }>> = {
   store: { ok: isText, want: 'a path' },
@@ -33,6 +46,11 @@ const KEYS: Readonly<Record<keyof Configuration, { ok(value: unknown): boolean; 
   },
   allowOther: { ok: (value) => typeof value === 'boolean', want: 'true or false' },
   verifyReads: { ok: (value) => typeof value === 'boolean', want: 'true or false' },
+  reserve: { ok: isSize, want: 'a size such as "1G"' },
+  onFull: {
+    ok: (value) => ON_FULL.some((name) => name === value),
+    want: `one of ${ON_FULL.join(', ')}`,
+  },
 };
 
 /**

@@ -22,6 +22,9 @@ export interface DaemonOptions extends Places {
   readonly threads?: number;
   readonly allowOther?: boolean;
   readonly verifyReads?: boolean;
+  /** Bytes. */
+  readonly reserve?: number;
+  readonly onFull?: string;
   readonly supervise?: boolean;
 }
 
@@ -40,6 +43,8 @@ export function daemonArguments(options: DaemonOptions): string[] {
     ...(options.threads === undefined ? [] : ['--threads', String(options.threads)]),
     ...(options.allowOther === true ? ['--allow-other'] : []),
     ...(options.verifyReads === true ? ['--verify-reads'] : []),
+    ...(options.reserve === undefined ? [] : ['--reserve', String(options.reserve)]),
+    ...(options.onFull === undefined ? [] : ['--on-full', options.onFull]),
     ...(options.supervise === false ? ['--no-supervise'] : []),
   ];
 }

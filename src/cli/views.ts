@@ -5,6 +5,7 @@ import type {
   GuestView,
   Nic,
   SnapshotView,
+  SpaceView,
   VmSummary,
   VmView,
 } from '../control/protocol.js';
@@ -134,4 +135,34 @@ export function vmSummaryLines(verb: string, vm: VmView): string[] {
   const parts = [counted(vm.disks.length, 'disk'), counted(vm.nics.length, 'NIC'), hardware];
   const disks = vm.disks.map((disk) => `  ${disk.name}: ${formatSize(disk.size)}  ${disk.path}`);
   return [`${verb} ${vm.name}: ${parts.join(', ')}`, ...disks];
+}
+
+/** The room in the store's file system, as fields of a list. */
+export function spaceFields(space: SpaceView | undefined): [name: string, value: string][] {
+  if (space === undefined) return [];
+  const { state, totalBytes, freeBytes, reserveBytes, refusedWrites, waitingWrites } = space;
+  const fields: [name: string, value: string][] = [];
+  const reserve = reserveBytes === 0 ? 'no reserve' : `${formatSize(reserveBytes)} in reserve`;
+  const room = `${formatSize(freeBytes)} of ${formatSize(totalBytes)} free, ${reserve}`;
+  const marked = state === 'plenty' ? room : `${room}: ${state.toUpperCase()}`;
+  fields.push(['space', marked]);
+  if (space.onFull === 'pause') fields.push(['when full', 'writes wait for room']);
+  if (waitingWrites > 0) {
+    const size = formatSize(space.waitingBytes);
+    fields.push(['waiting', `${counted(waitingWrites, 'write')}, ${size}: make room`]);
+  }
+  if (refusedWrites > 0) fields.push(['no room for', counted(refusedWrites, 'write')]);
+  return fields;
+}
+
+/** What is to be said of a store that runs full; undefined while there is room. */
+export function spaceWarning(space: SpaceView | undefined): string | undefined {
+  if (space === undefined || space.state === 'plenty') return undefined;
+  const left = `${formatSize(space.freeBytes)} of ${formatSize(space.totalBytes)} free`;
+  if (space.state === 'low') return `the store's file system runs full: ${left}`;
+  const what =
+    space.waitingWrites > 0
+      ? `${counted(space.waitingWrites, 'write')} wait for room`
+      : `writes that need new space ${space.onFull === 'pause' ? 'wait' : 'are refused'}`;
+  return `the store's file system is full (${left}): ${what}`;
 }

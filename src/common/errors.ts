@@ -35,6 +35,8 @@ export interface DiskErrorOptions {
    * code's own.
    */
   readonly errno?: string;
+  /** Whether the same may succeed later by itself: room that is missing now can be made. */
+  readonly passing?: boolean;
   readonly cause?: unknown;
 }
 
@@ -48,6 +50,7 @@ export class DiskError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
   readonly errno: string | undefined;
+  readonly passing: boolean;
 
   constructor(code: ErrorCode, message: string, options: DiskErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -55,6 +58,7 @@ export class DiskError extends Error {
     this.code = code;
     this.hint = options.hint;
     this.errno = options.errno;
+    this.passing = options.passing === true;
   }
 
   toJSON(): DiskErrorJson {

@@ -1,15 +1,18 @@
 /** Work that is done again and again, with a rest after each time, until it is stopped. */
 
 export class Periodic {
-  readonly #restMs: number;
+  readonly #restMs: () => number;
   readonly #work: () => Promise<void>;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> = Promise.resolve();
   #stopped = false;
 
-  /** @param work must not reject. */
-  constructor(restMs: number, work: () => Promise<void>) {
-    this.#restMs = restMs;
+  /**
+   * @param restMs asked before each rest where it is a function.
+   * @param work must not reject.
+   */
+  constructor(restMs: number | (() => number), work: () => Promise<void>) {
+    this.#restMs = typeof restMs === 'number' ? () => restMs : restMs;
     this.#work = work;
   }
 
@@ -18,7 +21,7 @@ export class Periodic {
     if (this.#stopped) return;
     this.#timer = setTimeout(() => {
       this.#running = this.#work().finally(() => this.start());
-    }, this.#restMs);
+    }, this.#restMs());
     this.#timer.unref();
   }
 

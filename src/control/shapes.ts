@@ -201,6 +201,33 @@ export interface TreeNode {
   readonly children: readonly TreeNode[];
 }
 
+/**
+ * `low`: below the warning mark. `full`: at the reserve, so that writes that need new space are
+ * refused.
+ */
+export type SpaceState = 'plenty' | 'low' | 'full';
+
+/** Room in the store's file system. Bytes. */
+export interface SpaceView {
+  readonly state: SpaceState;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** Kept for what must go on when the store is full; 0: nothing is. */
+  readonly reserveBytes: number;
+  /** Where the warning begins. */
+  readonly warnBelowBytes: number;
+  /**
+   * Writes that there was no room for since the daemon started, above the reserve; those that
+   * waited then count, too.
+   */
+  readonly refusedWrites: number;
+  /** Whether such a write fails, or waits until there is room. */
+  readonly onFull: 'report' | 'pause';
+  /** Writes that wait now, and their bytes. */
+  readonly waitingWrites: number;
+  readonly waitingBytes: number;
+}
+
 export interface DaemonStatus {
   readonly version: string;
   readonly pid: number;
@@ -217,6 +244,8 @@ export interface DaemonStatus {
   readonly vms: number;
   readonly openDisks: number;
   readonly allowOther: boolean;
+  /** Absent: a daemon of an older version. */
+  readonly space?: SpaceView;
 }
 
 export interface AttachView {
@@ -250,6 +279,8 @@ export interface StatsView {
   readonly openDisks: number;
   readonly storeBytes: number;
   readonly storeFreeBytes: number;
+  /** Absent: a daemon of an older version. */
+  readonly space?: SpaceView;
   readonly io: IoStats;
   readonly vms?: readonly { readonly name: string; readonly disk: string; readonly io: IoStats }[];
 }

@@ -10,7 +10,6 @@ import { type ControlServer, serveControl } from '../control/server.js';
 import { LocalEngine } from '../engine/local-engine.js';
 import { volumesOf } from '../engine/thread.js';
 import { openBase } from '../formats/base.js';
-import { memoryFile } from '../storage/libc.js';
 import { createKernelTransport, type KernelTransportOptions } from '../transport/kernel/channel.js';
 import { HandleLog } from '../transport/kernel/handle-log.js';
 import { createNativeTransport } from '../transport/native-channel.js';
@@ -33,8 +32,9 @@ import type { LoadedThreads } from './loaded-threads.js';
 import type { Logger } from './logger.js';
 import { StoreNamespace } from './namespace.js';
 import type { DaemonOptions } from './options.js';
-import type { KeptName, OrderlyEnd } from './supervision.js';
-import type { SupervisorLink } from './supervisor-link.js';
+import { SpaceWatch } from './space-watch.js';
+import type { OrderlyEnd } from './supervision.js';
+import { keptFile, type SupervisorLink } from './supervisor-link.js';
 import { DaemonThreads, OTHER_THREADS } from './threads.js';
 
 /** Why a daemon ended. After 'restart' the mount stands, and requests wait for the next daemon. */
@@ -52,6 +52,7 @@ export class Daemon {
   readonly #threads: DaemonThreads;
   readonly #link: SupervisorLink | undefined;
   readonly #guests: Guests;
+  readonly #space: SpaceWatch;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
   #users: DiskUsers | undefined;
@@ -76,11 +77,10 @@ export class Daemon {
       this.#resolveEnded = resolve;
     });
     const bases = new BaseRecords(store, formatSources(log));
-    const { verifyReads } = options;
     this.#threads = new DaemonThreads({
       loaded,
       memory: () => this.#engine.memory,
-      verifyReads,
+      verifyReads: options.verifyReads,
       onBug: (what, error) => this.#threadDied(what, error),
       onRot: (rot) => this.#engine.foundRot(rot),
     });
@@ -88,7 +88,7 @@ export class Daemon {
       store: store.layout.root,
       threadCount: options.threads + OTHER_THREADS,
       suspectsFd: keptFile(link, 'suspects'),
-      verifyReads,
+      verifyReads: options.verifyReads,
       openBase,
       resolveBase: (id) => bases.resolve(id),
       baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,
@@ -97,6 +97,7 @@ export class Daemon {
       runReclaim: (order, work) => this.#threads.runReclaim(order, work),
       onError: (what, error) => log.error(what, { error }),
     });
+    this.#space = this.#watchSpace();
     this.#guests = new Guests({
       folder: store.layout.run,
       find: (vm) => store.catalog.find(vm),
@@ -116,8 +117,20 @@ export class Daemon {
         log,
       }),
       ownFolders: [store.layout.root, options.mountpoint],
+      room: this.#space,
       runExport: this.#threads.runExport,
       onProblem: (error) => log.error('background work failed', { error }),
+    });
+  }
+
+  #watchSpace(): SpaceWatch {
+    return new SpaceWatch({
+      store: this.#store.layout.root,
+      reserve: this.#options.reserve,
+      allowance: this.#engine.context.allowance,
+      log: this.#log,
+      // The first look comes before the service: at its start it collects anyway.
+      onShort: () => this.#service?.makeRoom(),
     });
   }
 
@@ -148,6 +161,7 @@ export class Daemon {
     }
     await daemon.#guests.start();
     daemon.#service.start();
+    daemon.#space.start(daemon.#transport?.held);
     daemon.#engine.volumes.startFlushing();
     daemon.#engine.health.start();
     for (const { name, problem } of daemon.#service.damaged()) {
@@ -174,13 +188,14 @@ export class Daemon {
   }
 
   #kernel(): Transport {
-    const { mountpoint, threads, allowOther } = this.#options;
+    const { mountpoint, threads, allowOther, onFull } = this.#options;
     return createKernelTransport({
       mountpoint,
       namespace: this.#namespace(),
       threads: this.#threads,
       threadCount: threads,
       allowOther,
+      holdWritesOf: onFull === 'pause' ? volumesOf(this.#engine.context) : undefined,
       onEvent: (event) => this.#event(event),
       ...this.#outlivingParts(),
     });
@@ -223,7 +238,10 @@ export class Daemon {
   }
 
   #native(): Transport {
-    const { mountpoint, allowOther } = this.#options;
+    const { mountpoint, allowOther, onFull } = this.#options;
+    if (onFull === 'pause') {
+      this.#log.warn('--on-full pause needs the kernel channel: a full store refuses writes');
+    }
     return createNativeTransport({
       mountpoint,
       namespace: this.#namespace(),
@@ -288,6 +306,7 @@ export class Daemon {
         store: this.#options.store,
         threads: transport.kind === 'kernel' ? this.#options.threads : 1,
         allowOther: this.#options.allowOther,
+        space: this.#space,
         startedAt: this.#startedAt,
         stop: () => this.#stopByRequest(),
         supervisorPid: () => this.#link?.supervisorPid,
@@ -331,6 +350,8 @@ export class Daemon {
   async #handOver(): Promise<void> {
     const failed = (error: unknown): void => this.#log.error('at the restart', { error });
     await this.#control?.close().catch(failed);
+    // Writes that wait for room are the next daemon's.
+    await this.#space.stop().catch(failed);
     await this.#service.stop().catch(failed);
     await this.#engine.volumes.quiesce().catch(failed);
     this.#resolveEnded('restart');
@@ -358,20 +379,11 @@ export class Daemon {
   async #close(): Promise<void> {
     await this.#control?.close();
     await this.#transport?.stop({ force: true });
+    await this.#space.stop();
     await this.#service.stop();
     await this.#engine.health.stop();
     await this.#engine.volumes.closeAll();
     await this.#threads.stop();
     this.#store.close();
   }
-}
-
-/** A file in memory that outlives this process: the last daemon's, or a new one. */
-function keptFile(link: SupervisorLink | undefined, name: KeptName): number | undefined {
-  if (link === undefined) return undefined;
-  const inherited = link.handover.kept[name];
-  if (inherited !== undefined) return inherited;
-  const fd = memoryFile(`layerdisk-${name}`);
-  link.keep(name, fd);
-  return fd;
 }

@@ -11,6 +11,7 @@ import { isFormatName, openImage, writingOf } from '../formats/registry.js';
 import { writeImage } from '../formats/write-image.js';
 import { OutputFiles } from '../storage/output-files.js';
 import type { ExportJob, ExportOutcome, ParentSpec } from '../vm/exports.js';
+import { ExportRoom } from './export-room.js';
 
 /** @throws DiskError whatever `writeImage` does; nothing is left behind then. */
 export async function exportImage(
@@ -28,7 +29,9 @@ export async function exportImage(
   try {
     const link = image && parent && { image, name: parent.name };
     const options = { virtualSize, subformat, ...(link === undefined ? {} : { parent: link }) };
-    await writeImage(source, outputs, writing, options, hooks);
+    const room = new ExportRoom(context.allowance, job);
+    room.require(virtualSize);
+    await writeImage(source, outputs, writing, options, room.watch(hooks));
   } finally {
     image?.close();
   }

@@ -1,9 +1,10 @@
 /**
  * What the mount shows: the store's VMs, their disks and snapshots, as the transport asks for them.
  */
-import { statfsSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import type { LocalEngine } from '../engine/local-engine.js';
+import { freeSpace } from '../storage/free-space.js';
 import type {
   DirectoryEntry,
   FileSystemSizes,
@@ -111,8 +112,7 @@ export class StoreNamespace implements Namespace {
   }
 
   statfs(): FileSystemSizes {
-    const { bsize, blocks, bavail } = statfsSync(this.#options.store);
-    return { total: bsize * blocks, free: bsize * bavail };
+    return freeSpace(this.#options.store);
   }
 
   #get(node: NodeId): Found {

@@ -2,11 +2,15 @@
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { DiskError } from '../common/errors.js';
+import { parseSize } from '../common/units.js';
 
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export type TransportChoice = 'auto' | 'kernel' | 'fuse-native';
+
+export const ON_FULL = ['report', 'pause'] as const;
+export type OnFull = (typeof ON_FULL)[number];
 
 export interface DaemonOptions {
   /** Absolute paths. */
@@ -19,6 +23,10 @@ export interface DaemonOptions {
   readonly allowOther: boolean;
   /** Whether reads are checked against checksums. */
   readonly verifyReads: boolean;
+  /** Bytes of the store's file system that guests never take; undefined: as usual. */
+  readonly reserve: number | undefined;
+  /** What becomes of a write that there is no room for: refused, or held until there is. */
+  readonly onFull: OnFull;
   readonly logLevel: LogLevel;
   /** Where to say that the daemon is ready: a descriptor. */
   readonly readyFd: number | undefined;
@@ -45,6 +53,8 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
   if (!isOneOf(LOG_LEVELS, logLevel)) {
     throw usage(`--log-level ${logLevel}: one of ${LOG_LEVELS.join(', ')}`);
   }
+  const onFull = values['on-full'] ?? 'report';
+  if (!isOneOf(ON_FULL, onFull)) throw usage(`--on-full ${onFull}: one of ${ON_FULL.join(', ')}`);
   return {
     store: required('store'),
     socket: required('socket'),
@@ -52,6 +62,8 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
     transport,
     threads: readThreads(values.threads),
     verifyReads: values['verify-reads'] ?? false,
+    reserve: readReserve(values.reserve),
+    onFull,
     allowOther: values['allow-other'] ?? process.geteuid?.() === 0,
     logLevel,
     readyFd: values['ready-fd'] === undefined ? undefined : Number(values['ready-fd']),
@@ -71,6 +83,8 @@ function parse(args: readonly string[]) {
         threads: { type: 'string' },
         'allow-other': { type: 'boolean' },
         'verify-reads': { type: 'boolean' },
+        reserve: { type: 'string' },
+        'on-full': { type: 'string' },
         'no-supervise': { type: 'boolean' },
         supervised: { type: 'boolean' },
         'log-level': { type: 'string' },
@@ -98,6 +112,13 @@ function readThreads(text: string | undefined): number {
   const count = Number(text);
   if (Number.isInteger(count) && count >= 1 && count <= MOST_THREADS) return count;
   throw usage(`--threads ${text}: a number from 1 to ${MOST_THREADS}`);
+}
+
+function readReserve(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const bytes = parseSize(text);
+  if (bytes !== undefined && bytes >= 0 && Number.isSafeInteger(bytes)) return bytes;
+  throw usage(`--reserve ${text}: a size, for example 1G, or 0 for none`);
 }
 
 function isOneOf<T extends string>(all: readonly T[], text: string): text is T {

@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { createInterface, type Interface } from 'node:readline';
-import { sendDescriptor } from '../storage/libc.js';
+import { memoryFile, sendDescriptor } from '../storage/libc.js';
 import type { AdoptedMount } from '../transport/kernel/channel.js';
 import {
   type DaemonWord,
@@ -122,4 +122,14 @@ export class SupervisorLink {
     this.#renewed?.({ problem: 'the supervisor is gone' });
     this.#events?.onLost();
   }
+}
+
+/** A file in memory that outlives this process: the last daemon's, or a new one. */
+export function keptFile(link: SupervisorLink | undefined, name: KeptName): number | undefined {
+  if (link === undefined) return undefined;
+  const inherited = link.handover.kept[name];
+  if (inherited !== undefined) return inherited;
+  const fd = memoryFile(`layerdisk-${name}`);
+  link.keep(name, fd);
+  return fd;
 }

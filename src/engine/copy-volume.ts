@@ -4,7 +4,8 @@
  */
 
 import { DiskError } from '../common/errors.js';
-import { BLOCK_SIZE, MiB } from '../common/units.js';
+import { BLOCK_SIZE, formatSize, MiB } from '../common/units.js';
+import { FULL_HINT } from '../storage/exact-io.js';
 import { DATA } from './chain-map.js';
 import type { Extent } from './disk-image.js';
 import { DELTA, DELTA_WORDS } from './shared-memory.js';
@@ -23,7 +24,8 @@ export interface CopyHooks {
  * Copies the allocated ranges of `source` (sealed: it cannot change meanwhile) into the empty head
  * `target`. Shares the host's blocks instead where it can. Where the target stands on something,
  * that shows through where nobody holds anything in the source, and is hidden by its zeroes.
- * @throws DiskError `interrupted` when cancelled; ENOSPC and others from the host.
+ * @throws DiskError `interrupted` when cancelled; ENOSPC, before the first byte is copied where it
+ * is known that there is no room for all; others from the host.
  */
 export function copyVolume(
   context: ThreadContext,
@@ -37,6 +39,7 @@ export function copyVolume(
   let offset = 0;
   let copied = 0;
   let canReflink = true;
+  let isRoomChecked = false;
   while (offset < source.size) {
     if (hooks.cancelled()) throw new DiskError('interrupted', 'the copy was cancelled');
     source.extentAt(offset, source.size - offset, extent);
@@ -50,6 +53,8 @@ export function copyVolume(
     if (shared < 0) canReflink = false;
     const length = shared > 0 ? shared : Math.min(extent.length, CHUNK - (offset % BLOCK_SIZE));
     if (shared <= 0) {
+      if (!isRoomChecked) checkRoom(context, source, offset, canReflink);
+      isRoomChecked = true;
       source.read(buffer, 0, offset, length);
       target.write(buffer, 0, offset, length);
     }
@@ -74,4 +79,33 @@ function shareRun(context: ThreadContext, source: Volume, target: Volume, offset
   const fd = context.views.deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
   const place = { fd, offset: space.slot * BLOCK_SIZE };
   return target.shareBlocks(block, count, place) ? count * BLOCK_SIZE : -1;
+}
+
+/**
+ * Asks whether there is room for what is still to be copied.
+ * @param canReflink what lies in deltas is shared, and takes none.
+ * @throws DiskError ENOSPC.
+ */
+function checkRoom(
+  context: ThreadContext,
+  source: Volume,
+  from: number,
+  canReflink: boolean,
+): void {
+  const { left } = context.allowance;
+  if (left === Number.POSITIVE_INFINITY) return;
+  const extent: Extent = { state: 'unallocated', length: 0 };
+  let needed = 0;
+  for (let at = from; at < source.size; at += extent.length) {
+    source.deltaExtentAt(at, source.size - at, extent);
+    const isInDelta = extent.state === 'data';
+    if (extent.state === 'unallocated') source.extentAt(at, extent.length, extent);
+    if (extent.state === 'data' && !(isInDelta && canReflink)) needed += extent.length;
+  }
+  if (needed <= left) return;
+  const [wanted, there] = [needed, left].map(formatSize);
+  throw new DiskError('failed', `the copy needs ${wanted}; the store has room for ${there}`, {
+    errno: 'ENOSPC',
+    hint: FULL_HINT,
+  });
 }

@@ -4,7 +4,8 @@
  * A block that the head holds is overwritten in place, without a lock. Everything else takes new
  * slots, under a lock on its block range: data first, then the record, then the map. A partial
  * block is read, merged and written whole under the same lock, so two partial writes to one new
- * block never lose each other.
+ * block never lose each other. New slots of writes are taken from the store's allowance; those of
+ * discards are not, which must go on when the store is full.
  */
 import { BLOCK_SIZE } from '../common/units.js';
 import { writeExact } from '../storage/exact-io.js';
@@ -33,13 +34,27 @@ export class HeadWriter {
     this.#log = new HeadLog(context.views, volume.row, volume.map, volume.space);
   }
 
+  /**
+   * @throws DiskError ENOSPC: the blocks that are new are untouched then, and nothing of them is
+   * recorded.
+   */
   write(source: Buffer, sourceOffset: number, offset: number, length: number): void {
+    this.#write(source, sourceOffset, offset, length, true);
+  }
+
+  #write(
+    source: Buffer,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+    rationed: boolean,
+  ): void {
     let done = 0;
     while (done < length) {
       const at = offset + done;
       const bytes = this.#writeInPlace(source, sourceOffset + done, at, length - done);
       if (bytes === 0) {
-        this.#writeLocked(source, sourceOffset + done, at, length - done);
+        this.#writeLocked(source, sourceOffset + done, at, length - done, rationed);
         break;
       }
       done += bytes;
@@ -65,7 +80,13 @@ export class HeadWriter {
     return bytes;
   }
 
-  #writeLocked(source: Buffer, sourceOffset: number, offset: number, length: number): void {
+  #writeLocked(
+    source: Buffer,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+    rationed: boolean,
+  ): void {
     const { ranges } = this.#context;
     const first = Math.floor(offset / BLOCK_SIZE);
     ranges.acquire(this.#volume.row.index, first, Math.ceil((offset + length) / BLOCK_SIZE));
@@ -81,7 +102,8 @@ export class HeadWriter {
         const limit = Math.ceil((offset + length) / BLOCK_SIZE) - block;
         const count = this.#notInHead(block, limit);
         const bytes = Math.min(length - done, (block + count) * BLOCK_SIZE - at);
-        this.#writeNew(source, sourceOffset + done, at, bytes);
+        if (rationed) this.#writeRationed(source, sourceOffset + done, at, bytes);
+        else this.#writeNew(source, sourceOffset + done, at, bytes);
         done += bytes;
       }
     } finally {
@@ -105,6 +127,17 @@ export class HeadWriter {
       count += run;
     }
     return Math.max(1, count);
+  }
+
+  #writeRationed(source: Buffer, sourceOffset: number, offset: number, length: number): void {
+    const { allowance } = this.#context;
+    const blocks = Math.ceil((offset + length) / BLOCK_SIZE) - Math.floor(offset / BLOCK_SIZE);
+    allowance.take(blocks);
+    try {
+      this.#writeNew(source, sourceOffset, offset, length);
+    } finally {
+      allowance.settle(blocks);
+    }
   }
 
   /**
@@ -202,7 +235,7 @@ export class HeadWriter {
       const bytes = Math.min(length - done, BLOCK_SIZE - (at % BLOCK_SIZE));
       this.#volume.extentInside(at, bytes, this.#extent);
       const part = this.#extent.length;
-      if (this.#extent.state === 'data') this.write(ZEROES, 0, at, part);
+      if (this.#extent.state === 'data') this.#write(ZEROES, 0, at, part, false);
       done += part;
     }
   }

@@ -137,6 +137,7 @@ export class LocalEngine implements Engine {
       volumes: this.volumes,
       run: options.runReclaim,
       rowLength: options.rowLength ?? ROW_LENGTH,
+      room: () => this.context.allowance.left,
       onError: options.onError,
     });
   }

@@ -1,6 +1,7 @@
 /** Decides what can be tidied up below the labels, and lets it be done. Main thread only. */
 import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
+import { MiB } from '../common/units.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { Reclaimed, ReclaimRequest } from './engine.js';
@@ -13,9 +14,14 @@ export interface ReclaimerParts {
   readonly volumes: OpenVolumes;
   readonly run: (order: TidyOrder) => Promise<TidyOutcome>;
   readonly rowLength: number;
+  /** Bytes that the store has room for. */
+  readonly room: () => number;
   /** Something that was left as it is. */
   readonly onError: (what: string, error: unknown) => void;
 }
+
+/** With less room than that, bytes, heads are flushed first so that more can be given back. */
+const FLUSH_BELOW = 64 * MiB;
 
 /** A delta that nobody names and only one other stands on. */
 interface Hidden {
@@ -87,9 +93,12 @@ export class Reclaimer {
 
   /** Gives back what the child overrides. @returns bytes. */
   async #punch(delta: DeltaId, child: DeltaId): Promise<number> {
-    const { files, volumes, run } = this.#parts;
+    const { files, volumes, run, room } = this.#parts;
     // What a sync failed for looks committed, and is not.
     if (volumes.isSuspect(child)) return 0;
+    // What was discarded a moment ago gives its space back only when that is durable.
+    const isHead = volumes.describe(child)?.readOnly === false;
+    if (isHead && room() < FLUSH_BELOW) await volumes.flush(child);
     const childRecords = files.readHeader(child).current.committedRecords;
     const done = this.#done.get(delta);
     if (done?.child === child && done.childRecords === childRecords) return 0;
@@ -103,10 +112,12 @@ export class Reclaimer {
 
   /** Merges the part of a row that is worth it. @returns how many deltas became garbage. */
   async #merge(row: readonly DeltaId[], hidden: ReadonlyMap<DeltaId, Hidden>): Promise<number> {
-    const { files, volumes, run, rowLength, onError } = this.#parts;
+    const { files, volumes, run, rowLength, room, onError } = this.#parts;
     const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
     const start = mergeStart(sizes, rowLength);
     if (start < 0) return 0;
+    // The row is garbage only afterwards; a later collection finds it again.
+    if (sizes.slice(start).reduce((sum, size) => sum + size, 0) > room()) return 0;
     const part = row.slice(start);
     const { folder, epoch } = files;
     let made: DeltaId | undefined;

@@ -94,6 +94,9 @@ export const STAT = {
   discards: 5,
 } as const;
 
+/** Words of the store's room for new blocks: see `allowance.ts`. */
+export const ALLOWANCE_WORDS = 16;
+
 /** What a thread is handed at its start. */
 export interface SharedMemory {
   readonly pages: SharedArrayBuffer;
@@ -101,6 +104,7 @@ export interface SharedMemory {
   readonly deltas: SharedArrayBuffer;
   readonly threads: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
+  readonly allowance: SharedArrayBuffer;
   readonly threadCount: number;
   /** For `SuspectRows`. */
   readonly suspectsFd: number;
@@ -116,6 +120,7 @@ export interface SharedViews {
   readonly deltas: Int32Array;
   readonly threads: Int32Array;
   readonly stats: Float64Array;
+  readonly allowance: Int32Array;
   readonly threadCount: number;
   readonly suspects: SuspectRows;
 }
@@ -136,6 +141,7 @@ export function createSharedMemory(threadCount: number, suspectsFd = NOT_KEPT): 
     deltas: new SharedArrayBuffer(MAX_DELTAS * DELTA_WORDS * 4),
     threads: new SharedArrayBuffer(MAX_THREADS * THREAD_WORDS * 4),
     stats: new SharedArrayBuffer(MAX_VOLUMES * threadCount * STAT_FIELDS * 8),
+    allowance: new SharedArrayBuffer(ALLOWANCE_WORDS * 4),
     threadCount,
     suspectsFd,
   };
@@ -165,6 +171,7 @@ export function viewSharedMemory(memory: SharedMemory): SharedViews {
     deltas: new Int32Array(memory.deltas),
     threads: new Int32Array(memory.threads),
     stats: new Float64Array(memory.stats),
+    allowance: new Int32Array(memory.allowance),
     threadCount: memory.threadCount,
     suspects: new SuspectRows(memory.suspectsFd),
   };

@@ -1,6 +1,7 @@
 /** What any thread sets up before it can serve volumes. */
 
 import { DiskError } from '../common/errors.js';
+import { Allowance } from './allowance.js';
 import type { OpenBase } from './base.js';
 import { BaseTable } from './base-table.js';
 import { PagePool } from './page-pool.js';
@@ -29,6 +30,7 @@ export function createThreadContext(options: ThreadOptions): ThreadContext {
     views,
     pool: new PagePool(views),
     bases,
+    allowance: new Allowance(views),
     ranges: new RangeLock(views, options.thread),
     runs: new RunReader(),
     thread: options.thread,

@@ -11,6 +11,7 @@ import { DiskError } from '../common/errors.js';
 import type { MapExtent } from '../common/extent-map.js';
 import { BLOCK_SIZE } from '../common/units.js';
 import { readPadded } from '../storage/exact-io.js';
+import type { Allowance } from './allowance.js';
 import type { Base } from './base.js';
 import type { BaseTable } from './base-table.js';
 import type { BlockDevice } from './block-device.js';
@@ -41,6 +42,7 @@ export interface ThreadContext {
   readonly views: SharedViews;
   readonly pool: PagePool;
   readonly bases: BaseTable;
+  readonly allowance: Allowance;
   readonly ranges: RangeLock;
   readonly runs: RunReader;
   /** Index of this thread among all that touch volumes. */

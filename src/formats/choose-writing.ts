@@ -26,6 +26,14 @@ const STATIC_SUBFORMATS: Readonly<Partial<Record<FormatName, string>>> = {
   vhdx: 'fixed',
 };
 
+/** Whether an image of that shape takes as much space as its disk has bytes, whatever is on it. */
+export function takesAllSpace(format: string, subformat: string): boolean {
+  if (subformat === 'twoGbMaxExtentFlat') return true;
+  return Object.entries(STATIC_SUBFORMATS).some(
+    ([name, fixed]) => name === format && fixed === subformat,
+  );
+}
+
 /** @throws DiskError `not-supported` or `usage`, naming what does not go together. */
 export function chooseWriting(wishes: WritingWishes): WritingChoice {
   const { format, differencing = false } = wishes;

@@ -4,13 +4,17 @@
 import { DiskError, errnoName } from '../common/errors.js';
 import { hostCalls } from './host-calls.js';
 
+/** What to do about a store that runs full. */
+export const FULL_HINT = 'free space there, or delete snapshots and run: layerdisk gc';
+
 /** What a host error becomes: its errno goes on to whoever made the request. */
 export function hostError(what: string, error: unknown): DiskError {
   const errno = errnoName(error) ?? 'EIO';
   if (errno === 'ENOSPC' || errno === 'EDQUOT') {
     return new DiskError('failed', `${what}: no space left in the store's file system`, {
       errno,
-      hint: 'free space there, or delete snapshots and run: layerdisk gc',
+      hint: FULL_HINT,
+      passing: true,
       cause: error,
     });
   }

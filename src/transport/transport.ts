@@ -30,10 +30,23 @@ export interface StopOptions {
   readonly force?: boolean;
 }
 
+/** Writes that wait for room in the store instead of failing. */
+export interface HeldWrites {
+  readonly writes: number;
+  readonly bytes: number;
+  /**
+   * Tries those again that fit into what is `left` (bytes, asked before each), in the order in
+   * which they came, and lets go whose caller is being killed.
+   */
+  retry(left: () => number): Promise<void>;
+}
+
 export interface Transport {
   readonly kind: 'kernel' | 'fuse-native';
   /** Absolute, without symbolic links once started. */
   readonly mountpoint: string;
+  /** Absent where a write cannot be held. */
+  readonly held?: HeldWrites | undefined;
   /**
    * Mounts; resolves when requests are being answered. Clears a dead mount of ours at the same
    * place first.

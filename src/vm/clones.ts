@@ -15,6 +15,7 @@ import {
 } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
+import { requireRoom } from './room.js';
 import { findSnapshot, freeSnapshotName } from './snapshot-tree.js';
 import { forgetSnapshot, sealLocked, takeLocked } from './snapshots.js';
 import type { VmEntry } from './vm-catalog.js';
@@ -83,6 +84,8 @@ function cloneLinked(
         ? undefined
         : findSnapshot(entry.name, before, request.snapshot);
     const hardware = cloneHardware(preparation, request, named ?? before);
+    const what = `clone "${entry.name}" as "${request.name}"`;
+    requireRoom(context.room, { what, deltas: 2 * (named ?? before).disks.length });
     const record =
       named ??
       (await takeLocked(context, entry, {
@@ -137,7 +140,9 @@ async function cloneFull(
     const settings = cloneHardware(preparation, request, named ?? before);
     const disks = sourceDisks(named, before);
     preparation.pin(...disks.map((disk) => disk.top));
-    if (named === undefined) await sealLocked(context, entry);
+    const what = `clone "${entry.name}" as "${request.name}"`;
+    requireRoom(context.room, { what, deltas: 2 * disks.length });
+    if (named === undefined) await sealLocked(context, entry, { what });
     return { sources: disks, hardware: settings };
   });
   const disks = await createDisks(preparation, sources, (disk) => ({
@@ -174,7 +179,7 @@ function sourceDisks(named: SnapshotRecord | undefined, present: Manifest): Sour
  * @throws DiskError `interrupted` when cancelled.
  */
 export async function copyDisks(
-  { engine, chains }: VmContext,
+  { engine, chains, room }: VmContext,
   copies: readonly { readonly source: DeltaId; readonly target: DeltaId }[],
   work: Work,
 ): Promise<void> {
@@ -184,6 +189,8 @@ export async function copyDisks(
   const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
   for (const [index, { source, target }] of copies.entries()) {
     checkNotCancelled(work);
+    // The copy is refused when there is no room for it: by what is free now.
+    room.look();
     await engine.volumes.copy(source, target, {
       ...(work.signal === undefined ? {} : { signal: work.signal }),
       onProgress: ({ doneBytes, totalBytes }) => {

@@ -7,6 +7,7 @@ import type { DeltaPins } from './delta-pins.js';
 import type { MacPool } from './hardware.js';
 import type { Exposed, VmHooks } from './hooks.js';
 import type { MemoryFiles } from './memory-files.js';
+import type { StoreRoom } from './room.js';
 import type { VmEntry } from './vm-catalog.js';
 import type { VmStore } from './vm-store.js';
 
@@ -19,6 +20,7 @@ export interface VmContext {
   readonly chains: Chains;
   readonly pins: DeltaPins;
   readonly macs: MacPool;
+  readonly room: StoreRoom;
   /** Says that something may have become garbage. */
   readonly onGarbage: () => void;
 }

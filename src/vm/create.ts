@@ -9,6 +9,7 @@ import { changeHardware, type HardwareRequest } from './hardware.js';
 import { type DiskRecord, NODE } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
+import { requireRoom } from './room.js';
 
 const MAX_DISKS = 64;
 
@@ -37,6 +38,9 @@ export async function createVm(
   });
   await withNewName(context, name, () =>
     Preparation.run(context, async (preparation) => {
+      const fixed = requests.filter(({ allocation }) => allocation === 'static');
+      const data = fixed.reduce((sum, { size }) => sum + size, 0);
+      requireRoom(context.room, { what: `create "${name}"`, deltas: requests.length, data });
       const settings = changeHardware(hardware, preparation.macs);
       const disks: DiskRecord[] = [];
       for (const [index, request] of requests.entries()) {

@@ -4,6 +4,7 @@ import { dirname, relative, sep } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import type { BaseSpec } from '../engine/base.js';
 import type { DeltaId } from '../engine/delta-id.js';
+import { shareSpace } from '../storage/free-space.js';
 import { type VmContext, type Work, withVm } from './context.js';
 import { settlePlace } from './export-place.js';
 import type { Manifest } from './manifest.js';
@@ -34,6 +35,8 @@ export interface ExportJob {
   readonly format: string;
   readonly subformat: string;
   readonly overwrite: boolean;
+  /** Whether its space is taken from the store's file system. */
+  readonly inStoreSpace: boolean;
   /** `fileId`s of files that are never replaced. */
   readonly spared: readonly string[];
   /** Given for a differencing image. */
@@ -88,7 +91,9 @@ export async function exportDisk(
     try {
       const facts = parent === undefined ? undefined : context.chains.facts(top);
       const total = facts?.bytes ?? volume.allocatedSize;
-      const job = { volume: volume.handle, path, format, subformat, overwrite };
+      const inStoreSpace = shareSpace(dirname(path), context.store.layout.root);
+      const job = { volume: volume.handle, path, format, subformat, overwrite, inStoreSpace };
+      context.room.look();
       return await tools.run(
         { ...job, spared: [...spared], ...(parent === undefined ? {} : { parent }) },
         {
@@ -118,7 +123,11 @@ function sealDisk(context: VmContext, request: ExportRequest, path: string): Pro
     const parent = request.differencing ? await parentOf(context, request, top, path) : undefined;
     context.pins.deltas.pin(top);
     try {
-      if (request.snapshot === undefined) await sealLocked(context, entry);
+      if (request.snapshot === undefined) {
+        const what = `export "${entry.name}"`;
+        // From the reserve: it may be on its way out of a full store.
+        await sealLocked(context, entry, { what, fromReserve: true });
+      }
     } catch (error) {
       context.pins.deltas.unpin(top);
       throw error;

@@ -8,6 +8,9 @@ import { labelledDeltas, memoryStates } from './manifest.js';
 /** A background collection gets at most one part in this many of the time. */
 const SHARE = 20;
 
+/** How long at least after a collection that left something that others wait for, milliseconds. */
+const SHORT_RETRY_MS = 1000;
+
 /** When the background collection runs; milliseconds. */
 export interface GarbagePace {
   /** Changes come in rows: how long after the first of them. */
@@ -56,9 +59,13 @@ export class GarbageCollector {
   readonly #pace: GarbagePace;
   readonly #mutex = new Mutex();
   #timer: NodeJS.Timeout | undefined;
+  /** When the next collection begins. */
+  #due = 0;
   #lastMs = 0;
+  #lastEnd = 0;
   #stopped = false;
   readonly #ended = new AbortController();
+  #reclaiming: AbortController | undefined;
 
   constructor(context: VmContext, onProblem: (error: unknown) => void, pace: GarbagePace) {
     this.#context = context;
@@ -66,18 +73,41 @@ export class GarbageCollector {
     this.#pace = pace;
   }
 
-  /** Collects in the background, soon. */
+  /** Collects in the background, soon; when somebody waits for room, as soon as it may. */
   schedule(): void {
-    this.#scheduleIn(Math.max(this.#pace.restMs, SHARE * this.#lastMs));
+    if (!this.#context.room.isUrgent) {
+      this.#scheduleIn(Math.max(this.#pace.restMs, SHARE * this.#lastMs));
+      return;
+    }
+    // What is garbage now gives more than what reclaiming looks for, which can go on afterwards.
+    this.#reclaiming?.abort();
+    this.hurry();
+  }
+
+  /**
+   * The store runs full: garbage and trash that were to stay for a while go now. Half of the time
+   * is for others all the same.
+   */
+  hurry(): void {
+    this.#scheduleIn(Math.max(0, this.#lastEnd + this.#lastMs - performance.now()));
   }
 
   #scheduleIn(delayMs: number): void {
-    if (this.#stopped || this.#timer !== undefined) return;
+    const due = performance.now() + delayMs;
+    if (this.#stopped || (this.#timer !== undefined && this.#due <= due)) return;
+    clearTimeout(this.#timer);
+    this.#due = due;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.#collect(false, Date.now() - this.#pace.trashAgeMs).catch(this.#onProblem);
+      this.#collectSoon().catch(this.#onProblem);
     }, delayMs);
     this.#timer.unref();
+  }
+
+  async #collectSoon(): Promise<void> {
+    const { room } = this.#context;
+    const keep = room.isShort ? Number.POSITIVE_INFINITY : Date.now() - this.#pace.trashAgeMs;
+    await this.#collect(false, keep);
   }
 
   /** Starts no further collection and waits for the one under way. */
@@ -112,7 +142,7 @@ export class GarbageCollector {
   }
 
   #collect(dryRun: boolean, trashBefore: number): Promise<Collected> {
-    const { store, pins } = this.#context;
+    const { store, pins, room } = this.#context;
     return this.#mutex.run(async () => {
       const start = performance.now();
       const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
@@ -121,11 +151,20 @@ export class GarbageCollector {
           pins.memory.watch(async (memory) => {
             const reach = emptyReach();
             const swept = await this.#sweep(dryRun, reach, { deltas, bases, memory });
+            if (!dryRun) {
+              await store.trash.empty(trashBefore);
+              // Whoever waits for room need not wait for the next look, or for what follows.
+              room.look();
+            }
             return { ...swept, reclaimed: dryRun ? 0 : await this.#reclaim(reach, deltas) };
           }),
         ),
       );
-      if (!dryRun) await store.trash.empty(trashBefore);
+      if (!dryRun) {
+        await store.trash.empty(trashBefore);
+        room.look();
+      }
+      this.#lastEnd = performance.now();
       this.#lastMs = performance.now() - start;
       return {
         files: [...trashed.map((each) => `trash/${each.name}`), ...unreachable.files],
@@ -141,7 +180,11 @@ export class GarbageCollector {
   async #reclaim(reach: Reach, pinned: ReadonlySet<DeltaId>): Promise<number> {
     const labelled = new Set([...reach.labelled, ...pinned]);
     const request = { reached: reach.deltas, labelled };
-    const done = await this.#context.engine.reclaim?.(request, this.#ended.signal);
+    this.#reclaiming = new AbortController();
+    const signal = AbortSignal.any([this.#ended.signal, this.#reclaiming.signal]);
+    const done = await this.#context.engine.reclaim?.(request, signal).finally(() => {
+      this.#reclaiming = undefined;
+    });
     if (done === undefined) return 0;
     // What was merged is garbage now.
     if (done.merged > 0) this.schedule();
@@ -149,7 +192,7 @@ export class GarbageCollector {
   }
 
   async #sweep(dryRun: boolean, reach: Reach, pinnedNow: Pinned): Promise<Collected> {
-    const { engine, chains, bases, pins, store } = this.#context;
+    const { engine, chains, bases, pins, store, room } = this.#context;
     const { deltas, bases: baseIds } = reach;
     await this.#reachAll(reach);
     return pins.making.exclusive(async () => {
@@ -159,7 +202,11 @@ export class GarbageCollector {
       chains.reach(pinned, deltas, baseIds);
       const { files, bytes } = await engine.deltas.collect(deltas, dryRun);
       const left = dryRun ? [] : (await engine.deltas.list()).filter((id) => !deltas.has(id));
-      if (left.length > 0) this.#scheduleIn(this.#pace.retryMs);
+      if (left.length > 0) {
+        const { retryMs } = this.#pace;
+        const soon = Math.max(SHORT_RETRY_MS, SHARE * this.#lastMs);
+        this.#scheduleIn(room.isUrgent ? Math.min(retryMs, soon) : retryMs);
+      }
       const unused = bases.list().filter((id) => !baseIds.has(id) && !pinnedNow.bases.has(id));
       for (const id of unused) if (!dryRun) bases.remove(id);
       if (unused.length > 0 && !dryRun) {

@@ -12,6 +12,7 @@ import { changeHardware, type HardwareRequest } from './hardware.js';
 import { type DiskRecord, NODE } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
+import { requireRoom } from './room.js';
 
 export interface ImportRequest {
   readonly vm: string;
@@ -50,6 +51,7 @@ export async function importVm(
         imported.push({ request: image, described, name: names[index] ?? '' });
       }
       checkNotCancelled(work);
+      requireRoom(context.room, { what: `import "${request.vm}"`, deltas: 2 * imported.length });
       const vmId = randomUUID();
       const referenced = await referenceBases(preparation, vmId, imported);
       const disks = request.copy

@@ -36,6 +36,7 @@ import {
 } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
+import { requireRoom } from './room.js';
 
 export interface MachineImport {
   readonly machine: MachineDescription;
@@ -87,6 +88,7 @@ export async function importMachine(
     Preparation.run(context, async (preparation) => {
       const images = await describeImages(context, request);
       checkNotCancelled(work);
+      requireRoom(context.room, { what: `import "${vm}"`, deltas: 2 * images.size });
       const manifest = await buildManifest(context, preparation, {
         request,
         images,

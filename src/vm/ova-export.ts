@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { writeOva } from '../machines/write-ova.js';
+import { shareSpace } from '../storage/free-space.js';
 import { OutputFiles } from '../storage/output-files.js';
 import { describeFile, removeFile } from '../storage/small-files.js';
 import { checkNotCancelled } from './clones.js';
@@ -9,6 +10,7 @@ import { type VmContext, type Work, withVm } from './context.js';
 import { settlePlace } from './export-place.js';
 import type { ExportOutcome, ExportTools } from './exports.js';
 import { type Hardware, hardwareOf } from './manifest.js';
+import { requireRoom } from './room.js';
 import { findSnapshot } from './snapshot-tree.js';
 import { sealLocked } from './snapshots.js';
 
@@ -55,6 +57,11 @@ export async function exportOva(
   try {
     for (const part of parts) await writePart(context, part, tools, work);
     checkNotCancelled(work);
+    if (shareSpace(dirname(path), context.store.layout.root)) {
+      let data = 0;
+      for (const part of parts) data += (await describeFile(part.path))?.storedSize ?? 0;
+      requireRoom(context.room, { what: `write ${path}`, deltas: 0, data });
+    }
     const output = outputs.create(path);
     await writeOva(output, { name: vm, ...hardware, disks: parts }, work);
     outputs.commit();
@@ -77,7 +84,9 @@ function sealVm(context: VmContext, { vm, snapshot }: OvaRequest): Promise<Seale
       before.disks.map(({ name, size, head }) => ({ name, size, top: head }));
     for (const { top } of disks) context.pins.deltas.pin(top);
     try {
-      if (named === undefined) await sealLocked(context, entry);
+      const what = `export "${vm}"`;
+      // From the reserve: it may be on its way out of a full store.
+      if (named === undefined) await sealLocked(context, entry, { what, fromReserve: true });
     } catch (error) {
       for (const { top } of disks) context.pins.deltas.unpin(top);
       throw error;
@@ -87,7 +96,7 @@ function sealVm(context: VmContext, { vm, snapshot }: OvaRequest): Promise<Seale
 }
 
 async function writePart(
-  { engine }: VmContext,
+  { engine, store, room }: VmContext,
   { path, top }: { readonly path: string; readonly top: string },
   tools: ExportTools,
   { signal, onProgress }: Work,
@@ -95,7 +104,10 @@ async function writePart(
   const volume = await engine.volumes.acquire(top, { writable: false });
   try {
     const total = volume.allocatedSize;
-    const shape = { path, format: 'vmdk', subformat: 'streamOptimized', overwrite: false };
+    const inStoreSpace = shareSpace(dirname(path), store.layout.root);
+    const form = { format: 'vmdk', subformat: 'streamOptimized' };
+    const shape = { path, ...form, overwrite: false, inStoreSpace };
+    room.look();
     await tools.run(
       { volume: volume.handle, ...shape, spared: [] },
       {

@@ -17,6 +17,7 @@ import type { NewMemoryFile } from './memory-files.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import { resumeOf, withoutMemory } from './resume.js';
+import { refuseWhileWritesWait, requireRoom } from './room.js';
 import {
   checkSnapshotNameFree,
   findSnapshot,
@@ -79,17 +80,23 @@ export async function takeLocked(
   if (request.memory === true) refuseMemoryBeside(entry.name, before.disks);
   const describe = (manifest: Manifest, instant: Instant) => label(manifest, request, instant);
   const memory = request.memory === true ? { memory: work } : {};
-  return sealAs(context, entry, describe, { moves: isInSnapshots, ...memory });
+  const what = `take "${entry.name}@${request.name}"`;
+  return sealAs(context, entry, describe, { what, moves: isInSnapshots, ...memory });
 }
 
 /**
  * Seals the present state without giving it a name: new empty heads on top of today's.
+ * @param why what for, and whether that makes room in the end: for who looks at the room there is.
  * @returns the manifest before: its heads hold the instant and are read-only from now on.
  */
-export async function sealLocked(context: VmContext, entry: VmEntry): Promise<Manifest> {
+export async function sealLocked(
+  context: VmContext,
+  entry: VmEntry,
+  why: Pick<Sealing, 'what' | 'fromReserve'>,
+): Promise<Manifest> {
   const before = context.store.loadEntry(entry);
   const describe = (manifest: Manifest) => ({ manifest, record: undefined });
-  await sealAs(context, entry, describe, { moves: () => true });
+  await sealAs(context, entry, describe, { ...why, moves: () => true });
   return before;
 }
 
@@ -100,6 +107,13 @@ interface Instant {
 }
 
 interface Sealing {
+  /** For the message when there is no room for it. */
+  readonly what: string;
+  /**
+   * Whether the reserve may be used. Afterwards every write needs new space, which a full store
+   * refuses: a snapshot would stop a guest that could have gone on in place.
+   */
+  readonly fromReserve?: boolean;
   /** The disks that get a new head. */
   readonly moves: (disk: DiskRecord) => boolean;
   /** The work of saving the guest's memory, where it is to be saved. */
@@ -113,11 +127,13 @@ async function sealAs<T>(
   context: VmContext,
   entry: VmEntry,
   describe: (before: Manifest, instant: Instant) => { manifest: Manifest; record: T },
-  { moves, memory }: Sealing,
+  { what, fromReserve = false, moves, memory }: Sealing,
 ): Promise<T> {
-  const { store, hooks } = context;
+  const { store, hooks, room } = context;
   const before = store.loadEntry(entry);
   checkRoomOnHeads(context, entry.name, before);
+  refuseWhileWritesWait(room, what);
+  requireRoom(room, { what, deltas: before.disks.filter(moves).length, fromReserve });
   return Preparation.run(context, async (preparation) => {
     const { disks, switches } = await prepareHeads(preparation, before.disks, moves);
     const file = memory === undefined ? undefined : preparation.nameMemory();
@@ -182,7 +198,7 @@ export async function restoreSnapshot(
 }
 
 async function restoreLocked(context: VmContext, entry: VmEntry, request: RestoreRequest) {
-  const { store, hooks, chains } = context;
+  const { store, hooks, chains, room } = context;
   const vm = entry.name;
   const tree = store.loadEntry(entry);
   const target = findSnapshot(vm, tree, request.snapshot);
@@ -190,6 +206,9 @@ async function restoreLocked(context: VmContext, entry: VmEntry, request: Restor
   await refuseWhileHeld(context, { vm, part: 'heads' }, `restore "${vm}@${target.name}"`);
   for (const disk of target.disks)
     chains.checkRoom(disk.delta, `${vm}@${target.name}/${disk.name}`);
+  // From the reserve: it may be the way to get rid of what fills the store.
+  const what = `restore "${vm}@${target.name}"`;
+  requireRoom(room, { what, deltas: target.disks.length, fromReserve: true });
   const saved = saving === undefined ? undefined : await takeLocked(context, entry, saving);
   const nodes = await Preparation.run(context, async (preparation) => {
     const before = store.loadEntry(entry);

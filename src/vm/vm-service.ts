@@ -32,6 +32,7 @@ import { checkName } from './names.js';
 import { exportOva, type OvaRequest } from './ova-export.js';
 import { Preparation } from './preparation.js';
 import { discardMemory, type UsableMemory, usableMemory, useMemory } from './resume.js';
+import { plainRoom, type StoreRoom } from './room.js';
 import {
   deleteSnapshot,
   type RestoreRequest,
@@ -51,6 +52,8 @@ export interface VmServiceOptions {
   /** Absolute folders whose files are no base images: the store and the mount point. */
   readonly ownFolders: readonly string[];
   readonly runExport: RunExport;
+  /** Default: nobody watches, nothing is in reserve. */
+  readonly room?: StoreRoom;
   /** Told of what fails in the background. */
   readonly onProblem: (error: unknown) => void;
   readonly garbagePace?: GarbagePace;
@@ -78,6 +81,7 @@ export class VmService {
       chains: new Chains(engine.deltas),
       pins: new DeltaPins(),
       macs: new MacPool(store.catalog),
+      room: options.room ?? plainRoom(store.layout.root),
       onGarbage: () => this.#garbage.schedule(),
     };
     this.exposure = new Exposure(store);
@@ -89,6 +93,11 @@ export class VmService {
   /** Removes in the background what an earlier run left behind. */
   start(): void {
     this.#garbage.schedule();
+  }
+
+  /** The store runs full: what can be removed is, now. */
+  makeRoom(): void {
+    this.#garbage.hurry();
   }
 
   /** Ends background work. The store stays locked until its owner closes it. */

@@ -18,6 +18,8 @@ t.test('what it may say', async (t) => {
     threads: 4,
     allowOther: true,
     verifyReads: true,
+    reserve: '1G',
+    onFull: 'pause',
   };
   writeFileSync(file, JSON.stringify(all));
   t.same(readConfiguration(file), all);
@@ -37,6 +39,9 @@ t.test('mistakes', async (t) => {
     ['{"transport": "nfs"}', /"transport" must be one of auto, kernel, fuse-native/],
     ['{"threads": 0}', /"threads" must be a whole number from 1/],
     ['{"allowOther": "yes"}', /"allowOther" must be true or false/],
+    ['{"reserve": "much"}', /"reserve" must be a size/],
+    ['{"reserve": -1}', /"reserve" must be a size/],
+    ['{"onFull": "stop"}', /"onFull" must be one of report, pause/],
     ['{"verifyReads": 1}', /"verifyReads" must be true or false/],
   ];
   for (const [text, says] of rows) {

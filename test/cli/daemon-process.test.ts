@@ -29,10 +29,11 @@ t.test('the arguments say everything', async (t) => {
     ...['--store', '/s', '--socket', '/s/s', '--mountpoint', '/s/mnt'],
   ]);
   const flags = { allowOther: true, verifyReads: true, supervise: false };
-  const all = { transport: 'kernel', threads: 3, ...flags };
+  const all = { transport: 'kernel', threads: 3, reserve: 1024, onFull: 'pause', ...flags };
   t.same(daemonArguments({ ...placesIn('/s'), ...all }).slice(6), [
     ...['--transport', 'kernel', '--threads', '3'],
-    ...['--allow-other', '--verify-reads', '--no-supervise'],
+    ...['--allow-other', '--verify-reads', '--reserve', '1024'],
+    ...['--on-full', 'pause', '--no-supervise'],
   ]);
 });
 

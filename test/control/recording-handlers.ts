@@ -8,6 +8,7 @@ import type {
   MethodName,
   Params,
   SnapshotView,
+  SpaceView,
   VmSummary,
   VmView,
 } from '../../src/control/protocol.js';
@@ -21,6 +22,18 @@ type Overrides = {
   readonly [M in MethodName]?: (params: Params<M>, context: CallContext) => Promise<unknown>;
 };
 
+export const SPACE: SpaceView = {
+  state: 'plenty',
+  totalBytes: 2 ** 34 + 2 ** 30,
+  freeBytes: 2 ** 34,
+  reserveBytes: 2 ** 26,
+  warnBelowBytes: 2 ** 31,
+  refusedWrites: 0,
+  onFull: 'report',
+  waitingWrites: 0,
+  waitingBytes: 0,
+};
+
 export const STATUS: DaemonStatus = {
   version: '0.1.0',
   pid: 4_000_000,
@@ -32,6 +45,7 @@ export const STATUS: DaemonStatus = {
   vms: 1,
   openDisks: 0,
   allowOther: false,
+  space: SPACE,
 };
 
 export const SUMMARY: VmSummary = {
@@ -186,6 +200,7 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     openDisks: 1,
     storeBytes: 2 ** 30,
     storeFreeBytes: 2 ** 34,
+    space: SPACE,
     io: IO,
     vms: [{ name: 'web', disk: 'disk0', io: IO }],
   }),

@@ -37,12 +37,13 @@ const FEW = 1024;
 function takeMemory(): SharedMemory {
   const memory = unused.pop();
   if (memory === undefined) return createSharedMemory(1);
-  const { pages, volumes, deltas, threads, stats } = viewSharedMemory(memory);
+  const { pages, volumes, deltas, threads, stats, allowance } = viewSharedMemory(memory);
   pages.fill(0, 0, PAGE_WORDS * (pages[HANDED_OUT]! + 1));
   volumes.fill(0, 0, VOLUME_WORDS * FEW);
   deltas.fill(0, 0, DELTA_WORDS * FEW);
   stats.fill(0, 0, STAT_FIELDS * FEW);
   threads.fill(0);
+  allowance.fill(0);
   return memory;
 }
 

@@ -1,12 +1,13 @@
 /** `daemon start|stop|restart|status`. */
 import { DiskError } from '../../common/errors.js';
 import type { DaemonStatus } from '../../control/protocol.js';
-import { parseChoice, parseCount } from '../arguments.js';
+import { parseChoice, parseCount, parseSizeOption } from '../arguments.js';
 import { defineCommand, defineGroup, OWN_OPTIONS } from '../command.js';
-import { TRANSPORTS } from '../configuration.js';
+import { ON_FULL, TRANSPORTS } from '../configuration.js';
 import type { Output } from '../output.js';
 import type { Session } from '../session.js';
 import { fieldLines } from '../table.js';
+import { spaceFields } from '../views.js';
 
 /** How long `daemon stop` waits for the process to end after it agreed to, milliseconds. */
 const STOP_TIMEOUT_MS = 60_000;
@@ -29,6 +30,7 @@ function statusLines(output: Output, status: DaemonStatus): string[] {
     ['started', status.startedAt],
     ['VMs', String(status.vms)],
     ['open disks', String(status.openDisks)],
+    ...spaceFields(status.space),
   ]);
 }
 
@@ -78,6 +80,18 @@ const startCommand = defineCommand({
         type: 'boolean',
         describe: 'Refuse bytes that rotted on the host disk (EIO)',
       })
+      .option('reserve', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: 'Space that disks never take, kept for deletes and flushes; 0 for none',
+      })
+      .option('on-full', {
+        group: OWN_OPTIONS,
+        type: 'string',
+        requiresArg: true,
+        describe: 'What a write without room does: report (ENOSPC) or pause (it waits)',
+      })
       .option('no-supervise', {
         group: OWN_OPTIONS,
         type: 'boolean',
@@ -93,6 +107,10 @@ const startCommand = defineCommand({
         : parseChoice(args.transport, '--transport', TRANSPORTS);
     const threads =
       args.threads === undefined ? configuration.threads : parseCount(args.threads, '--threads');
+    const reserve = args.reserve ?? configuration.reserve;
+    const wanted = args['on-full'];
+    const onFull =
+      wanted === undefined ? configuration.onFull : parseChoice(wanted, '--on-full', ON_FULL);
     const { daemonProgram, runInForeground, startInBackground } = await import(
       '../daemon-process.js'
     );
@@ -102,6 +120,8 @@ const startCommand = defineCommand({
       ...(threads === undefined ? {} : { threads }),
       allowOther: args['allow-other'] === true || configuration.allowOther === true,
       verifyReads: args['verify-reads'] === true || configuration.verifyReads === true,
+      ...(onFull === undefined ? {} : { onFull }),
+      ...(reserve === undefined ? {} : { reserve: parseSizeOption(String(reserve), '--reserve') }),
       supervise: args['no-supervise'] !== true,
     };
     await refuseSecond(places.socket);

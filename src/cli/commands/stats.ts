@@ -6,6 +6,7 @@ import { defineCommand } from '../command.js';
 import type { Output } from '../output.js';
 import { formatDuration } from '../progress.js';
 import { type Column, fieldLines, tableLines } from '../table.js';
+import { spaceFields } from '../views.js';
 
 interface IoRow {
   readonly name: string;
@@ -34,6 +35,7 @@ function statsLines(output: Output, stats: StatsView): string[] {
       ['index', formatSize(stats.indexBytes)],
       ['open disks', String(stats.openDisks)],
       ['store', `${formatSize(stats.storeBytes)}, ${formatSize(stats.storeFreeBytes)} free`],
+      ...spaceFields(stats.space),
     ]),
     '',
     ...tableLines(output, IO_COLUMNS, [...rows, { name: 'all', io: stats.io }]),

@@ -1,11 +1,18 @@
 /** The methods of the control protocol that are about the daemon itself. */
-import { statfsSync } from 'node:fs';
 import { VERSION } from '../../common/version.js';
-import type { DaemonStatus, Handlers, IoStats, StatsView } from '../../control/protocol.js';
+import type {
+  DaemonStatus,
+  Handlers,
+  IoStats,
+  SpaceView,
+  StatsView,
+} from '../../control/protocol.js';
 import type { LocalEngine } from '../../engine/local-engine.js';
 import { STAT } from '../../engine/shared-memory.js';
+import { freeSpace } from '../../storage/free-space.js';
 import type { Transport } from '../../transport/transport.js';
 import type { VmService } from '../../vm/vm-service.js';
+import type { SpaceWatch } from '../space-watch.js';
 
 export type DaemonMethod = 'daemon.status' | 'daemon.stop' | 'daemon.restart' | 'stats';
 
@@ -16,6 +23,7 @@ export interface DaemonParts {
   readonly store: string;
   readonly threads: number;
   readonly allowOther: boolean;
+  readonly space: SpaceWatch;
   readonly startedAt: Date;
   /**
    * Begins the end; resolves when nothing is mounted any more. @throws DiskError `busy` naming the
@@ -65,18 +73,37 @@ function statusOf(parts: DaemonParts): DaemonStatus {
     vms: service.list().length,
     openDisks: engine.volumes.openCount,
     allowOther: parts.allowOther,
+    space: viewSpace(parts),
   };
 }
 
-function statsOf({ service, engine, store, startedAt }: DaemonParts, vm?: string): StatsView {
-  const { bsize, blocks, bfree, bavail } = statfsSync(store);
+function viewSpace({ space, engine }: DaemonParts): SpaceView {
+  space.look();
+  const { total, free, reserve, warnBelow } = space.facts;
+  return {
+    state: space.state,
+    totalBytes: total,
+    freeBytes: free,
+    reserveBytes: reserve,
+    warnBelowBytes: warnBelow,
+    refusedWrites: engine.context.allowance.refused,
+    onFull: space.isHolding ? 'pause' : 'report',
+    waitingWrites: space.waitingWrites,
+    waitingBytes: space.waitingBytes,
+  };
+}
+
+function statsOf(parts: DaemonParts, vm?: string): StatsView {
+  const { service, engine, store, startedAt } = parts;
+  const { used, free } = freeSpace(store);
   return {
     uptimeSeconds: (Date.now() - startedAt.getTime()) / 1000,
     rssBytes: process.memoryUsage.rss(),
     indexBytes: engine.indexBytes,
     openDisks: engine.volumes.openCount,
-    storeBytes: (blocks - bfree) * bsize,
-    storeFreeBytes: bavail * bsize,
+    storeBytes: used,
+    storeFreeBytes: free,
+    space: viewSpace(parts),
     io: ioStats(engine.totalStats()),
     ...(vm === undefined ? {} : { vms: vmStats(service, engine, vm) }),
   };

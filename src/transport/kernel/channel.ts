@@ -7,12 +7,15 @@ import { closeSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
+import type { BlockDevice } from '../../engine/block-device.js';
 import { findHolders, inUse } from '../holders.js';
 import { type Mount, mountKernelChannel, unmountKernelChannel } from '../mount.js';
 import type { Namespace, NodeId } from '../namespace.js';
 import type { Holder, StopOptions, Transport, TransportEnd, TransportEvent } from '../transport.js';
 import type { HandleLog } from './handle-log.js';
 import { RequestHandler } from './handlers.js';
+import { WriteHold } from './held-writes.js';
+import { type HoldWords, makeHoldWords } from './hold-budget.js';
 import type { ChannelMessage, ReadyMessage, TroubleMessage } from './messages.js';
 import { Notifier } from './notify.js';
 import { Passthrough } from './passthrough.js';
@@ -57,6 +60,8 @@ export interface KernelTransportOptions {
    * from should end here. Without this the thread is replaced, and its request refused.
    */
   readonly onThreadDeath?: (threadIndex: number) => void;
+  /** Finds a disk on this thread, for writes that wait for room; without it they are refused. */
+  readonly holdWritesOf?: ((handle: number) => BlockDevice) | undefined;
   /** What happens, for the log. */
   readonly onEvent?: (event: TransportEvent) => void;
 }
@@ -116,6 +121,8 @@ class KernelTransport implements Transport {
   readonly invalidatesOpenFiles = true;
   readonly ended: Promise<TransportEnd>;
   readonly #options: KernelTransportOptions;
+  readonly held: WriteHold | undefined;
+  readonly #holdWords: HoldWords;
   #session: Session | undefined;
   #stopping = false;
   #gaveUp = false;
@@ -127,6 +134,17 @@ class KernelTransport implements Transport {
 
   constructor(options: KernelTransportOptions) {
     this.#options = options;
+    const deviceOf = options.holdWritesOf;
+    const words = makeHoldWords(deviceOf !== undefined);
+    this.#holdWords = words;
+    if (deviceOf !== undefined) {
+      this.held = new WriteHold({
+        ...{ words, deviceOf },
+        reply: (unique, errno, body) =>
+          writeReply(this.#session?.mount.fd ?? -1, unique, errno, body),
+        onEvent: (level, message) => this.#event(level, message),
+      });
+    }
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -189,6 +207,8 @@ class KernelTransport implements Transport {
     if (this.#session === undefined || this.#running === 0) return;
     const { mount } = this.#session;
     this.#stopping = true;
+    // Those who wait get to know why; whoever unmounts by force would give them another error.
+    if (options.force === true) this.held?.refuseAll();
     let unmounted = false;
     try {
       unmounted = await unmountKernelChannel(mount, options.force === true);
@@ -213,7 +233,8 @@ class KernelTransport implements Transport {
         : (agreed.flags & INIT.WRITEBACK_CACHE) !== 0;
     const fd = this.#session?.mount.fd ?? -1;
     const current = new Uint32Array(new SharedArrayBuffer(8));
-    const setup = { fd, threadIndex, writeback, maxBackground, current };
+    const hold = this.#holdWords;
+    const setup = { fd, threadIndex, writeback, maxBackground, current, hold };
     const thread = threads.start(setup, (message) => this.#receive(message));
     this.#running += 1;
     void thread.ended.then((end) => this.#threadEnded(setup, end));
@@ -226,6 +247,9 @@ class KernelTransport implements Transport {
         return;
       case 'ready':
         this.#ready(message);
+        return;
+      case 'held':
+        this.held?.add(message);
         return;
       case 'trouble':
         this.#trouble(message);

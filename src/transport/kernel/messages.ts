@@ -92,7 +92,21 @@ export interface TroubleMessage {
   readonly suppressed: number;
 }
 
-export type ChannelMessage = ForwardedRequest | ReadyMessage | TroubleMessage;
+/** A write that there is no room for now, with a copy of its data. */
+export interface HeldWrite {
+  readonly type: 'held';
+  readonly unique: Word64;
+  readonly handle: number;
+  readonly offset: number;
+  /** Fills its buffer. */
+  readonly data: Uint8Array;
+  /** Whether it must be durable before it is answered. */
+  readonly flush: boolean;
+  /** Of the calling thread. */
+  readonly pid: number;
+}
+
+export type ChannelMessage = ForwardedRequest | ReadyMessage | TroubleMessage | HeldWrite;
 
 /**
  * Turns the request in `words`/`bytes` into one for the main thread; undefined: not one that is
@@ -139,7 +153,7 @@ function forwardedOperation(words: Uint32Array, bytes: Buffer): ForwardedOperati
   }
 }
 
-function word64(words: Uint32Array, index: number): Word64 {
+export function word64(words: Uint32Array, index: number): Word64 {
   return { lo: words[index] ?? 0, hi: words[index + 1] ?? 0 };
 }
 

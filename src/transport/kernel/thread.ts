@@ -4,7 +4,7 @@
  * for nobody but the kernel and the disks.
  *
  * INVARIANT: every request that wants a reply gets exactly one, from here or from whoever it
- * was forwarded to.
+ * was forwarded to: a write that waits for room, too.
  * INVARIANT: nothing thrown while serving leaves the loop, and READ and WRITE allocate nothing.
  */
 import { constants as fsConstants } from 'node:fs';
@@ -15,8 +15,9 @@ import { readNext, writeNext } from '../../storage/positioned-io.js';
 import { errnoOf } from '../errno.js';
 import { fallocateDevice, readDevice, seekDevice, writeDevice } from '../operations.js';
 import { messageBuffer } from './aligned-buffer.js';
+import { type HoldWords, takeHold } from './hold-budget.js';
 import { type InitOptions, writeInitReply } from './init.js';
-import { type ChannelMessage, forwardedRequest, number64 } from './messages.js';
+import { type ChannelMessage, forwardedRequest, number64, word64 } from './messages.js';
 import {
   FALLOCATE_LENGTH,
   FALLOCATE_MODE,
@@ -26,6 +27,7 @@ import {
   IN_HANDLE,
   IN_OFFSET,
   IN_OPCODE,
+  IN_PID,
   IN_UNIQUE,
   INIT_OUT_BYTES,
   LSEEK_OUT_BYTES,
@@ -55,6 +57,8 @@ export interface ChannelThreadSetup extends InitOptions {
   readonly threadIndex: number;
   /** Two words of shared memory: the `unique` of the request being served, 0 for none. */
   readonly current: Uint32Array;
+  /** How many writes may wait for room. */
+  readonly hold: HoldWords;
 }
 
 export interface ChannelThread extends ChannelThreadSetup {
@@ -199,11 +203,31 @@ class RequestLoop {
     const offset = number64(words, IN_OFFSET);
     const size = words[WRITE_SIZE] ?? 0;
     const device = this.#device();
-    const count = writeDevice(device, bytes, WRITE_HEADER_BYTES, offset, size);
-    if (((words[WRITE_FLAGS] ?? 0) & DIRECT_AND_SYNC) === DIRECT_AND_SYNC) device.flush();
+    const flush = ((words[WRITE_FLAGS] ?? 0) & DIRECT_AND_SYNC) === DIRECT_AND_SYNC;
+    let count: number;
+    try {
+      count = writeDevice(device, bytes, WRITE_HEADER_BYTES, offset, size);
+    } catch (error) {
+      if (!(error instanceof DiskError) || !error.passing || !this.#hold(size, flush)) throw error;
+      return;
+    }
+    if (flush) device.flush();
     this.#out[OUT_BODY] = count;
     this.#out[OUT_BODY + 1] = 0;
     this.#answer(WRITE_OUT_BYTES);
+  }
+
+  /** Hands a write over to the main thread, to be tried again. @returns whether it may wait. */
+  #hold(size: number, flush: boolean): boolean {
+    if (!takeHold(this.#thread.hold, size)) return false;
+    const words = this.#in;
+    const data = new Uint8Array(size);
+    data.set(this.#request.bytes.subarray(WRITE_HEADER_BYTES, WRITE_HEADER_BYTES + size));
+    this.#thread.forward({
+      ...{ type: 'held', unique: word64(words, IN_UNIQUE), handle: words[IN_HANDLE] ?? 0 },
+      ...{ offset: number64(words, IN_OFFSET), data, flush, pid: words[IN_PID] ?? 0 },
+    });
+    return true;
   }
 
   #fallocate(): void {

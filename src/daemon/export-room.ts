@@ -1,0 +1,56 @@
+/**
+ * The room that an export takes: refused at once when it is known to be too little, and broken off
+ * when it would take the store's reserve.
+ */
+import { dirname } from 'node:path';
+import { DiskError } from '../common/errors.js';
+import { BLOCK_SIZE, divCeil, formatSize } from '../common/units.js';
+import type { Allowance } from '../engine/allowance.js';
+import type { CopyHooks } from '../engine/copy-volume.js';
+import { takesAllSpace } from '../formats/choose-writing.js';
+import { freeSpace } from '../storage/free-space.js';
+import type { ExportJob } from '../vm/exports.js';
+
+export class ExportRoom {
+  readonly #allowance: Allowance;
+  readonly #job: ExportJob;
+
+  constructor(allowance: Allowance, job: ExportJob) {
+    this.#allowance = allowance;
+    this.#job = job;
+  }
+
+  /**
+   * What is left out or packed is known only at the end: asks for images that take all their space.
+   * @throws DiskError ENOSPC.
+   */
+  require(virtualSize: number): void {
+    const { path, format, subformat, inStoreSpace } = this.#job;
+    if (!takesAllSpace(format, subformat)) return;
+    const { free } = freeSpace(dirname(path));
+    const left = inStoreSpace ? Math.min(free, this.#allowance.left) : free;
+    if (virtualSize <= left) return;
+    const text = `${path} needs ${formatSize(virtualSize)}; ${formatSize(left)} may be taken there`;
+    throw new DiskError('failed', text, {
+      errno: 'ENOSPC',
+      hint: 'export to another file system, or to a format that leaves out what is empty',
+    });
+  }
+
+  /** Counts what is written as the blocks of guests are. */
+  watch(hooks: CopyHooks): CopyHooks {
+    if (!this.#job.inStoreSpace) return hooks;
+    const allowance = this.#allowance;
+    let counted = 0;
+    return {
+      cancelled: () => hooks.cancelled(),
+      onProgress: (doneBytes) => {
+        const blocks = divCeil(doneBytes - counted, BLOCK_SIZE);
+        counted = doneBytes;
+        allowance.take(blocks);
+        allowance.settle(blocks);
+        hooks.onProgress(doneBytes);
+      },
+    };
+  }
+}
