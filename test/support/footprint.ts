@@ -34,14 +34,29 @@ export function residentBytes(pid: number): number {
 function descriptorsOf(pid: number): string[] {
   const folder = `/proc/${pid}/fd`;
   return readdirSync(folder)
-    .map((fd) => readlinkSync(join(folder, fd)).replace(/:\[\d+\]$/, ''))
+    .map((fd) => kindOf(join(folder, fd)))
+    .filter((kind) => kind !== undefined)
     .sort();
+}
+
+/** Undefined for one that was closed meanwhile. */
+function kindOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path).replace(/:\[\d+\]$/, '');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 function filesOf(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true, recursive: true })
     .filter((entry) => entry.isFile() && !OF_EVERY_START.has(entry.name))
     .map((entry) => join(entry.parentPath, entry.name))
-    .map((path) => `${relative(folder, path)}: ${statSync(path).blocks * SECTOR}`)
+    .flatMap((path) => {
+      // One may go between the two looks.
+      const file = statSync(path, { throwIfNoEntry: false });
+      return file === undefined ? [] : [`${relative(folder, path)}: ${file.blocks * SECTOR}`];
+    })
     .sort();
 }
