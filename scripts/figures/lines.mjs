@@ -26,10 +26,28 @@ export const LINES = [
     file: 'test/torture/power-cuts.test.ts',
   },
   {
+    id: 'R7',
+    title: 'states of a store that a power cut may leave, of every control operation',
+    tries: 20_000,
+    file: 'test/vm/crash-states.test.ts',
+  },
+  {
     id: 'R8',
     title: 'killed at every system call of each operation; so many of each call at most',
     tries: 100,
     file: 'test/torture/kill-at-call.test.ts',
+  },
+  {
+    id: 'R9',
+    title: 'every operation meets every error at every call to the host; so many of a hundred',
+    tries: 100,
+    file: 'test/vm/host-faults.test.ts',
+  },
+  {
+    id: 'R9d',
+    title: 'writes, discards and flushes meet every error at every call, always all of them',
+    tries: 1,
+    file: 'test/vm/data-faults.test.ts',
   },
   {
     id: 'R10',
@@ -48,6 +66,36 @@ export const LINES = [
     title: 'bit flips in sealed data, refused by reads that are verified',
     tries: 1000,
     file: 'test/engine/read-verifier.test.ts',
+  },
+  {
+    id: 'R12',
+    title: 'everything at once, a snapshot a second; so many seconds',
+    tries: 600,
+    file: 'test/torture/soak.test.ts',
+  },
+  {
+    id: 'R13',
+    title: 'two daemons for one store; bases that others alter; so many of each',
+    tries: 100,
+    file: 'test/torture/contenders.test.ts',
+  },
+  {
+    id: 'R14',
+    title: 'restores under readers of page cache, mappings and loop devices; stale sectors',
+    tries: 200,
+    file: 'test/torture/restores.test.ts',
+  },
+  {
+    id: 'R15',
+    title: 'fio with every engine on one layer and on ten, with trims; so many MiB a job',
+    tries: 128,
+    file: 'test/torture/fio-engines.test.ts',
+  },
+  {
+    id: 'R15c',
+    title: 'ext4, xfs and btrfs with SQLite and stress-ng on them, after each kind of crash',
+    tries: 45,
+    file: 'test/torture/crashed-guests.test.ts',
   },
   {
     id: 'R18',

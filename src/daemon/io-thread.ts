@@ -4,7 +4,7 @@
  */
 import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
-import type { BaseNotice } from '../engine/base-table.js';
+import type { BaseNotice, BaseTable } from '../engine/base-table.js';
 import type { FoundRot } from '../engine/read-verifier.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext, volumesOf } from '../engine/thread.js';
@@ -22,10 +22,12 @@ export interface IoThreadData {
   /** Index among all threads that touch volumes. */
   readonly thread: number;
   /**
-   * Base notices arrive here; the thread blocks in the kernel, so it looks only when it meets a new
-   * base.
+   * Base notices arrive here; the thread blocks in the kernel, so it looks when it meets a new
+   * base, and with a request when `published` changed: one that nobody uses any more is closed.
    */
   readonly notices: MessagePort;
+  /** One word of shared memory: how many notices there were. */
+  readonly published: Int32Array;
   /** Whether reads are checked against checksums. */
   readonly verifyReads: boolean;
 }
@@ -42,13 +44,44 @@ export interface ThreadEnded {
   readonly end: ThreadEnd;
 }
 
+/** The notices for this thread. */
+class Notices {
+  readonly #port: MessagePort;
+  readonly #published: Int32Array;
+  #received = 0;
+
+  constructor({ notices, published }: IoThreadData) {
+    this.#port = notices;
+    this.#published = published;
+  }
+
+  get areWaiting(): boolean {
+    return Atomics.load(this.#published, 0) !== this.#received;
+  }
+
+  receive(table: BaseTable): void {
+    // Before the look, so that what comes meanwhile is looked for once more.
+    this.#received = Atomics.load(this.#published, 0);
+    for (let next = receiveMessageOnPort(this.#port); next !== undefined; ) {
+      table.apply(next.message as BaseNotice);
+      next = receiveMessageOnPort(this.#port);
+    }
+  }
+
+  close(): void {
+    this.#port.close();
+  }
+}
+
 const port = parentPort;
 invariant(port !== null, 'an I/O thread is started by the daemon');
 port.once('message', (work: IoThreadData) => serve(port, work));
 port.postMessage({ type: 'loaded' } satisfies ThreadLoaded);
 
 /** Returns when the mount is gone. */
-function serve(main: MessagePort, { setup, memory, thread, notices, verifyReads }: IoThreadData) {
+function serve(main: MessagePort, work: IoThreadData) {
+  const { setup, memory, thread, verifyReads } = work;
+  const notices = new Notices(work);
   const context = createThreadContext({
     memory,
     thread,
@@ -56,17 +89,19 @@ function serve(main: MessagePort, { setup, memory, thread, notices, verifyReads 
     onRot: verifyReads
       ? (rot) => main.postMessage({ type: 'rot', rot } satisfies RotMessage)
       : undefined,
-    receive: (table) => {
-      for (let next = receiveMessageOnPort(notices); next !== undefined; ) {
-        table.apply(next.message as BaseNotice);
-        next = receiveMessageOnPort(notices);
-      }
-    },
+    receive: (table) => notices.receive(table),
   });
+  const volumeOf = volumesOf(context);
   const end = serveKernelChannel({
     ...setup,
-    deviceOf: volumesOf(context),
-    forward: (message) => main.postMessage(message),
+    deviceOf: (handle) => {
+      if (notices.areWaiting) context.bases.settle();
+      return volumeOf(handle);
+    },
+    forward: (message) => {
+      if (notices.areWaiting) context.bases.settle();
+      main.postMessage(message);
+    },
   });
   context.bases.close();
   notices.close();

@@ -42,6 +42,8 @@ export interface ThreadsParts {
 export class DaemonThreads implements IoThreads {
   readonly #parts: ThreadsParts;
   readonly #notices = new Map<number, MessagePort>();
+  /** See `IoThreadData.published`. */
+  readonly #published = new Int32Array(new SharedArrayBuffer(4));
   /** Bases that are open, for threads that start later. */
   readonly #bases = new Map<number, BaseNotice>();
   #background: Worker | undefined;
@@ -60,10 +62,8 @@ export class DaemonThreads implements IoThreads {
     port1.unref();
     for (const notice of this.#bases.values()) port1.postMessage(notice);
     this.#notices.set(setup.threadIndex, port1);
-    const thread = OTHER_THREADS + setup.threadIndex;
     const worker = this.#parts.loaded.take();
-    const work: IoThreadData = { setup, ...this.#workerData(thread), notices: port2 };
-    worker.postMessage(work, [port2]);
+    worker.postMessage(this.#ioThreadData(setup, port2), [port2]);
     const ended = new Promise<ThreadEnd>((resolve) => {
       worker.on('message', (message: ChannelMessage | ThreadLoaded | ThreadEnded | RotMessage) => {
         if (message.type === 'loaded') return;
@@ -80,6 +80,11 @@ export class DaemonThreads implements IoThreads {
     return { ended };
   }
 
+  #ioThreadData(setup: ChannelThreadSetup, notices: MessagePort): IoThreadData {
+    const shared = this.#workerData(OTHER_THREADS + setup.threadIndex);
+    return { setup, ...shared, notices, published: this.#published };
+  }
+
   #workerData(thread: number): { memory: SharedMemory; thread: number; verifyReads: boolean } {
     return { memory: this.#parts.memory(), thread, verifyReads: this.#parts.verifyReads };
   }
@@ -89,6 +94,7 @@ export class DaemonThreads implements IoThreads {
     if (notice.spec === undefined) this.#bases.delete(notice.index);
     else this.#bases.set(notice.index, notice);
     for (const port of this.#notices.values()) port.postMessage(notice);
+    Atomics.add(this.#published, 0, 1);
     this.#background?.postMessage(notice);
   }
 

@@ -47,6 +47,11 @@ export class BaseTable {
     return base;
   }
 
+  /** Takes in what waits, so that a base that nobody stands on is closed. Between requests only. */
+  settle(): void {
+    this.#receive();
+  }
+
   close(): void {
     for (const base of this.#open.values()) base.close();
     this.#open.clear();

@@ -50,7 +50,8 @@ export interface Deltas {
   list(): Promise<DeltaId[]>;
   /**
    * Deltas that neither `referenced` nor anything above it stands on, and leftovers of interrupted
-   * work, go to the trash. Deltas that are open or were made a moment ago stay.
+   * work, go to the trash. Deltas that are open stay. Whoever is about to name a delta counts it
+   * among `referenced`, and makes none meanwhile.
    * @throws DiskError when a referenced chain cannot be read: nothing is removed then.
    */
   collect(

@@ -134,7 +134,6 @@ export class LocalEngine implements Engine {
     });
     this.#reclaimer = new Reclaimer({
       files,
-      deltas: this.deltas,
       volumes: this.volumes,
       run: options.runReclaim,
       rowLength: options.rowLength ?? ROW_LENGTH,

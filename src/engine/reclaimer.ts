@@ -7,13 +7,11 @@ import type { DeltaId } from './delta-id.js';
 import type { Reclaimed, ReclaimRequest } from './engine.js';
 import type { Work } from './health.js';
 import { mergeStart } from './merge.js';
-import type { StoreDeltas } from './store-deltas.js';
 import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
 import type { OpenVolumes } from './volumes.js';
 
 export interface ReclaimerParts {
   readonly files: DeltaFiles;
-  readonly deltas: StoreDeltas;
   readonly volumes: OpenVolumes;
   readonly run: (order: TidyOrder, work?: Work) => Promise<TidyOutcome>;
   readonly rowLength: number;
@@ -125,7 +123,7 @@ export class Reclaimer {
     hidden: ReadonlyMap<DeltaId, Hidden>,
     signal?: AbortSignal,
   ): Promise<number> {
-    const { files, deltas, volumes, run, rowLength, room, onError } = this.#parts;
+    const { files, volumes, run, rowLength, room, onError } = this.#parts;
     const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
     const start = mergeStart(sizes, rowLength);
     if (start < 0) return 0;
@@ -142,14 +140,8 @@ export class Reclaimer {
       return 0;
     }
     invariant(made !== undefined, 'a merge makes a delta');
-    deltas.adopt(made);
-    try {
-      await volumes.changeBelow(hidden.get(part.at(-1)!)!.child, made);
-    } catch (error) {
-      // The header may name it all the same: the next collection sees.
-      deltas.disown(made);
-      throw error;
-    }
+    // If that fails the header may name it all the same: the next collection sees.
+    await volumes.changeBelow(hidden.get(part.at(-1)!)!.child, made);
     return part.length;
   }
 }

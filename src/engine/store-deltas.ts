@@ -12,8 +12,6 @@ export class StoreDeltas implements Deltas {
   readonly #table: DeltaTable;
   readonly #trash: string;
   readonly #isSumming: () => boolean;
-  /** Made by this process and not yet seen in a manifest: work under way, not garbage. */
-  readonly #fresh = new Set<DeltaId>();
 
   constructor(files: DeltaFiles, table: DeltaTable, trash: string, isSumming: () => boolean) {
     this.#files = files;
@@ -25,9 +23,7 @@ export class StoreDeltas implements Deltas {
   /** @throws DiskError from the host; `damaged` for a lower delta without its data. */
   async create(spec: DeltaSpec): Promise<DeltaId> {
     if (spec.below.kind === 'delta') this.#refuseWithoutData(spec.below.id);
-    const { id } = await this.#files.create(spec);
-    this.#fresh.add(id);
-    return id;
+    return (await this.#files.create(spec)).id;
   }
 
   /** A disk that goes on with files which somebody removed is not kept alive by snapshots. */
@@ -43,16 +39,6 @@ export class StoreDeltas implements Deltas {
       hint: 'bring it back from a backup; if its disk is still open: copy what the raw file shows',
       errno: 'EIO',
     });
-  }
-
-  /** Counts a delta that a background thread made as work under way: not garbage yet. */
-  adopt(id: DeltaId): void {
-    this.#fresh.add(id);
-  }
-
-  /** The work failed: what the headers say decides. */
-  disown(id: DeltaId): void {
-    this.#fresh.delete(id);
   }
 
   describe(id: DeltaId): DeltaInfo {
@@ -76,7 +62,6 @@ export class StoreDeltas implements Deltas {
 
   async discard(ids: readonly DeltaId[]): Promise<void> {
     for (const id of ids) {
-      this.#fresh.delete(id);
       // An open one (a copy that failed a moment ago) is left to garbage collection.
       if (this.#table.get(id) === undefined) this.#files.remove(id);
     }
@@ -91,18 +76,12 @@ export class StoreDeltas implements Deltas {
       if (keep.has(top)) return;
       for (const header of walkChain(this.#files, top)) {
         keep.set(header.id, header.dataGeneration);
-        this.#fresh.delete(header.id);
         const { otherBelow } = this.#files.readHeader(header.id);
         // After a power cut the other copy may be the one in force.
         if (otherBelow !== undefined && this.#files.exists(otherBelow)) mark(otherBelow);
       }
     };
-    const fresh = [...this.#fresh];
     for (const id of referenced) mark(id);
-    for (const id of fresh) {
-      if (!this.#fresh.has(id)) continue;
-      for (const header of walkChain(this.#files, id)) keep.set(header.id, header.dataGeneration);
-    }
     for (const id of this.#table.openIds()) {
       keep.set(id, this.#files.readHeader(id).current.dataGeneration);
     }

@@ -12,112 +12,29 @@ import { MiB } from '../../src/common/units.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { loopDevicesBelow, mountsBelow } from '../support/mount-guard.js';
 import { checkPrefix, readNumbers, startWriter } from '../support/numbered-writer.js';
+import { Ordeal } from '../support/ordeal.js';
 import { newSeed } from '../support/random.js';
 import { runProgram, tool } from '../support/run-program.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
 import { ask, askOnce, cannotTakeOver, killAgainAndAgain } from '../support/takeover.js';
-import { startProgram } from '../support/working-program.js';
-import { Tally, triesOr } from '../torture/tally.js';
+import { triesOr } from '../torture/tally.js';
 
 const KILLS = triesOr(process.env.LAYERDISK_LONG === '1' ? 1000 : 20);
 const PAUSE_MS = 400;
 /** A request that nobody answers hangs for ever: that is a failure, too. */
 const TIMEOUT_MS = 340_000 + KILLS * 3000;
-/** For a program that waits for the disk. */
-const PATIENCE_MS = 120_000;
-const POLL_MS = 50;
-const EXERCISER = new URL('../support/random-exerciser.mjs', import.meta.url);
 const MOST_SNAPSHOTS = 20;
 /** Of the VMs that are restored and exercised. */
 const DISK = 4 * MiB;
 
-/** A round of fio, so that none goes on for long when everything else is over. */
+/** A round of fio. */
 const FIO_SECONDS = Math.min(20, Math.ceil((KILLS * PAUSE_MS * 1.2) / 1000));
 
-/** What goes on until the last kill, and what it saw. */
-class Ordeal {
-  readonly t: Test;
-  readonly daemon: TestDaemon;
-  readonly tally: Tally;
-  readonly #end = new AbortController();
-  /** Of any one request, ms. */
-  longestStall = 0;
-
-  constructor(t: Test, daemon: TestDaemon) {
-    this.t = t;
-    this.daemon = daemon;
-    this.tally = new Tally(t);
-    // Also when the test runs out of time: nothing goes on, and nobody is killed any more.
-    t.teardown(() => this.end());
-  }
-
-  end(): void {
-    this.#end.abort();
-  }
-
-  readonly isOver = (): boolean => this.#end.signal.aborted;
-
-  /** fio writes and verifies, round after round. */
-  async runFio(name: string, file: string, options: readonly string[]): Promise<void> {
-    const args = [
-      ...[`--name=${name}`, `--filename=${file}`, '--rw=randwrite', '--bsrange=512-64k'],
-      ...['--blockalign=512', '--verify=crc32c', '--verify_fatal=1', '--verify_backlog=64'],
-      ...['--verify_state_save=0', '--fallocate=none', '--overwrite=1', '--randrepeat=0'],
-      // One process, so that none of it outlives a kill.
-      ...['--thread', '--output-format=json', '--loops=1000000', '--size=16m', ...options],
-      ...['--time_based', `--runtime=${FIO_SECONDS}`],
-    ];
-    const stop = new AbortController();
-    this.t.teardown(() => stop.abort());
-    while (!this.isOver()) {
-      const timeoutMs = PATIENCE_MS + FIO_SECONDS * 1000;
-      const place = { cwd: this.daemon.folder, timeoutMs, signal: stop.signal };
-      const result = await runProgram('fio', args, place);
-      if (stop.signal.aborted) return;
-      if (result.code !== 0) {
-        this.tally.lost(`fio (${name}) saw an error: ${result.stdout}${result.stderr}`);
-        return;
-      }
-      this.#noteStall(longestOf(result.stdout));
-    }
-  }
-
-  /** Random operations on a raw file, each compared with a model. */
-  async runExerciser(vm: string, seed: number): Promise<void> {
-    const args = [this.daemon.rawFile(vm), String(DISK), String(seed)];
-    const program = await startProgram(this.t, EXERCISER, args);
-    while (!this.isOver()) await sleep(POLL_MS);
-    const said = await program.stop();
-    const [slowest = '', operations] = said.split('\n').slice(-3);
-    this.t.comment(`${operations} random operations, ${slowest}`);
-    this.#noteStall(Number(/\d+/.exec(slowest)?.[0]));
-  }
-
-  #noteStall(milliseconds: number): void {
-    this.longestStall = Math.max(this.longestStall, Math.round(milliseconds));
-  }
-
-  /** Waits for the numbering writer, too. */
-  noteSlowest(text: string): void {
-    this.#noteStall(Number(/\d+/.exec(text)?.[0]));
-  }
-
-  /** @returns how long after each kill the next daemon served, ms. */
-  async kill(): Promise<readonly number[]> {
-    const counted = (): void => this.tally.tried();
-    const kills = { count: KILLS, pauseMs: PAUSE_MS, counted };
-    return await killAgainAndAgain(this.daemon, kills, this.isOver).finally(() => this.end());
-  }
-}
-
-/** The longest time that a request of fio took, ms. */
-function longestOf(json: string): number {
-  const { jobs } = JSON.parse(json.slice(json.indexOf('{'))) as {
-    jobs: Record<'read' | 'write', { clat_ns: { max: number } }>[];
-  };
-  return (
-    Math.max(...jobs.flatMap(({ read, write }) => [read.clat_ns.max, write.clat_ns.max])) / 1e6
-  );
+/** @returns how long after each kill the next daemon served, ms. */
+async function kill(ordeal: Ordeal): Promise<readonly number[]> {
+  const counted = (): void => ordeal.tally.tried();
+  const kills = { count: KILLS, pauseMs: PAUSE_MS, random: ordeal.random(), counted };
+  return await killAgainAndAgain(ordeal.daemon, kills, ordeal.isOver).finally(() => ordeal.end());
 }
 
 /** Snapshots of the disks that the writer writes to: those that exist hold a state that was. */
@@ -195,7 +112,7 @@ async function checkMounted(ordeal: Ordeal, work: () => Promise<void>) {
   await daemon.ok('detach', device);
 }
 
-async function checkUnderKills(ordeal: Ordeal, seed: number) {
+async function checkUnderKills(ordeal: Ordeal) {
   const { t, daemon, isOver } = ordeal;
   await daemon.ok('create', 'numbers', '--disk', 'a=4M', '--disk', 'b=4M');
   await daemon.ok('create', 'back', '--disk', '4M');
@@ -207,12 +124,12 @@ async function checkUnderKills(ordeal: Ordeal, seed: number) {
   const [snapshots, , , , takeovers] = await Promise.all([
     takeSnapshots(daemon, 'numbers', isOver),
     checkRestores(t, daemon, isOver),
-    ordeal.runExerciser('random', seed),
+    ordeal.runExerciser('random', DISK),
     ordeal.runFio('loop', device, [
       ...['--direct=1', '--ioengine=libaio', '--iodepth=8', '--numjobs=2'],
       '--offset_increment=16m',
     ]),
-    ordeal.kill(),
+    kill(ordeal),
   ]);
   const { last, slowest } = await writer.stop();
   ordeal.noteSlowest(slowest);
@@ -245,11 +162,11 @@ t.test('killed under load', { skip: cannotTakeOver(), timeout: TIMEOUT_MS }, asy
   const seed = newSeed();
   t.comment(`LAYERDISK_SEED=${seed}`);
   const daemon = await startDaemon(t, { supervise: true });
-  const ordeal = new Ordeal(t, daemon);
+  const ordeal = new Ordeal(t, daemon, { seed, fioSeconds: FIO_SECONDS });
   const supervisor = daemon.pid;
   let takeovers: readonly number[] = [];
   await checkMounted(ordeal, async () => {
-    takeovers = await checkUnderKills(ordeal, seed);
+    takeovers = await checkUnderKills(ordeal);
   });
   t.equal((await ask(daemon, 'daemon.status', {})).supervisorPid, supervisor);
   t.same(await daemon.ok('daemon', 'stop').then(() => daemon.ended()), 0);

@@ -6,6 +6,7 @@ import { connect } from '../../src/control/client.js';
 import type { MethodName, Params, Result } from '../../src/control/protocol.js';
 import type { TestDaemon } from './daemon.js';
 import { cannotServe } from './mount-guard.js';
+import type { Random } from './random.js';
 
 const POLL_MS = 10;
 /** Longest wait for a daemon that is not there yet. */
@@ -50,9 +51,12 @@ export interface Kills {
   readonly count: number;
   /** Each daemon dies at a moment of the first `2 * pauseMs` of its life. */
   readonly pauseMs: number;
+  /** The moments follow from it. */
+  readonly random: Random;
   /** Told of each kill. */
   readonly counted: () => void;
 }
+
 /** Of so many kills one hits a daemon that may not serve yet. */
 const EARLY = 4;
 
@@ -63,7 +67,7 @@ const EARLY = 4;
  */
 export async function killAgainAndAgain(
   daemon: TestDaemon,
-  { count, pauseMs, counted }: Kills,
+  { count, pauseMs, random, counted }: Kills,
   isOver: () => boolean,
 ): Promise<number[]> {
   const takeovers: number[] = [];
@@ -74,7 +78,7 @@ export async function killAgainAndAgain(
       await ask(daemon, 'daemon.status', {});
       if (kill > 0) takeovers.push(performance.now() - killedAt);
     }
-    await sleep(2 * pauseMs * Math.random());
+    await sleep(random.below(2 * pauseMs));
     if (isOver()) break;
     process.kill(former, 'SIGKILL');
     killedAt = performance.now();
@@ -83,7 +87,10 @@ export async function killAgainAndAgain(
   return takeovers;
 }
 
-/** Asks over a connection of its own. @returns undefined when the daemon died meanwhile. */
+/** What a request ends with whose daemon died, or was restarted and broke it off. */
+const CUT_SHORT: ReadonlySet<string> = new Set(['unreachable', 'interrupted']);
+
+/** Asks over a connection of its own. @returns undefined when the daemon ended meanwhile. */
 export async function askOnce<M extends MethodName>(
   daemon: TestDaemon,
   method: M,
@@ -93,7 +100,7 @@ export async function askOnce<M extends MethodName>(
     const client = await connect(daemon.socket);
     return await client.call(method, params).finally(() => client.close());
   } catch (error) {
-    if (error instanceof DiskError && error.code === 'unreachable') return undefined;
+    if (error instanceof DiskError && CUT_SHORT.has(error.code)) return undefined;
     throw error;
   }
 }

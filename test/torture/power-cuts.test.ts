@@ -11,6 +11,7 @@ import t, { type Test } from 'tap';
 import { MiB } from '../../src/common/units.js';
 import { cannotServe, loopDevice, mountsBelow } from '../support/mount-guard.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
+import { cutPower, mountAnew } from '../support/remount.js';
 import { runProgram, tool } from '../support/run-program.js';
 import { Tally, triesOr } from './tally.js';
 import { type Place, problemOf, startWorker } from './worker-process.js';
@@ -22,7 +23,6 @@ const FILE_SYSTEMS = {
 type FileSystem = keyof typeof FILE_SYSTEMS;
 
 const CUTS = triesOr(12);
-const PATIENCE_MS = 120_000;
 /** Of a worker, from the end of its comparison on. */
 const LIFE_MS = 250;
 
@@ -42,29 +42,13 @@ async function makeFileSystem(t: Test, kind: FileSystem) {
   return { folder, on, device };
 }
 
-/**
- * The power comes back. A process of somebody else's that has its own view of all mounts may keep
- * the dead file system alive for a while: mounting finds that one again then.
- */
-async function mountAnew(device: string, on: string): Promise<void> {
-  const end = performance.now() + PATIENCE_MS;
-  for (;;) {
-    await tool('mount', [device, on]);
-    const probe = await runProgram('touch', [join(on, 'probe')]);
-    if (probe.code === 0) return;
-    if (performance.now() > end) throw new Error(`${on} stays dead: ${probe.stderr}`);
-    await tool('umount', [on]);
-    await sleep(100);
-  }
-}
-
 /** One life of a store: compared with the journal, worked on, cut off. */
 async function cut(t: Test, on: string, place: Place, random: Random): Promise<string | undefined> {
   const worker = startWorker(t, place, random.below(2 ** 31));
   const wrong = await worker.begun();
   if (wrong === undefined) await sleep(random.below(LIFE_MS));
   const died = worker.status === undefined ? undefined : worker.said;
-  await tool('xfs_io', ['-x', '-c', 'shutdown', on]);
+  await cutPower(on);
   await worker.kill();
   return wrong ?? (died === undefined ? undefined : `the worker died by itself: ${died}`);
 }

@@ -9,6 +9,7 @@ import { sectorBytes } from '../support/crash-model.js';
 import { type Fault, type FaultKind, HostFaults } from '../support/host-faults.js';
 import { StoreTemplate } from '../support/vm-operations.js';
 import { DISK_SIZE, type VmWorld } from '../support/vm-world.js';
+import { Tally } from '../torture/tally.js';
 
 const SECTOR = 512;
 const KINDS: readonly FaultKind[] = ['EIO', 'ENOSPC', 'EDQUOT', 'short', 'full'];
@@ -152,9 +153,8 @@ async function flushes(
   return outcomes.join() === wanted ? undefined : `flush, write, flush, snapshot: ${outcomes}`;
 }
 
-async function failEverywhere(t: Test, operation: DataOperation): Promise<number> {
-  let tries = 0;
-  let losses = 0;
+async function failEverywhere(t: Test, operation: DataOperation): Promise<void> {
+  const tally = new Tally(t);
   for (const kind of KINDS) {
     for (const onwards of [false, true]) {
       for (let at = 0, reached = true; reached; at += 1) {
@@ -166,25 +166,18 @@ async function failEverywhere(t: Test, operation: DataOperation): Promise<number
         await world.destroy();
         // A short write is no fault for a call that moves nothing.
         reached = outcome.reached || (kind === 'short' || kind === 'full' ? at < 8 : false);
-        tries += 1;
-        if (outcome.problem === undefined) continue;
-        losses += 1;
-        t.fail(`${kind} at call ${at}${onwards ? ' and on' : ''}: ${outcome.problem}`);
+        tally.judge(`${kind} at call ${at}${onwards ? ' and on' : ''}`, outcome.problem);
       }
     }
   }
-  t.equal(losses, 0);
-  t.comment(`tries ${tries}, losses ${losses}`);
-  return tries;
+  tally.print();
+  tries += tally.tries;
 }
 
 let tries = 0;
 for (const operation of operations) {
-  t.test(operation.name, async (t) => {
-    tries += await failEverywhere(t, operation);
-  });
+  t.test(operation.name, (t) => failEverywhere(t, operation));
 }
 t.test('all of them', async (t) => {
   t.ok(tries > operations.length * KINDS.length);
-  t.comment(`R9 data: tries ${tries}`);
 });

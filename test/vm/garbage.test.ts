@@ -51,6 +51,23 @@ t.test('what nothing reaches', async (t) => {
   t.same(digestContents(await world.contents()), digestContents(world.model));
 });
 
+t.test('what was made and deleted with no collection in between', async (t) => {
+  const world = await VmWorld.create('real');
+  t.teardown(() => world.destroy());
+  await world.create('web');
+  await world.write('web', 0, 8192);
+  await world.take('web', 'first');
+  const clone = { vm: 'web', snapshot: 'first', name: 'clone', mode: 'linked' } as const;
+  await world.service.clone({ ...clone, hardware: {} });
+  await world.service.delete('clone');
+  await world.service.collectGarbage(false);
+  t.equal((await world.engine.deltas.list()).length, 2, 'the clone is gone');
+  await world.delete('web');
+  await world.restart();
+  await world.service.collectGarbage(false);
+  t.same(await world.engine.deltas.list(), []);
+});
+
 t.test('nothing while a delta in use is missing', async (t) => {
   const world = await open(t);
   const sealed = world.manifest('web').snapshots[0]?.disks[0]?.delta ?? '';

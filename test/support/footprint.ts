@@ -1,0 +1,62 @@
+/** What a store and the processes that serve it take of their host. */
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import type { TestDaemon } from './daemon.js';
+
+export interface Footprint {
+  /** Open descriptors of the daemon by kind: path, or `socket`, `anon_inode:[eventpoll]`. */
+  readonly daemon: readonly string[];
+  readonly supervisor: readonly string[];
+  /** Files of the store with the bytes of the host that each takes; its log and lock aside. */
+  readonly files: readonly string[];
+}
+
+/** Written to by every daemon that starts. */
+const OF_EVERY_START = new Set(['daemon.log', 'lock']);
+const SECTOR = 512;
+
+/** @param daemon one with a supervisor, at rest. */
+export function footprintOf(daemon: TestDaemon): Footprint {
+  return {
+    daemon: descriptorsOf(daemon.servingPid),
+    supervisor: descriptorsOf(daemon.pid),
+    files: filesOf(daemon.store),
+  };
+}
+
+/** Resident memory of a process, bytes. */
+export function residentBytes(pid: number): number {
+  const [, kilobytes] =
+    /^VmRSS:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+  return Number(kilobytes) * 1024;
+}
+
+function descriptorsOf(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder)
+    .map((fd) => kindOf(join(folder, fd)))
+    .filter((kind) => kind !== undefined)
+    .sort();
+}
+
+/** Undefined for one that was closed meanwhile. */
+function kindOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path).replace(/:\[\d+\]$/, '');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function filesOf(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile() && !OF_EVERY_START.has(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name))
+    .flatMap((path) => {
+      // One may go between the two looks.
+      const file = statSync(path, { throwIfNoEntry: false });
+      return file === undefined ? [] : [`${relative(folder, path)}: ${file.blocks * SECTOR}`];
+    })
+    .sort();
+}
