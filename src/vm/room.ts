@@ -56,8 +56,9 @@ export function requireRoom(room: StoreRoom, need: Need): void {
   const kept = need.fromReserve === true ? 0 : reserve;
   const bytes = CHANGE_BYTES + need.deltas * DELTA_BYTES + (need.data ?? 0);
   if (free - kept >= bytes) return;
-  const reserved = kept > 0 ? `, ${formatSize(kept)} of these in reserve` : '';
-  const left = `${formatSize(free)} are free${reserved}`;
+  const usable = Math.max(0, free - kept);
+  const reserved = usable < free ? ' besides the reserve' : '';
+  const left = `${formatSize(usable)} are free${reserved}`;
   throw new DiskError(
     'failed',
     `cannot ${need.what}: it needs ${formatSize(bytes)} in the store's file system, where ${left}`,

@@ -83,7 +83,8 @@ t.test('flat disks', { skip, timeout: 120_000 }, async (t) => {
     const device = await daemon.ok('attach', 'vm@flat');
     await tool('cmp', [device, copy]);
     await daemon.ok('detach', device);
-    t.ok(bytesRead(daemon) - before < 2 * BESIDES, 'nothing of that came through the daemon');
+    // Four times the disk was read; looking who has it open costs some, too.
+    t.ok(bytesRead(daemon) - before < SIZE, 'none of that came through the daemon');
   });
 
   t.test('what is written later is in other files', async (t) => {

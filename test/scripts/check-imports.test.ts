@@ -51,7 +51,7 @@ const GOOD: Readonly<Record<string, string>> = {
   'src/vm/store.ts': "import '../formats/registry.js';\nimport '../engine/layer.js';",
   'src/transport/native-channel.ts':
     "import 'fuse-native';\nimport '../storage/libc.js';\nimport '../engine/block-device.js';",
-  'src/control/server.ts': "import { chmodSync } from 'node:fs';",
+  'src/control/listener.ts': "import { chmodSync } from 'node:fs';",
   'src/daemon/logger.ts': "import winston from 'winston';",
   'src/daemon/main.ts': "import '../vm/store.js';\nimport './logger.js';",
   'src/cli/main.ts': "import yargs from 'yargs';\nimport '../formats/registry.js';",

@@ -6,9 +6,9 @@
  *     node use-image.mjs EXTENTS READS FILE...
  */
 import { readFileSync } from 'node:fs';
-import { DiskError } from '../../dist/common/errors.js';
-import { ImageBase } from '../../dist/formats/base.js';
-import { openChain } from '../../dist/formats/open-chain.js';
+import { DiskError } from '../../dist/modules/common/errors.js';
+import { ImageBase } from '../../dist/modules/formats/base.js';
+import { openChain } from '../../dist/modules/formats/open-chain.js';
 
 const [extents, reads, ...files] = process.argv.slice(2);
 const READ_BYTES = 1 << 20;

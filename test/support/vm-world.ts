@@ -173,7 +173,10 @@ export class VmWorld {
   }
 
   async #open(): Promise<void> {
-    this.store = await VmStore.open(join(this.folder, 'store'), faultyFiles(this.faults));
+    // What a crash leaves is judged on a copy.
+    const options = { acceptCopy: true };
+    const folder = join(this.folder, 'store');
+    this.store = await VmStore.open(folder, faultyFiles(this.faults), options);
     const { store } = this;
     this.bases = new BaseRecords(store, this.#kind === 'fake' ? rawBases : formatBases);
     const resolveBase = (id: string) => this.bases.resolve(id);

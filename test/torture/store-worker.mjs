@@ -31,7 +31,8 @@ const WRONG = 3;
 const [folder, journalPath, death, seedText, only] = process.argv.slice(2);
 
 async function openStore() {
-  const store = await VmStore.open(folder);
+  // Each try works on a copy, of a store whose process was killed.
+  const store = await VmStore.open(folder, undefined, { acceptCopy: true });
   const bases = new BaseRecords(store, { describeBase, findChange, filesOf });
   const problems = [];
   const engine = new LocalEngine({
