@@ -31,6 +31,7 @@ import { dieLoudly } from './last-words.js';
 import type { LoadedThreads } from './loaded-threads.js';
 import { type Logger, logOnce } from './logger.js';
 import { StoreNamespace } from './namespace.js';
+import { OpenFiles } from './open-files.js';
 import { openStore } from './open-store.js';
 import type { DaemonOptions } from './options.js';
 import { SpaceWatch } from './space-watch.js';
@@ -53,6 +54,7 @@ export class Daemon {
   readonly #threads: DaemonThreads;
   readonly #link: SupervisorLink | undefined;
   readonly #guests: Guests;
+  readonly #files = new OpenFiles();
   readonly #space: SpaceWatch;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
@@ -114,8 +116,7 @@ export class Daemon {
         exposure: () => this.#service.exposure,
         transport: () => this.#transport,
         users: () => this.#users,
-        guests: this.#guests,
-        log,
+        ...{ guests: this.#guests, files: this.#files, log },
       }),
       ownFolders: [store.layout.root, options.mountpoint],
       room: this.#space,
@@ -254,6 +255,7 @@ export class Daemon {
     return new StoreNamespace({
       exposure: this.#service.exposure,
       engine: this.#engine,
+      files: this.#files,
       store: this.#options.store,
       uid: process.getuid?.() ?? 0,
       gid: process.getgid?.() ?? 0,

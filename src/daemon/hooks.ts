@@ -7,10 +7,11 @@ import type { LocalEngine } from '../engine/local-engine.js';
 import { ROOT_NODE } from '../transport/namespace.js';
 import type { Transport } from '../transport/transport.js';
 import type { Exposure } from '../vm/exposure.js';
-import type { Exposed, Flushed, Holder, MemoryRequest, VmHooks } from '../vm/hooks.js';
+import type { Exposed, Flushed, HeldOpens, Holder, MemoryRequest, VmHooks } from '../vm/hooks.js';
 import type { Guests } from './guests.js';
 import type { DiskUsers } from './handlers/disk-users.js';
 import type { Logger } from './logger.js';
+import type { OpenFiles } from './open-files.js';
 
 export interface HookParts {
   readonly engine: LocalEngine;
@@ -19,6 +20,7 @@ export interface HookParts {
   readonly transport: () => Transport | undefined;
   readonly users: () => DiskUsers | undefined;
   readonly guests: Guests;
+  readonly files: OpenFiles;
   readonly log: Logger;
 }
 
@@ -65,6 +67,10 @@ export class DaemonHooks implements VmHooks {
     // First: it is what people know the process by.
     const guest = exposed.part === 'snapshot' ? [] : this.#parts.guests.holders(exposed.vm);
     return [...guest, ...((await this.#parts.users()?.holders(exposed)) ?? [])];
+  }
+
+  holdOpens(vmNumber: number, nodes: readonly number[]): HeldOpens {
+    return this.#parts.files.hold(vmNumber, nodes);
   }
 
   namesChanged(vm: string): void {

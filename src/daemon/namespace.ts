@@ -16,6 +16,7 @@ import type {
 } from '../transport/namespace.js';
 import { ROOT_NODE } from '../transport/namespace.js';
 import type { ExposedDisk, ExposedSnapshot, ExposedVm, Exposure } from '../vm/exposure.js';
+import type { OpenFiles } from './open-files.js';
 
 const DIRECTORY_MODE = 0o755;
 const HEAD_MODE = 0o600;
@@ -26,6 +27,7 @@ const SNAPSHOTS = 'snapshots';
 export interface NamespaceOptions {
   readonly exposure: Exposure;
   readonly engine: LocalEngine;
+  readonly files: OpenFiles;
   /** The store's folder. */
   readonly store: string;
   readonly uid: number;
@@ -81,6 +83,20 @@ export class StoreNamespace implements Namespace {
   }
 
   async open(node: NodeId, intent: OpenIntent): Promise<OpenedNode> {
+    const { files } = this.#options;
+    // Waits while the disks of the VM change to others: which ones are looked up afterwards.
+    await files.enter(node);
+    try {
+      const opened = await this.#open(node, intent);
+      if (opened.kind === 'content') files.leave(node);
+      return opened;
+    } catch (error) {
+      files.leave(node);
+      throw error;
+    }
+  }
+
+  async #open(node: NodeId, intent: OpenIntent): Promise<OpenedNode> {
     const found = this.#get(node);
     if (found.kind === 'configuration') {
       if (intent.write) throw readOnly(`${found.vm.name}/${CONFIGURATION}`);
@@ -112,9 +128,11 @@ export class StoreNamespace implements Namespace {
     }
     const { top, writable } = found.disk;
     await volumes.reopen(top, { writable, row: handle });
+    this.#options.files.inherit(node);
   }
 
-  release(_node: NodeId, handle: number): void {
+  release(node: NodeId, handle: number): void {
+    this.#options.files.leave(node);
     this.#options.engine.volumes.release({ handle });
   }
 

@@ -43,6 +43,17 @@ export interface Flushed {
   release(): Promise<void>;
 }
 
+/** A VM whose files nobody opens for a moment: whoever tries waits, and sees what is there then. */
+export interface HeldOpens {
+  /**
+   * Resolves when nobody has the files open, or it is clear that somebody stays: how many opens
+   * stand. What was closed is known to us only a moment later.
+   */
+  stillOpen(): Promise<number>;
+  /** Must be called, and soon. */
+  release(): void;
+}
+
 export interface VmHooks {
   /**
    * Brings what the host has cached above a VM's disks down to them, before a snapshot, and stops
@@ -58,6 +69,8 @@ export interface VmHooks {
    */
   contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void>;
   holders(exposed: Exposed): Promise<readonly Holder[]>;
+  /** From now on whoever opens a file of the VM waits. One at a time for a VM. */
+  holdOpens(vmNumber: number, nodes: readonly number[]): HeldOpens;
   /** Names came or went: a VM was made, renamed, deleted, or its disks or snapshots changed. */
   namesChanged(vm: string): void;
 }

@@ -32,16 +32,10 @@ import { MemoryFiles } from './memory-files.js';
 import { checkName } from './names.js';
 import { exportOva, type OvaRequest } from './ova-export.js';
 import { Preparation } from './preparation.js';
+import { type RestoreRequest, restoreSnapshot } from './restore.js';
 import { discardMemory, type UsableMemory, usableMemory, useMemory } from './resume.js';
 import { plainRoom, type StoreRoom } from './room.js';
-import {
-  deleteSnapshot,
-  type RestoreRequest,
-  renameSnapshot,
-  restoreSnapshot,
-  type SnapshotRequest,
-  takeSnapshot,
-} from './snapshots.js';
+import { deleteSnapshot, renameSnapshot, type SnapshotRequest, takeSnapshot } from './snapshots.js';
 import type { DamagedVm, VmEntry } from './vm-catalog.js';
 import type { VmStore } from './vm-store.js';
 

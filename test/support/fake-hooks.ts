@@ -4,7 +4,14 @@
  */
 import { rename, writeFile } from 'node:fs/promises';
 import { DiskError } from '../../src/common/errors.js';
-import type { Exposed, Flushed, Holder, MemoryRequest, VmHooks } from '../../src/vm/hooks.js';
+import type {
+  Exposed,
+  Flushed,
+  HeldOpens,
+  Holder,
+  MemoryRequest,
+  VmHooks,
+} from '../../src/vm/hooks.js';
 import type { GuestSetup } from '../../src/vm/manifest.js';
 import type { Faults } from './faults.js';
 
@@ -23,6 +30,9 @@ export class FakeHooks implements VmHooks {
   readonly flushed: string[] = [];
   readonly changed: { vmNumber: number; nodes: readonly number[] }[] = [];
   readonly renamed: string[] = [];
+
+  /** Opens that the kernel knows of and nobody else. */
+  opens = 0;
 
   /** VMs above which something stands still now. */
   readonly frozen = new Set<string>();
@@ -65,6 +75,17 @@ export class FakeHooks implements VmHooks {
       .filter((each) => each.vm === exposed.vm)
       .filter((each) => exposed.part === 'all' || each.exposed === exposed.part)
       .map((each) => each.holder);
+  }
+
+  /** VMs whose files cannot be opened now. */
+  readonly closed = new Set<number>();
+
+  holdOpens(vmNumber: number): HeldOpens {
+    this.closed.add(vmNumber);
+    return {
+      stillOpen: async () => this.opens,
+      release: () => void this.closed.delete(vmNumber),
+    };
   }
 
   namesChanged(vm: string): void {

@@ -3,7 +3,7 @@
  * else changes.
  */
 import t, { type Test } from 'tap';
-import type { RestoreRequest } from '../../src/vm/snapshots.js';
+import type { RestoreRequest } from '../../src/vm/restore.js';
 import { codeOf, digestContents, edgesOf, VmWorld } from '../support/vm-world.js';
 
 async function open(t: Test): Promise<VmWorld> {
@@ -60,6 +60,24 @@ t.test('kept under a name', async (t) => {
   });
   t.equal(saved?.name, 'before-saved');
   t.match(saved?.message, /saved before saved was restored/);
+});
+
+t.test('not while somebody has just opened a disk; nobody opens one meanwhile', async (t) => {
+  const world = await open(t);
+  const { hooks } = world;
+  const before = JSON.stringify(world.manifest('web').snapshots);
+  hooks.opens = 1;
+  const restored = world.service.restoreSnapshot('web', { snapshot: 'first', saveCurrent: 'kept' });
+  await t.rejects(restored, { code: 'busy', message: /opened just now/ });
+  t.equal(JSON.stringify(world.manifest('web').snapshots), before, 'what was saved is taken back');
+  t.equal(hooks.closed.size, 0, 'opened again');
+  hooks.opens = 0;
+  const seen: number[] = [];
+  hooks.contentChanged = async () => void seen.push(hooks.closed.size);
+  await world.restore('web', 'first', 'kept');
+  t.same(seen, [1], 'closed until no cache is stale');
+  t.equal(hooks.closed.size, 0);
+  await check(t, world);
 });
 
 t.test('the hardware comes back, with its addresses', async (t) => {

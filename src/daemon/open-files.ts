@@ -1,0 +1,76 @@
+/**
+ * Which disk files of the mount are open, as the kernel says it, and keeping new opens of a VM's
+ * out for a moment: lists of open files, as /proc has them, miss who is just about to have one.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { invariant } from '../common/assert.js';
+import type { NodeId } from '../transport/namespace.js';
+import type { HeldOpens } from '../vm/hooks.js';
+
+/** The kernel tells of a close a moment after it: so long it is waited for, milliseconds. */
+const CLOSING_MS = 1000;
+const POLL_MS = 5;
+
+export class OpenFiles {
+  readonly #opens = new Map<string, number>();
+  /** By the number of the VM; each resolves when it is over. */
+  readonly #holds = new Map<number, Promise<void>>();
+
+  /**
+   * Counts an open that begins; waits as long as the VM is held. `leave` follows, however it ends.
+   */
+  async enter(node: NodeId): Promise<void> {
+    for (let hold = this.#holds.get(node.hi); hold !== undefined; ) {
+      await hold;
+      hold = this.#holds.get(node.hi);
+    }
+    this.inherit(node);
+  }
+
+  /** Counts one that the daemon before this one let in. */
+  inherit(node: NodeId): void {
+    this.#opens.set(keyOf(node), this.#count(node) + 1);
+  }
+
+  /** One open less. */
+  leave(node: NodeId): void {
+    const left = this.#count(node) - 1;
+    invariant(left >= 0, 'what is closed was open');
+    if (left === 0) this.#opens.delete(keyOf(node));
+    else this.#opens.set(keyOf(node), left);
+  }
+
+  /** @param nodes of the VM, whose opens are counted. */
+  hold(vm: number, nodes: readonly number[]): HeldOpens {
+    invariant(!this.#holds.has(vm), `VM ${vm} is held already`);
+    let end: () => void = () => undefined;
+    const over = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#holds.set(vm, over);
+    return {
+      stillOpen: () => this.#settled(vm, nodes),
+      release: () => {
+        this.#holds.delete(vm);
+        end();
+      },
+    };
+  }
+
+  async #settled(vm: number, nodes: readonly number[]): Promise<number> {
+    const end = performance.now() + CLOSING_MS;
+    for (;;) {
+      const open = nodes.reduce((sum, lo) => sum + this.#count({ hi: vm, lo }), 0);
+      if (open === 0 || performance.now() > end) return open;
+      await delay(POLL_MS);
+    }
+  }
+
+  #count(node: NodeId): number {
+    return this.#opens.get(keyOf(node)) ?? 0;
+  }
+}
+
+function keyOf({ hi, lo }: NodeId): string {
+  return `${hi}:${lo}`;
+}
