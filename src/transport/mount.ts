@@ -239,8 +239,12 @@ async function takeAway(path: string, unprivileged: boolean, flags: number): Pro
 /** Whether a mount still stands where it was made: `covered` when another one lies on top of it. */
 export function mountState(mounted: Mount): 'there' | 'covered' | 'gone' {
   const mounts = readMounts();
+  // Numbers of what is gone are given to the next mount, anywhere: the place is part of it.
   const isOurs = (entry: MountEntry | undefined) =>
-    entry !== undefined && entry.id === mounted.id && entry.device === mounted.device;
+    entry !== undefined &&
+    entry.id === mounted.id &&
+    entry.device === mounted.device &&
+    entry.mountpoint === mounted.mountpoint;
   if (isOurs(topMountAt(mounted.mountpoint, mounts))) return 'there';
   return mounts.some(isOurs) ? 'covered' : 'gone';
 }
@@ -278,6 +282,8 @@ export async function unmountKernelChannel(mounted: Mount, force: boolean): Prom
 
 /** Ends a connection that lives on without its mount, because files are open: they get errors. */
 function abortConnection({ device }: Mount): void {
+  // Given to a mount again already: that one is somebody else's.
+  if (readMounts().some((mount) => mount.device === device)) return;
   const number = device.split(':')[1] ?? '';
   try {
     writeFileSync(`/sys/fs/fuse/connections/${number}/abort`, '1');
