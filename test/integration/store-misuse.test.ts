@@ -68,8 +68,12 @@ t.test('two daemons on one store', { skip }, async (t) => {
 /** Ways to copy a folder with holes, or without them. */
 const COPIERS: Readonly<Record<string, string>> = {
   'cp --sparse=always': 'cp -a --sparse=always "$1" "$2"',
-  'cp --sparse=never': 'cp -a --sparse=never "$1" "$2"',
-  'rsync -S': 'rsync -aS "$1/" "$2"',
+  ...(process.env.LAYERDISK_LONG === '1'
+    ? {
+        'cp --sparse=never': 'cp -a --sparse=never "$1" "$2"',
+        'rsync -S': 'rsync -aS "$1/" "$2"',
+      }
+    : {}),
   tar: 'mkdir -m 700 "$2" && tar -C "$1" -cS . | tar -C "$2" -xS',
 };
 
