@@ -37,7 +37,12 @@ export class Workbench {
   }
 
   async close() {
-    for (const task of this.#ends.splice(0).reverse()) await task();
+    const failures = [];
+    // One that ended by itself, of the same signal perhaps, keeps nothing else alive.
+    for (const task of this.#ends.splice(0).reverse()) {
+      await task().catch((error) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
   }
 
   /**
