@@ -55,8 +55,9 @@ class Notices {
     this.#published = published;
   }
 
+  /** Asked with each request, so by an ordinary read: the next one sees what this one missed. */
   get areWaiting(): boolean {
-    return Atomics.load(this.#published, 0) !== this.#received;
+    return this.#published[0] !== this.#received;
   }
 
   receive(table: BaseTable): void {

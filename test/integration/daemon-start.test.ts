@@ -6,11 +6,11 @@ import { MiB } from '../../src/common/units.js';
 import {
   prepareDaemon,
   runCli,
-  StartRefused,
   startDaemon,
   type TestDaemon,
   TRANSPORTS,
 } from '../support/daemon.js';
+import { refusalOf } from '../support/gold-store.js';
 import { cannotServe, mountOn, mountsBelow } from '../support/mount-guard.js';
 import { ReferenceDisk } from '../support/reference-disk.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
@@ -20,16 +20,6 @@ import { stampedPattern } from '../support/stamped-pattern.js';
 async function writeAt(path: string, offset: number, data: Buffer): Promise<void> {
   const file = await open(path, 'r+');
   await file.write(data, 0, data.length, offset).finally(() => file.close());
-}
-
-async function refusalOf(daemon: TestDaemon): Promise<StartRefused> {
-  try {
-    await daemon.start();
-  } catch (error) {
-    if (error instanceof StartRefused) return error;
-    throw error;
-  }
-  throw new Error('it started');
 }
 
 async function checkLifeCycle(t: Test, daemon: TestDaemon) {

@@ -51,13 +51,8 @@ export class Passthrough {
    * @returns the number to answer with.
    */
   open(node: NodeId, file: string | undefined): number {
-    const known = this.#nodes.get(keyOf(node));
-    if (known !== undefined) {
-      known.users += 1;
-      return known.backing;
-    }
-    const backing = file === undefined || !this.#allowed ? NO_BACKING : this.#register(file);
-    this.#nodes.set(keyOf(node), { users: 1, backing });
+    const backing = this.#nodes.get(keyOf(node))?.backing ?? this.#register(file);
+    this.inherit(node, backing);
     return backing;
   }
 
@@ -78,7 +73,8 @@ export class Passthrough {
     if (known.backing !== NO_BACKING) this.#forget(known.backing);
   }
 
-  #register(file: string): number {
+  #register(file: string | undefined): number {
+    if (file === undefined || !this.#allowed) return NO_BACKING;
     let fd = -1;
     try {
       fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
