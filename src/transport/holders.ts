@@ -3,6 +3,8 @@
  * touching the mount itself.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
 import { readMounts } from './mountinfo.js';
 import type { Holder } from './transport.js';
@@ -20,17 +22,75 @@ function unlessGone<T>(look: () => T): T | undefined {
   }
 }
 
+/** How long a process may take to show its mappings, milliseconds. */
+const MAPPINGS_LIMIT_MS = 500;
+/** Reads of mappings that hang at a time: each has a thread of the pool, which has few. */
+const MOST_STUCK = 2;
+
 /**
- * Everybody who uses what is under `mountpoint` (a real path) on the file system `device`
+ * Finds everybody who uses what is under `mountpoint` (a real path) on the file system `device`
  * (`major:minor`).
+ *
+ * INVARIANT: the calling thread never reads what needs a process's memory map (`maps`, `cmdline`,
+ * `environ`). One that takes a dirty mapping of ours away holds it while the kernel writes back,
+ * and whoever asks for it waits until that is done: by us.
  */
-export function findHolders(mountpoint: string, device: string): readonly Holder[] {
-  const isUnder = (path: string) => path === mountpoint || path.startsWith(`${mountpoint}/`);
-  return [
-    ...loopHolders(isUnder),
-    ...mountHolders(mountpoint, device, isUnder),
-    ...processHolders(isUnder),
-  ];
+export class HolderSearch {
+  readonly #asked = new Map<string, Promise<string>>();
+  /** Those of them that take too long. */
+  readonly #stuck = new Set<string>();
+
+  async find(mountpoint: string, device: string): Promise<readonly Holder[]> {
+    const isUnder = (path: string) => path === mountpoint || path.startsWith(`${mountpoint}/`);
+    return [
+      ...loopHolders(isUnder),
+      ...mountHolders(mountpoint, device, isUnder),
+      ...(await this.#processHolders(isUnder)),
+    ];
+  }
+
+  async #processHolders(isUnder: (path: string) => boolean): Promise<Holder[]> {
+    const holders: Holder[] = [];
+    for (const pid of readdirSync('/proc')) {
+      if (!/^\d+$/.test(pid)) continue;
+      const uses = linkUses(`/proc/${pid}`, isUnder);
+      for (const path of await this.#mapped(pid)) {
+        if (isUnder(path) && !uses.has(path)) uses.set(path, 'mapping');
+      }
+      if (uses.size === 0) continue;
+      const name = unlessGone(() => readFileSync(`/proc/${pid}/comm`, 'utf8'))?.trimEnd() ?? '?';
+      for (const [path, how] of uses) holders.push({ pid: Number(pid), name, how, path });
+    }
+    return holders;
+  }
+
+  /** Files that a process has mapped; none when it does not say. */
+  async #mapped(pid: string): Promise<readonly string[]> {
+    if (this.#stuck.has(pid) || this.#stuck.size >= MOST_STUCK) return [];
+    const stop = new AbortController();
+    const late = delay(MAPPINGS_LIMIT_MS, undefined, { signal: stop.signal }).catch(() => '');
+    try {
+      const maps = await Promise.race([this.#asked.get(pid) ?? this.#ask(pid), late]);
+      if (maps === undefined) this.#stuck.add(pid);
+      return maps?.split('\n').flatMap((line) => line.match(/\/.*$/)?.[0] ?? []) ?? [];
+    } finally {
+      stop.abort();
+    }
+  }
+
+  #ask(pid: string): Promise<string> {
+    const told = readFile(`/proc/${pid}/maps`, 'utf8')
+      .catch((error: unknown) => {
+        if (VANISHED.has(errnoName(error) ?? '')) return '';
+        throw error;
+      })
+      .finally(() => {
+        this.#asked.delete(pid);
+        this.#stuck.delete(pid);
+      });
+    this.#asked.set(pid, told);
+    return told;
+  }
 }
 
 /** One line naming them, for an error message: `dd (pid 12), /dev/loop0`. */
@@ -73,34 +133,16 @@ function mountHolders(
     .map((entry) => ({ pid: 0, name: entry.mountpoint, how: 'mount', path: entry.root }));
 }
 
-function processHolders(isUnder: (path: string) => boolean): Holder[] {
-  const holders: Holder[] = [];
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue;
-    const uses = processUses(`/proc/${pid}`, isUnder);
-    if (uses.size === 0) continue;
-    const name = unlessGone(() => readFileSync(`/proc/${pid}/comm`, 'utf8'))?.trimEnd() ?? '?';
-    for (const [path, how] of uses) holders.push({ pid: Number(pid), name, how, path });
-  }
-  return holders;
-}
-
-/** Path -> the first way in which the process at `proc` uses it. */
-function processUses(proc: string, isUnder: (path: string) => boolean): Map<string, Holder['how']> {
+/** Path -> the first way in which the process at `proc` uses it by a link of its folder. */
+function linkUses(proc: string, isUnder: (path: string) => boolean): Map<string, Holder['how']> {
   const uses = new Map<string, Holder['how']>();
-  const add = (path: string | undefined, how: Holder['how']) => {
+  const add = (name: string, how: Holder['how']) => {
+    const path = unlessGone(() => readlinkSync(`${proc}/${name}`));
     if (path !== undefined && isUnder(path) && !uses.has(path)) uses.set(path, how);
   };
-  const link = (name: string) => unlessGone(() => readlinkSync(`${proc}/${name}`));
-  for (const fd of unlessGone(() => readdirSync(`${proc}/fd`)) ?? []) {
-    add(link(`fd/${fd}`), 'open file');
-  }
-  add(link('cwd'), 'working directory');
-  add(link('root'), 'working directory');
-  add(link('exe'), 'program');
-  for (const line of (unlessGone(() => readFileSync(`${proc}/maps`, 'utf8')) ?? '').split('\n')) {
-    const start = line.indexOf('/');
-    if (start >= 0) add(line.slice(start), 'mapping');
-  }
+  for (const fd of unlessGone(() => readdirSync(`${proc}/fd`)) ?? []) add(`fd/${fd}`, 'open file');
+  add('cwd', 'working directory');
+  add('root', 'working directory');
+  add('exe', 'program');
   return uses;
 }

@@ -10,7 +10,7 @@ import type Fuse from 'fuse-native';
 import { DiskError } from '../common/errors.js';
 import type { BlockDevice } from '../engine/block-device.js';
 import { preloadLibrary } from '../storage/libc.js';
-import { findHolders, inUse } from './holders.js';
+import { HolderSearch, inUse } from './holders.js';
 import {
   MOUNT_SOURCE,
   type Mount,
@@ -47,6 +47,7 @@ class NativeTransport implements Transport {
   readonly invalidatesOpenFiles = false;
   readonly ended: Promise<TransportEnd>;
   readonly #options: NativeTransportOptions;
+  readonly #search = new HolderSearch();
   readonly #operations: NativeOperations;
   #fuse: Fuse | undefined;
   #mount: Mount | undefined;
@@ -105,7 +106,7 @@ class NativeTransport implements Transport {
   async invalidateEntry(): Promise<void> {}
 
   async holders(): Promise<readonly Holder[]> {
-    return this.#mount === undefined ? [] : findHolders(this.#mountpoint, this.#mount.device);
+    return this.#mount === undefined ? [] : this.#search.find(this.#mountpoint, this.#mount.device);
   }
 
   async stop(options: StopOptions = {}): Promise<void> {

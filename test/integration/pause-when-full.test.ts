@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { MiB } from '../../src/common/units.js';
 import type { DaemonStatus, SpaceView } from '../../src/control/protocol.js';
@@ -21,6 +22,7 @@ import { tempFolder } from '../support/temp-tree.js';
 const STORE_SIZE = 48 * MiB;
 /** Does not fit beside the ballast, and does without. */
 const DATA = 24 * MiB;
+const MAPPING_WRITER = fileURLToPath(new URL('../support/mapping-writer.mjs', import.meta.url));
 const PATIENCE_MS = 60_000;
 /** A write that waits so long waits for room. */
 const STAYS_MS = 3000;
@@ -40,6 +42,16 @@ async function spaceOf({ socket }: TestDaemon): Promise<SpaceView | undefined> {
   } finally {
     client.destroy();
   }
+}
+
+/** Waits until writes wait, and not just until the daemon has looked again what room there is. */
+async function untilItStays(daemon: TestDaemon): Promise<void> {
+  let since = performance.now();
+  await until('a write waits', async () => {
+    const now = performance.now();
+    if (((await spaceOf(daemon))?.waitingWrites ?? 0) === 0) since = now;
+    return now - since > STAYS_MS;
+  });
 }
 
 /** A `dd` of a file of so many bytes into the disk, stopped by a full store. */
@@ -68,13 +80,7 @@ class Writer {
     });
     t.teardown(() => child.kill('SIGKILL'));
     const writer = new Writer(data, child);
-    // Not just until the daemon has looked again how much room there is.
-    let waitsSince = performance.now();
-    await until('dd waits', async () => {
-      const now = performance.now();
-      if (((await spaceOf(daemon))?.waitingWrites ?? 0) === 0) waitsSince = now;
-      return now - waitsSince > STAYS_MS;
-    });
+    await untilItStays(daemon);
     return writer;
   }
 
@@ -170,6 +176,23 @@ async function checkKilledWriter(t: Test, daemon: TestDaemon): Promise<void> {
   }
 }
 
+/** Nobody can look at such a process, not even at its command line, before its data is written. */
+async function checkMapping(t: Test, daemon: TestDaemon): Promise<void> {
+  await clear(daemon);
+  const args = [MAPPING_WRITER, daemon.rawFile('vm'), String(DATA), '5'];
+  const child = spawn(process.execPath, args, { env: cleanEnvironment(), stdio: 'inherit' });
+  t.teardown(() => child.kill('SIGKILL'));
+  const ended = once(child, 'close');
+  await untilItStays(daemon);
+  checkRefusal(t, await daemon.cli(['daemon', 'stop']), [EXIT.busy], /node/);
+  await daemon.ok('delete', 'ballast');
+  t.same(await ended, [0, null]);
+  const there = (await readFile(daemon.rawFile('vm'))).subarray(0, DATA);
+  t.ok(there.equals(Buffer.alloc(DATA, 5)), 'every byte is right');
+  await clear(daemon);
+  await makeBallast(daemon);
+}
+
 async function checkEnd(t: Test, daemon: TestDaemon): Promise<void> {
   const last = await Writer.start(t, daemon, 4, []);
   checkRefusal(t, await daemon.cli(['daemon', 'stop']), [EXIT.busy], /dd/);
@@ -190,6 +213,8 @@ t.test('writes wait for room', { skip: cannotServe() }, async (t) => {
   await checkTakeover(t, daemon);
   t.comment('a writer that is killed is let go');
   await checkKilledWriter(t, daemon);
+  t.comment('what was written through a mapping waits');
+  await checkMapping(t, daemon);
   t.comment('the daemon is told to end while a write waits');
   await checkEnd(t, daemon);
 });

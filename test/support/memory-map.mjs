@@ -1,14 +1,19 @@
-/** Reading a file through a mapping of it, which Node cannot by itself. */
+/** Using a file through a mapping of it, which Node cannot by itself. */
 import koffi from 'koffi';
 
 const PROT_READ = 1;
+const PROT_WRITE = 2;
 const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
 
 const libc = koffi.load(null);
 const mmap = libc.func(
-  'int64_t mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)',
+  'int64_t mmap(int64_t address, size_t length, int protection, int flags, int fd, int64_t offset)',
 );
 const munmap = libc.func('int munmap(int64_t address, size_t length)');
+const memset = libc.func('int64_t memset(int64_t to, int byte, size_t length)');
 const memcpy = libc.func('int64_t memcpy(_Out_ void *to, int64_t from, size_t length)');
 
 /**
@@ -18,7 +23,7 @@ const memcpy = libc.func('int64_t memcpy(_Out_ void *to, int64_t from, size_t le
  * @param {number} length bytes
  */
 export function mapFile(fd, length) {
-  const address = mmap(null, length, PROT_READ, MAP_SHARED, fd, 0);
+  const address = mmap(0, length, PROT_READ, MAP_SHARED, fd, 0);
   if (Number(address) === -1) throw new Error(`mmap: errno ${koffi.errno()}`);
   return {
     read() {
@@ -30,4 +35,25 @@ export function mapFile(fd, length) {
       if (munmap(address, length) !== 0) throw new Error(`munmap: errno ${koffi.errno()}`);
     },
   };
+}
+
+/**
+ * Writes `length` bytes through a shared mapping and maps other memory in its place: the kernel
+ * writes back while it holds the memory map of this process.
+ *
+ * @param {number} fd
+ * @param {number} length bytes
+ * @param {number} byte the content
+ * @param {() => void} onWritten called when the bytes are in the mapping
+ */
+export function writeByMapping(fd, length, byte, onWritten) {
+  const protection = PROT_READ | PROT_WRITE;
+  const address = mmap(0, length, protection, MAP_SHARED, fd, 0);
+  if (Number(address) === -1) throw new Error(`mmap: errno ${koffi.errno()}`);
+  memset(address, byte, length);
+  onWritten();
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+  if (Number(mmap(address, length, protection, flags, -1, 0)) === -1) {
+    throw new Error(`mmap over it: errno ${koffi.errno()}`);
+  }
 }

@@ -8,7 +8,7 @@ import { constants } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
 import type { BlockDevice } from '../../engine/block-device.js';
-import { findHolders, inUse } from '../holders.js';
+import { HolderSearch, inUse } from '../holders.js';
 import { type Mount, mountKernelChannel, unmountKernelChannel } from '../mount.js';
 import type { Namespace, NodeId } from '../namespace.js';
 import type { Holder, StopOptions, Transport, TransportEnd, TransportEvent } from '../transport.js';
@@ -121,6 +121,7 @@ class KernelTransport implements Transport {
   readonly invalidatesOpenFiles = true;
   readonly ended: Promise<TransportEnd>;
   readonly #options: KernelTransportOptions;
+  readonly #search = new HolderSearch();
   readonly held: WriteHold | undefined;
   readonly #holdWords: HoldWords;
   #session: Session | undefined;
@@ -200,7 +201,7 @@ class KernelTransport implements Transport {
   async holders(): Promise<readonly Holder[]> {
     if (this.#session === undefined) return [];
     const { mountpoint, device } = this.#session.mount;
-    return findHolders(mountpoint, device);
+    return this.#search.find(mountpoint, device);
   }
 
   async stop(options: StopOptions = {}): Promise<void> {
