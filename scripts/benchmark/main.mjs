@@ -4,17 +4,23 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { drawChart } from './chart.mjs';
+import { FORMAT_NAMES } from './convert.mjs';
 import { interrupted } from './interrupt.mjs';
 import { SUITES } from './suites.mjs';
 import { Workbench } from './targets.mjs';
 
+const ROUNDS = 5;
 const USAGE = `scripts/bench [--suite NAME]... [--rounds N] [--seconds S] [--size MIB]
-              [--folder DIR] [--json FILE] [--svg FILE]
+              [--formats NAME,...] [--folder DIR] [--json FILE] [--svg FILE]
 
   --suite    ${Object.keys(SUITES).join(', ')}; default: all
-  --rounds   how often each job runs on each target, in turn; default 5
+  --rounds   how often each job runs on each target, in turn; default ${ROUNDS}, for convert as
+             often as there is time in five minutes, but at least 3 times
   --seconds  how long a run takes; default 1
   --size     of the disks, MiB; default 256
+  --formats  for convert: ${FORMAT_NAMES.slice(0, 6).join(', ')},
+             ${FORMAT_NAMES.slice(6, 9).join(', ')},
+             ${FORMAT_NAMES.slice(9).join(', ')}; default: the first seven
   --folder   where stores and images lie; default /dev/shm where it has room, so that the host's
              disk is out of the picture; name a folder on a real disk to have it in
   --json     writes all figures
@@ -27,7 +33,8 @@ async function main() {
   const { values } = parseArgs({
     options: {
       suite: { type: 'string', multiple: true, default: Object.keys(SUITES) },
-      rounds: { type: 'string', default: '5' },
+      rounds: { type: 'string' },
+      formats: { type: 'string' },
       seconds: { type: 'string', default: '1' },
       size: { type: 'string', default: '256' },
       folder: { type: 'string' },
@@ -41,7 +48,10 @@ async function main() {
     return;
   }
   const options = {
-    rounds: positive(values.rounds, '--rounds'),
+    rounds: values.rounds === undefined ? ROUNDS : positive(values.rounds, '--rounds'),
+    /** Only where the caller said how often. */
+    statedRounds: values.rounds === undefined ? undefined : Number(values.rounds),
+    formats: values.formats === undefined ? undefined : knownFormats(values.formats),
     seconds: positive(values.seconds, '--seconds'),
     sizeMib: positive(values.size, '--size'),
     threads: Math.max(2, availableParallelism()),
@@ -75,6 +85,13 @@ async function baseFolder(wanted) {
   if (wanted !== undefined) return wanted;
   const { bavail, bsize } = await statfs('/dev/shm').catch(() => ({ bavail: 0, bsize: 0 }));
   return bavail * bsize >= ROOM ? '/dev/shm' : tmpdir();
+}
+
+function knownFormats(text) {
+  const names = text.split(',');
+  const unknown = names.find((name) => !FORMAT_NAMES.includes(name));
+  if (unknown !== undefined) throw new Error(`--formats ${unknown} is none of those in --help`);
+  return names;
 }
 
 function positive(text, option) {

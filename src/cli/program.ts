@@ -103,6 +103,20 @@ async function addCompletions(yargs: Argv, argv: readonly string[]): Promise<voi
   yargs.completion('yargs-completion', false, answer);
 }
 
+/** What yargs calls by itself, which its typings leave out. */
+interface Internals {
+  getInternalMethods?(): { getUsageInstance?(): { cacheHelpMessage?: () => void } };
+}
+
+/**
+ * While a command works, yargs lays out its help in case somebody asks for it then, which takes
+ * longer than all the rest of reading a command line. Here nobody asks.
+ */
+function keepNoHelp(yargs: Argv): void {
+  const usage = (yargs as unknown as Internals).getInternalMethods?.().getUsageInstance?.();
+  if (usage !== undefined) usage.cacheHelpMessage = () => {};
+}
+
 /**
  * The whole command line. Running it parses `argv`, does the work, and fails with a `DiskError`:
  * `usage` for a command line that fits nothing.
@@ -141,6 +155,7 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
       throw describeMisfit(commands, argv, message ?? 'this command line fits no command');
     });
   if (argv[0] === COMPLETION_FLAG) await addCompletions(base, argv);
+  keepNoHelp(base);
   return commands.reduce((all, command) => command.register(all), globalOptions(base));
 }
 

@@ -7,8 +7,9 @@ import type { DiskImage } from '../engine/disk-image.js';
 import type { ThreadContext } from '../engine/volume.js';
 import { volumeSource } from '../engine/volume-source.js';
 import { isFormatName, openImage, writingOf } from '../formats/registry.js';
-import { type WriteHooks, writeImage } from '../formats/write-image.js';
+import { checkNotCancelled, type WriteHooks, writeImage } from '../formats/write-image.js';
 import { OutputFiles } from '../storage/output-files.js';
+import { OutputMember } from '../storage/output-member.js';
 import type { ExportJob, ExportOutcome, ParentSpec } from '../vm/exports.js';
 import { ExportRoom } from './export-room.js';
 
@@ -18,12 +19,46 @@ export async function exportImage(
   job: ExportJob,
   hooks: WriteHooks,
 ): Promise<ExportOutcome> {
-  const { path, format, subformat, overwrite, spared, parent } = job;
+  const { path, overwrite, spared, within } = job;
+  if (within !== undefined) {
+    return exportMember(context, job, new OutputMember(path, within), hooks);
+  }
+  const outputs = new OutputFiles(path, { overwrite, spared: new Set(spared) });
+  await writeInto(context, job, outputs, hooks);
+  const files = outputs.paths;
+  const blocks = files.map((file) => statSync(file).blocks * SECTOR_SIZE);
+  return { files, storedSize: blocks.reduce((sum, bytes) => sum + bytes, 0) };
+}
+
+async function exportMember(
+  context: ThreadContext,
+  job: ExportJob,
+  output: OutputMember,
+  hooks: WriteHooks,
+): Promise<ExportOutcome> {
+  try {
+    await writeInto(context, job, output, hooks);
+    const member = await output.measure(async () => {
+      checkNotCancelled(hooks);
+      await hooks.rest?.();
+    });
+    return { files: [], storedSize: member.size, member };
+  } finally {
+    output.close();
+  }
+}
+
+async function writeInto(
+  context: ThreadContext,
+  job: ExportJob,
+  outputs: OutputFiles,
+  hooks: WriteHooks,
+): Promise<void> {
+  const { format, subformat, parent } = job;
   const writing = isFormatName(format) ? writingOf(format) : undefined;
   invariant(writing !== undefined, `${format} was chosen for an export`);
   const source = volumeSource(context, job.volume, parent !== undefined);
   const { virtualSize } = source;
-  const outputs = new OutputFiles(path, { overwrite, spared: new Set(spared) });
   const image = parent === undefined ? undefined : openParent(parent);
   try {
     const link = image && parent && { image, name: parent.name };
@@ -34,9 +69,6 @@ export async function exportImage(
   } finally {
     image?.close();
   }
-  const files = outputs.paths;
-  const blocks = files.map((file) => statSync(file).blocks * SECTOR_SIZE);
-  return { files, storedSize: blocks.reduce((sum, bytes) => sum + bytes, 0) };
 }
 
 /** The image that the child is made for, without its own parents. */

@@ -62,7 +62,12 @@ class VolumeCopy {
       this.#source.extentAt(offset, Math.min(ask, size - offset), this.#extent);
       const { state, length } = this.#extent;
       if (state === 'data') {
-        const done = this.#copy(offset, Math.min(length, CHUNK - (offset % CHUNK)));
+        let done = this.#canReflink ? this.#share(offset) : 0;
+        if (done < 0) this.#canReflink = false;
+        if (done <= 0) {
+          if (!this.#isRoomChecked) await this.#checkRoom(offset, pace);
+          done = this.#copy(offset, Math.min(length, CHUNK - (offset % CHUNK)));
+        }
         offset += done;
         copied += done;
         ask = CHUNK;
@@ -76,13 +81,8 @@ class VolumeCopy {
     }
   }
 
-  /** @returns bytes copied, or shared, from `offset` on. */
+  /** @returns bytes copied from `offset` on: all. */
   #copy(offset: number, length: number): number {
-    const shared = this.#canReflink ? this.#share(offset) : 0;
-    if (shared > 0) return shared;
-    if (shared < 0) this.#canReflink = false;
-    if (!this.#isRoomChecked) checkRoom(this.#context, this.#source, offset, this.#canReflink);
-    this.#isRoomChecked = true;
     this.#source.read(this.#buffer, 0, offset, length);
     for (let from = 0; from < length; ) {
       const zero = this.#isZeroUnit(offset, from, length);
@@ -95,6 +95,61 @@ class VolumeCopy {
       from = to;
     }
     return length;
+  }
+
+  /**
+   * Asks whether there is room for what is still to be copied. Zeroes among the data are known only
+   * when they were read: that is done where all depends on them.
+   * @throws DiskError ENOSPC.
+   */
+  async #checkRoom(from: number, pace: Pace): Promise<void> {
+    this.#isRoomChecked = true;
+    const { left } = this.#context.allowance;
+    if (left === Number.POSITIVE_INFINITY) return;
+    let held = 0;
+    for (const { length } of this.#toCopy(from)) held += length;
+    if (held <= left) return;
+    let needed = 0;
+    for (const { offset, length } of this.#toCopy(from)) {
+      for (let at = offset; at < offset + length && needed <= left; ) {
+        await pace.rest();
+        const piece = Math.min(offset + length - at, CHUNK - (at % CHUNK));
+        needed += this.#nonZeroBytes(at, piece);
+        at += piece;
+      }
+    }
+    if (needed <= left) return;
+    const [wanted, there] = [held, left].map(formatSize);
+    throw new DiskError(
+      'failed',
+      `the copy needs up to ${wanted}; the store has room for ${there}`,
+      {
+        errno: 'ENOSPC',
+        hint: FULL_HINT,
+      },
+    );
+  }
+
+  /** The runs of data that cannot be shared: what lies in deltas takes no room where it can. */
+  *#toCopy(from: number): Generator<{ offset: number; length: number }> {
+    const source = this.#source;
+    const extent: Extent = { state: 'unallocated', length: 0 };
+    for (let at = from; at < source.size; at += extent.length) {
+      source.deltaExtentAt(at, source.size - at, extent);
+      const isInDelta = extent.state === 'data';
+      if (extent.state === 'unallocated') source.extentAt(at, extent.length, extent);
+      const { state, length } = extent;
+      if (state === 'data' && !(isInDelta && this.#canReflink)) yield { offset: at, length };
+    }
+  }
+
+  #nonZeroBytes(offset: number, length: number): number {
+    this.#source.read(this.#buffer, 0, offset, length);
+    let bytes = 0;
+    for (let from = 0; from < length; from = endOfUnit(offset, from, length)) {
+      if (!this.#isZeroUnit(offset, from, length)) bytes += endOfUnit(offset, from, length) - from;
+    }
+    return bytes;
   }
 
   #isZeroUnit(offset: number, from: number, length: number): boolean {
@@ -121,34 +176,4 @@ class VolumeCopy {
 /** Where the unit of the disk ends that holds the byte `from` of what begins at `offset`. */
 function endOfUnit(offset: number, from: number, length: number): number {
   return Math.min(from + ZERO_UNIT - ((offset + from) % ZERO_UNIT), length);
-}
-
-/**
- * Asks whether there is room for what is still to be copied, zeroes among the data included: they
- * are known when they were read.
- * @param canReflink what lies in deltas is shared, and takes none.
- * @throws DiskError ENOSPC.
- */
-function checkRoom(
-  context: ThreadContext,
-  source: Volume,
-  from: number,
-  canReflink: boolean,
-): void {
-  const { left } = context.allowance;
-  if (left === Number.POSITIVE_INFINITY) return;
-  const extent: Extent = { state: 'unallocated', length: 0 };
-  let needed = 0;
-  for (let at = from; at < source.size; at += extent.length) {
-    source.deltaExtentAt(at, source.size - at, extent);
-    const isInDelta = extent.state === 'data';
-    if (extent.state === 'unallocated') source.extentAt(at, extent.length, extent);
-    if (extent.state === 'data' && !(isInDelta && canReflink)) needed += extent.length;
-  }
-  if (needed <= left) return;
-  const [wanted, there] = [needed, left].map(formatSize);
-  throw new DiskError('failed', `the copy needs ${wanted}; the store has room for ${there}`, {
-    errno: 'ENOSPC',
-    hint: FULL_HINT,
-  });
 }

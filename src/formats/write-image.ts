@@ -53,7 +53,8 @@ export async function writeImage(
   }
 }
 
-function checkNotCancelled(hooks: WriteHooks): void {
+/** @throws DiskError `interrupted`. */
+export function checkNotCancelled(hooks: WriteHooks): void {
   if (hooks.cancelled?.() === true) {
     throw new DiskError('interrupted', 'cancelled; nothing was left behind');
   }

@@ -1,104 +1,84 @@
 /**
- * Writes an OVA: an OVF 1 descriptor, a manifest with SHA-256, and disks that are files already.
+ * Writes an OVA: an OVF 1 descriptor, a manifest with SHA-256, and disks, each where it is to lie.
  */
 import { createHash } from 'node:crypto';
-import { DiskError } from '../common/errors.js';
-import { MiB } from '../common/units.js';
-import { HostFile } from '../storage/host-file.js';
 import type { OutputFile } from '../storage/output-files.js';
-import type { DigestWork } from './digests.js';
-import { type OvfContent, ovfDescriptor } from './ovf-descriptor.js';
-import { paddedSize, TAR_END, tarHeader } from './tar-header.js';
+import type { WrittenMember } from '../storage/output-member.js';
+import { type OvfContent, type OvfDisk, ovfDescriptor } from './ovf-descriptor.js';
+import { LONGEST_NAME, paddedSize, TAR_BLOCK, TAR_END, tarHeader } from './tar-header.js';
 
 /** A disk of it, as a streamOptimized VMDK. */
 export interface OvaDisk {
-  /** The member's name. */
+  /** The member's name: see `diskMemberName`. */
   readonly name: string;
-  /** Where its bytes are now. */
-  readonly path: string;
   /** Bytes of the virtual disk. */
   readonly capacity: number;
+  /** Writes the VMDK into the archive from byte `start` on, where nothing is yet. */
+  write(start: number): Promise<WrittenMember>;
 }
 
 export interface OvaContent extends Omit<OvfContent, 'disks'> {
   readonly disks: readonly OvaDisk[];
 }
 
-const CHUNK = MiB;
 const HEX_LENGTH = 64;
 
+/** Disks of one VM have names of their own: the VM's is left out where both are too long. */
+export function diskMemberName(vm: string, disk: string): string {
+  const name = `${vm}-${disk}.vmdk`;
+  return name.length <= LONGEST_NAME ? name : `${disk}.vmdk`;
+}
+
 /**
- * The descriptor comes first, as OVF wants it, then the manifest, whose digests are filled in last.
- * @throws DiskError ENOSPC and others from the host; `interrupted`.
+ * The descriptor comes first, as OVF wants it, then the manifest. What both and the headers of the
+ * disks say of sizes and digests is known only afterwards: room is left for it, and filled in last.
+ * @param output empty.
+ * @throws DiskError ENOSPC and others from the host; what writing a disk throws.
  */
-export async function writeOva(
-  output: OutputFile,
-  content: OvaContent,
-  work: DigestWork = {},
-): Promise<void> {
-  const opened = content.disks.map((disk) => ({ disk, file: HostFile.open(disk.path) }));
-  try {
-    const disks = opened.map(({ disk, file }) => ({ ...disk, size: file.size }));
-    const descriptor = Buffer.from(ovfDescriptor({ ...content, disks }));
-    const names = [`${content.name}.ovf`, ...disks.map(({ name }) => name)];
-    const digests = [createHash('sha256').update(descriptor).digest('hex')];
-    let at = writeMember(output, 0, names[0]!, descriptor);
-    const manifestAt = at;
-    const empty = names.map(() => '0'.repeat(HEX_LENGTH));
-    at = writeMember(output, at, `${content.name}.mf`, manifest(names, empty));
-    const total = disks.reduce((sum, { size }) => sum + size, 0);
-    let done = 0;
-    for (const { disk, file } of opened) {
-      const header = tarHeader(disk.name, file.size);
-      output.write(header, 0, header.length, at);
-      const start = at + header.length;
-      digests.push(
-        await copyFile(file, output, start, {
-          ...work,
-          onProgress: (bytes) => work.onProgress?.(done + bytes, total),
-        }),
-      );
-      done += file.size;
-      at = start + paddedSize(file.size);
-    }
-    writeMember(output, manifestAt, `${content.name}.mf`, manifest(names, digests));
-    // What is not written reads as zeroes: padding, and the end of the archive.
-    output.truncate(at + TAR_END);
-  } finally {
-    for (const { file } of opened) file.close();
+export async function writeOva(output: OutputFile, content: OvaContent): Promise<void> {
+  const { name, disks } = content;
+  const room = descriptor(content, disks.map(widest), 0).length;
+  const names = [`${name}.ovf`, ...disks.map((disk) => disk.name)];
+  const manifestAt = TAR_BLOCK + paddedSize(room);
+  const empty = manifest(
+    names,
+    names.map(() => '0'.repeat(HEX_LENGTH)),
+  );
+  let at = manifestAt + TAR_BLOCK + paddedSize(empty.length);
+  const written: OvfDisk[] = [];
+  const digests: string[] = [];
+  for (const disk of disks) {
+    const { size, sha256 } = await disk.write(at + TAR_BLOCK);
+    output.write(tarHeader(disk.name, size), 0, TAR_BLOCK, at);
+    at += TAR_BLOCK + paddedSize(size);
+    // What is not written reads as zeroes: padding, and in the end that of the archive.
+    output.truncate(at);
+    written.push({ ...disk, size });
+    digests.push(sha256);
   }
+  const text = descriptor(content, written, room);
+  digests.unshift(createHash('sha256').update(text).digest('hex'));
+  writeMember(output, 0, `${name}.ovf`, text);
+  writeMember(output, manifestAt, `${name}.mf`, manifest(names, digests));
+  output.truncate(at + TAR_END);
+}
+
+/** As many digits as a size can have. */
+function widest(disk: OvaDisk): OvfDisk {
+  return { ...disk, size: Number.MAX_SAFE_INTEGER };
+}
+
+/** Blanks behind an XML document mean nothing. */
+function descriptor(content: OvaContent, disks: readonly OvfDisk[], length: number): Buffer {
+  const text = Buffer.from(ovfDescriptor({ ...content, disks }));
+  return Buffer.concat([text, Buffer.alloc(Math.max(0, length - text.length), '\n')]);
 }
 
 function manifest(names: readonly string[], digests: readonly string[]): Buffer {
   return Buffer.from(names.map((name, index) => `SHA256(${name})= ${digests[index]}\n`).join(''));
 }
 
-/** @returns where the next member begins. */
-function writeMember(output: OutputFile, at: number, name: string, bytes: Buffer): number {
-  const header = tarHeader(name, bytes.length);
-  output.write(header, 0, header.length, at);
-  output.write(bytes, 0, bytes.length, at + header.length);
-  return at + header.length + paddedSize(bytes.length);
-}
-
-/** @returns its SHA-256. */
-async function copyFile(
-  file: HostFile,
-  output: OutputFile,
-  start: number,
-  { signal, onProgress }: DigestWork,
-): Promise<string> {
-  const hash = createHash('sha256');
-  const buffer = Buffer.alloc(CHUNK);
-  for (let at = 0; at < file.size; at += CHUNK) {
-    if (signal?.aborted) throw new DiskError('interrupted', 'cancelled; nothing was left behind');
-    const length = Math.min(CHUNK, file.size - at);
-    file.readExact(buffer, 0, length, at);
-    hash.update(buffer.subarray(0, length));
-    output.write(buffer, 0, length, start + at);
-    onProgress?.(at + length, file.size);
-    // Others on this thread go on in between.
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  return hash.digest('hex');
+function writeMember(output: OutputFile, at: number, name: string, bytes: Buffer): void {
+  output.write(tarHeader(name, bytes.length), 0, TAR_BLOCK, at);
+  output.write(bytes, 0, bytes.length, at + TAR_BLOCK);
 }

@@ -20,13 +20,23 @@ export class OutputFile {
   readonly path: string;
   readonly fd: number;
   readonly temporaryPath: string;
+  /** Where it begins in what `fd` has open. */
+  readonly #start: number;
 
-  constructor(path: string) {
+  constructor(path: string, place: { fd: number; temporaryPath: string; start?: number }) {
     this.path = path;
+    this.fd = place.fd;
+    this.temporaryPath = place.temporaryPath;
+    this.#start = place.start ?? 0;
+  }
+
+  /** A new file under a temporary name. */
+  static make(path: string): OutputFile {
     const unique = randomBytes(4).toString('hex');
-    this.temporaryPath = join(dirname(path), `.${basename(path)}.${unique}.part`);
+    const temporaryPath = join(dirname(path), `.${basename(path)}.${unique}.part`);
     try {
-      this.fd = hostCalls.create(this.temporaryPath, 'wx+', 'image.create');
+      const fd = hostCalls.create(temporaryPath, 'wx+', 'image.create');
+      return new OutputFile(path, { fd, temporaryPath });
     } catch (error) {
       throw failure(path, 'cannot make this file', error);
     }
@@ -35,10 +45,11 @@ export class OutputFile {
   /** @throws DiskError with the host's errno (ENOSPC, EIO, EFBIG). */
   write(source: Buffer, sourceOffset: number, length: number, offset: number): void {
     let done = 0;
+    const start = this.#start + offset;
     try {
       while (done < length) {
         const at = sourceOffset + done;
-        done += hostCalls.write(this.fd, source, at, length - done, offset + done, 'image.write');
+        done += hostCalls.write(this.fd, source, at, length - done, start + done, 'image.write');
       }
     } catch (error) {
       throw failure(this.path, `cannot write ${length} bytes at ${offset}`, error);
@@ -48,7 +59,7 @@ export class OutputFile {
   /** Sets the file's size; what it grows by is a hole. */
   truncate(size: number): void {
     try {
-      hostCalls.truncate(this.fd, size, 'image.truncate');
+      hostCalls.truncate(this.fd, this.#start + size, 'image.truncate');
     } catch (error) {
       throw failure(this.path, `cannot set its size to ${size} bytes`, error);
     }
@@ -57,7 +68,7 @@ export class OutputFile {
   /** Takes space on the host for the first `size` bytes, and makes the file that large. */
   allocate(size: number): void {
     try {
-      hostCalls.allocate(this.fd, 0, 0, size, 'image.allocate');
+      hostCalls.allocate(this.fd, 0, this.#start, size, 'image.allocate');
     } catch (error) {
       const errno = errnoName(error);
       if (errno !== NOT_SUPPORTED && errno !== 'ENOSYS') {
@@ -109,7 +120,7 @@ export class OutputFiles {
   /** A new file; `path` is the main one's or lies in its folder. */
   create(path: string): OutputFile {
     this.#checkFree(path);
-    const file = new OutputFile(path);
+    const file = OutputFile.make(path);
     this.#files.push(file);
     this.#paths.push(path);
     return file;
@@ -214,7 +225,8 @@ export function exists(path: string): DiskError {
   });
 }
 
-function failure(path: string, what: string, error: unknown): DiskError {
+/** What an error of the host becomes that met the making of a file. */
+export function failure(path: string, what: string, error: unknown): DiskError {
   if (error instanceof DiskError) return error;
   const errno = errnoName(error);
   const code = errno === 'EACCES' || errno === 'EPERM' ? 'not-permitted' : 'failed';

@@ -5,6 +5,7 @@ import { DiskError } from '../common/errors.js';
 import type { BaseSpec } from '../engine/base.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import { shareSpace } from '../storage/free-space.js';
+import type { MemberPlace, WrittenMember } from '../storage/output-member.js';
 import { type VmContext, type Work, withVm } from './context.js';
 import { settlePlace } from './export-place.js';
 import type { Manifest } from './manifest.js';
@@ -41,6 +42,8 @@ export interface ExportJob {
   readonly spared: readonly string[];
   /** Given for a differencing image. */
   readonly parent?: ParentSpec;
+  /** Given for a member of an archive: then `path` is its name beside that. */
+  readonly within?: MemberPlace;
 }
 
 export interface ParentSpec {
@@ -54,6 +57,8 @@ export interface ExportOutcome {
   readonly files: readonly string[];
   /** Bytes of the host that they take. */
   readonly storedSize: number;
+  /** Of a member of an archive. */
+  readonly member?: WrittenMember;
 }
 
 /** Writes an image from a volume; injected where rooms are wired together. */

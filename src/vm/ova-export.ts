@@ -1,16 +1,16 @@
 /** A whole VM as an OVA: all its disks at one instant, with its hardware. */
-import { randomBytes } from 'node:crypto';
-import { basename, dirname, join } from 'node:path';
-import { writeOva } from '../machines/write-ova.js';
+import { dirname, join } from 'node:path';
+import { invariant } from '../common/assert.js';
+import { diskMemberName, writeOva } from '../machines/write-ova.js';
 import { shareSpace } from '../storage/free-space.js';
 import { OutputFiles } from '../storage/output-files.js';
-import { describeFile, removeFile } from '../storage/small-files.js';
+import type { MemberPlace, WrittenMember } from '../storage/output-member.js';
+import { describeFile } from '../storage/small-files.js';
 import { checkNotCancelled } from './clones.js';
 import { type VmContext, type Work, withVm } from './context.js';
 import { settlePlace } from './export-place.js';
 import type { ExportOutcome, ExportTools } from './exports.js';
 import { type Hardware, hardwareOf } from './manifest.js';
-import { requireRoom } from './room.js';
 import { findSnapshot } from './snapshot-tree.js';
 import { sealLocked } from './snapshots.js';
 
@@ -31,8 +31,8 @@ interface SealedVm {
 }
 
 /**
- * The disks are written beside the archive first, because a tar says how long a member is before it
- * comes; so the folder needs room for both until the end.
+ * Each disk is written where it is to lie in the archive, so that takes no more room than it has in
+ * the end.
  * @throws DiskError `exists`, `not-found`, `usage`, `interrupted`, and what the formats say.
  */
 export async function exportOva(
@@ -46,28 +46,22 @@ export async function exportOva(
   const { ownFolders } = tools;
   const path = await settlePlace(request.path, { overwrite, ownFolders, spared });
   const { hardware, disks } = await sealVm(context, request);
-  const unique = `.${basename(path)}.${randomBytes(4).toString('hex')}`;
-  const parts = disks.map((disk, index) => ({
-    name: `${vm}-${disk.name}.vmdk`,
-    path: join(dirname(path), `${unique}-${index}.vmdk`),
-    capacity: disk.size,
-    top: disk.top,
-  }));
   const outputs = new OutputFiles(path, { overwrite, spared });
   try {
-    for (const part of parts) await writePart(context, part, tools, work);
-    checkNotCancelled(work);
-    if (shareSpace(dirname(path), context.store.layout.root)) {
-      let data = 0;
-      for (const part of parts) data += (await describeFile(part.path))?.storedSize ?? 0;
-      requireRoom(context.room, { what: `write ${path}`, deltas: 0, data });
-    }
     const output = outputs.create(path);
-    await writeOva(output, { name: vm, ...hardware, disks: parts }, work);
+    const { temporaryPath } = output;
+    const parts = disks.map(({ name, size, top }) => {
+      const member = diskMemberName(vm, name);
+      const place = join(dirname(path), member);
+      const write = (start: number) =>
+        writePart(context, { path: place, top, within: { temporaryPath, start } }, tools, work);
+      return { name: member, capacity: size, write };
+    });
+    await writeOva(output, { name: vm, ...hardware, disks: parts });
+    checkNotCancelled(work);
     outputs.commit();
   } finally {
     outputs.discard();
-    for (const part of parts) removeFile(part.path, 'image.abandon');
     for (const { top } of disks) context.pins.deltas.unpin(top);
   }
   const stored = (await describeFile(path))?.storedSize ?? 0;
@@ -95,12 +89,19 @@ function sealVm(context: VmContext, { vm, snapshot }: OvaRequest): Promise<Seale
   });
 }
 
+interface OvaPart {
+  /** Its own name, beside the archive. */
+  readonly path: string;
+  readonly top: string;
+  readonly within: MemberPlace;
+}
+
 async function writePart(
   { engine, store, room }: VmContext,
-  { path, top }: { readonly path: string; readonly top: string },
+  { path, top, within }: OvaPart,
   tools: ExportTools,
   { signal, onProgress }: Work,
-): Promise<void> {
+): Promise<WrittenMember> {
   const volume = await engine.volumes.acquire(top, { writable: false });
   try {
     const total = volume.allocatedSize;
@@ -108,13 +109,15 @@ async function writePart(
     const form = { format: 'vmdk', subformat: 'streamOptimized' };
     const shape = { path, ...form, overwrite: false, inStoreSpace };
     room.look();
-    await tools.run(
-      { volume: volume.handle, ...shape, spared: [] },
+    const { member } = await tools.run(
+      { volume: volume.handle, ...shape, spared: [], within },
       {
         ...(signal === undefined ? {} : { signal }),
         onProgress: (done) => onProgress?.(Math.min(done, total), total),
       },
     );
+    invariant(member !== undefined, `${path} was written into an archive`);
+    return member;
   } finally {
     engine.volumes.release(volume);
   }

@@ -80,3 +80,26 @@ t.test('the version is the package’s', async (t) => {
   t.equal(JSON.parse(readFileSync(file, 'utf8')).version, VERSION);
   t.equal(output, VERSION);
 });
+
+/** As far as yargs shows it to nobody. */
+interface Usage {
+  help(): string;
+}
+interface Internals {
+  getInternalMethods(): { getUsageInstance(): Usage };
+}
+
+t.test('a command that runs lays out no help', async (t) => {
+  const program = await buildProgram(['stats', '--socket', '/nonexistent/socket']);
+  const usage = (program as unknown as Internals).getInternalMethods().getUsageInstance();
+  const help = usage.help.bind(usage);
+  let laidOut = 0;
+  usage.help = () => {
+    laidOut += 1;
+    return help();
+  };
+  await t.rejects(async () => program.parseAsync(), { code: 'unreachable' });
+  t.equal(laidOut, 0);
+  t.match(await program.getHelp(), /layerdisk stats/, 'it is there for who asks');
+  t.equal(laidOut, 1);
+});

@@ -1,12 +1,14 @@
 /**
  * Runs command lines one after the other in one process, since starting one each takes most of a
- * test's time. Argument: the compiled main.js, which every command line runs anew. Standard input:
+ * test's time. Argument: the compiled main.js, which is loaded once. Standard input:
  * a JSON line for each, `{ id, args, cwd }`. Standard output: a JSON line for each,
  * `{ id, code, stdout, stderr }`, as a process of its own would have left them.
  */
+import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
 const main = process.argv[2];
+const { runCommandLine } = createRequire(import.meta.url)(main);
 const answer = process.stdout.write.bind(process.stdout);
 
 /** Puts what is written to a standard stream into `texts`, as long as the command runs. */
@@ -19,7 +21,6 @@ function collect(stream, texts, name) {
   };
 }
 
-let count = 0;
 for await (const line of createInterface({ input: process.stdin })) {
   const { id, args, cwd } = JSON.parse(line);
   const texts = { stdout: '', stderr: '' };
@@ -28,9 +29,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   process.chdir(cwd);
   process.argv = [process.execPath, main, ...args];
   process.exitCode = undefined;
-  // The query makes it another module: it runs again, on what is loaded already.
-  count += 1;
-  await import(`${main}?${count}`);
+  await runCommandLine(args);
   const code = process.exitCode ?? 0;
   process.exitCode = undefined;
   for (const stream of [process.stdout, process.stderr]) stream.removeAllListeners('error');

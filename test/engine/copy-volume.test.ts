@@ -94,3 +94,19 @@ t.test('zeroes hide what the target stands on', async (t) => {
   await copies.scratch.reopen();
   t.ok((await copies.shown(target)).bytes.equals(bytes), 'nor when it is opened again');
 });
+
+t.test('room is asked for what a copy stores, not for zeroes', async (t) => {
+  const copies = new Copies(t);
+  const source = await copies.written(striped(5));
+  const { allowance } = copies.scratch.engine.context;
+  // 20 units, the one with a byte, and the cut block.
+  const stored = 21 * UNIT + BLOCK_SIZE;
+  allowance.publish(() => stored, 0);
+  const target = await copies.create({ kind: 'none' });
+  await copies.copy(source, target);
+  t.equal((await copies.shown(target)).held, stored / BLOCK_SIZE, 'it just fits');
+  allowance.publish(() => stored - UNIT, 0);
+  const other = await copies.create({ kind: 'none' });
+  await t.rejects(copies.copy(source, other), { code: 'failed', errno: 'ENOSPC' });
+  t.equal((await copies.shown(other)).held, 0, 'refused before the first byte');
+});

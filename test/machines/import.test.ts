@@ -2,6 +2,7 @@
  * Whole machines through the daemon and the command line: every snapshot and the present state show
  * what the hypervisor would, over the mount, and no file of the machine changes.
  */
+import { createHash } from 'node:crypto';
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -249,6 +250,8 @@ async function checkRoundTrip(t: Test, daemon: TestDaemon, place: string): Promi
   t.equal(members, 'web.ovf\nweb.mf\nweb-root.vmdk\nweb-data.vmdk\n', 'the order that OVF wants');
   await tool('tar', ['-xf', ova, '-C', folder]);
   await tool('qemu-img', ['check', '-q', join(folder, 'web-root.vmdk')]);
+  await tool('qemu-img', ['check', '-q', join(folder, 'web-data.vmdk')]);
+  checkStatements(t, folder, ['web.ovf', 'web-root.vmdk', 'web-data.vmdk']);
   for (const [path, vm] of [
     [ova, 'back'],
     [join(folder, 'kept.ova'), 'old'],
@@ -267,6 +270,35 @@ async function checkRoundTrip(t: Test, daemon: TestDaemon, place: string): Promi
   t.equal(spared.code, 5, 'nor at all when a VM stands on it');
   const wrong = await daemon.cli(['export', 'web', join(folder, 'x.ova'), '--disk', 'root']);
   t.equal(wrong.code, 2, 'one disk is no machine');
+}
+
+/** What an unpacked archive's manifest and descriptor say of its files. */
+function checkStatements(t: Test, folder: string, names: readonly string[]): void {
+  const lines = names.map((name) => {
+    const hash = createHash('sha256').update(readFileSync(join(folder, name)));
+    return `SHA256(${name})= ${hash.digest('hex')}\n`;
+  });
+  t.equal(readFileSync(join(folder, 'web.mf'), 'utf8'), lines.join(''), 'the digests are right');
+  const text = readFileSync(join(folder, 'web.ovf'), 'utf8');
+  const sizes = [...text.matchAll(/ovf:href="([^"]+)" ovf:size="(\d+)"/g)];
+  t.strictSame(
+    sizes.map(([, name, size]) => [name, Number(size)]),
+    names.slice(1).map((name) => [name, statSync(join(folder, name)).size]),
+    'and so are the sizes',
+  );
+}
+
+/** Together they are longer than the name of a member may be. */
+async function checkLongNames(t: Test, daemon: TestDaemon, place: string): Promise<void> {
+  const vm = 'v'.repeat(64);
+  const disk = 'd'.repeat(64);
+  await daemon.ok('create', vm, '--disk', `${disk}=1M`);
+  writeFileSync(daemon.rawFile(vm, undefined, disk), Buffer.alloc(MIB, 'long'), { flag: 'r+' });
+  const ova = join(place, 'long.ova');
+  await daemon.ok('export', vm, ova);
+  t.equal(await tool('tar', ['-tf', ova]), `${vm}.ovf\n${vm}.mf\n${disk}.vmdk\n`);
+  await daemon.ok('import', ova, 'back');
+  t.ok((await readFile(daemon.rawFile('back'))).equals(Buffer.alloc(MIB, 'long')));
 }
 
 async function checkLibvirt(t: Test, daemon: TestDaemon, place: string): Promise<void> {
@@ -301,6 +333,7 @@ const TESTS = {
   'a machine of VMware with its snapshots': checkVmware,
   'an appliance, as OVF and as OVA': checkAppliance,
   'a VM goes out as an OVA and comes back the same': checkRoundTrip,
+  'an OVA of a VM and a disk with long names': checkLongNames,
   'a domain of libvirt': checkLibvirt,
 };
 

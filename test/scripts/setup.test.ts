@@ -27,6 +27,7 @@ async function machine(t: Test, without: readonly string[]) {
     'tsconfig.json': '{}',
     'src/a.ts': '',
     'scripts/bundle.mjs': '',
+    'scripts/launcher.cjs': '',
     'bin/x': '',
   });
   const bin = join(root, 'bin');

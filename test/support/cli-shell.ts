@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import type { ProgramResult } from './run-program.js';
 
 const SHELL = fileURLToPath(new URL('../cli/shell.mjs', import.meta.url));
-const MAIN = new URL('../../dist/cli/main.js', import.meta.url).href;
+const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 interface Pending {
   readonly line: string;
