@@ -36,6 +36,14 @@ run_processes() {
   env -i PATH="$PATH" grep -slF "$mark" /proc/[0-9]*/environ | cut -d/ -f3 || true
 }
 
+# Where the kernel has the threads of a process waiting: what it hangs on.
+thread_places() {
+  local task
+  for task in /proc/"$1"/task/*; do
+    printf '%s ' "$(cat "$task/wchan" 2>/dev/null)"
+  done
+}
+
 # One line for each thing left. Waits for processes that are about to end.
 leftovers() {
   local pid _
@@ -44,7 +52,8 @@ leftovers() {
     sleep 0.5
   done
   for pid in $(run_processes); do
-    printf 'process %s: %s\n' "$pid" "$(tr '\0' ' ' <"/proc/$pid/cmdline")"
+    printf 'process %s: %s(threads at: %s)\n' "$pid" "$(tr '\0' ' ' <"/proc/$pid/cmdline")" \
+      "$(thread_places "$pid")"
   done
   run_mounts | sed 's/^/mount /'
   run_loops | sed 's/^/loop device /'

@@ -28,6 +28,7 @@ import { mapHandlers } from './handlers/map-handlers.js';
 import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import { dieLoudly } from './last-words.js';
+import { leaveMount } from './leave-mount.js';
 import type { LoadedThreads } from './loaded-threads.js';
 import { type Logger, logOnce } from './logger.js';
 import { StoreNamespace } from './namespace.js';
@@ -364,7 +365,7 @@ export class Daemon {
    * @throws DiskError `busy` naming who uses the mount; everything goes on then.
    */
   async stop(options: { readonly force?: boolean } = {}): Promise<void> {
-    await this.#transport?.stop(options);
+    if (options.force !== true) await this.#transport?.stop();
     await this.#finish('stopped');
   }
 
@@ -380,11 +381,11 @@ export class Daemon {
 
   async #close(): Promise<void> {
     await this.#control?.close();
-    await this.#transport?.stop({ force: true });
+    const isQuiet = await leaveMount(this.#transport, this.#log);
     await this.#space.stop();
     await this.#service.stop();
     await this.#engine.health.stop();
-    await this.#engine.volumes.closeAll();
+    await (isQuiet ? this.#engine.volumes.closeAll() : this.#engine.volumes.quiesce());
     await this.#threads.stop();
     this.#store.close();
   }

@@ -1,6 +1,7 @@
 /** The daemon proper as a process: log, signals, readiness, and what it says to its supervisor. */
 import { closeSync, writeSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
+import { exitNow } from '../storage/libc.js';
 import { Daemon } from './daemon.js';
 import { dieLoudly } from './last-words.js';
 import { LoadedThreads } from './loaded-threads.js';
@@ -11,6 +12,8 @@ import { SupervisorLink } from './supervisor-link.js';
 /** How long a mount that is in use may hold up the end after a signal, milliseconds. */
 const BUSY_GRACE_MS = 10_000;
 const BUSY_RETRY_MS = 500;
+/** How long threads may take to end after everything else has. */
+const THREADS_GRACE_MS = 2000;
 
 /** Starts a daemon and stays until it has ended. @returns the exit code. */
 export async function serve(options: DaemonOptions): Promise<number> {
@@ -38,7 +41,10 @@ export async function serve(options: DaemonOptions): Promise<number> {
   link?.tell({ ended: end });
   // Its threads wait for requests that go to the next daemon.
   if (end === 'restart') process.kill(process.pid, 'SIGKILL');
-  return end === 'stopped' ? 0 : 1;
+  const code = end === 'stopped' ? 0 : 1;
+  // One that waits for requests of a file that is still open would keep the process for as long.
+  setTimeout(() => exitNow(code), THREADS_GRACE_MS).unref();
+  return code;
 }
 
 /** What is said on the descriptor that `layerdisk daemon start` waits at. */

@@ -22,6 +22,8 @@ const STORE_SIZE = 48 * MiB;
 /** Does not fit beside the ballast, and does without. */
 const DATA = 24 * MiB;
 const PATIENCE_MS = 60_000;
+/** A write that waits so long waits for room. */
+const STAYS_MS = 3000;
 
 async function until(what: string, look: () => Promise<boolean>): Promise<void> {
   const end = performance.now() + PATIENCE_MS;
@@ -66,7 +68,13 @@ class Writer {
     });
     t.teardown(() => child.kill('SIGKILL'));
     const writer = new Writer(data, child);
-    await until('dd waits', async () => ((await spaceOf(daemon))?.waitingWrites ?? 0) > 0);
+    // Not just until the daemon has looked again how much room there is.
+    let waitsSince = performance.now();
+    await until('dd waits', async () => {
+      const now = performance.now();
+      if (((await spaceOf(daemon))?.waitingWrites ?? 0) === 0) waitsSince = now;
+      return now - waitsSince > STAYS_MS;
+    });
     return writer;
   }
 

@@ -8,6 +8,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { CliShell } from './cli-shell.js';
 import { mountsBelow, releaseBelow } from './mount-guard.js';
@@ -30,6 +31,8 @@ const CLI = join(PROJECT, 'dist/cli/main.js');
 /** Commands that hand descriptors on, or talk with a terminal. */
 const OF_THEIR_OWN: ReadonlySet<string> = new Set(['daemon', 'run', 'console']);
 const STOP_TIMEOUT_MS = 60_000;
+/** Without its mount a daemon ends by itself. */
+const ORPHAN_ENDS_MS = 20_000;
 /** A test says where everything is; what its caller's environment says counts for nothing. */
 const NOWHERE = { LAYERDISK_STORE: undefined, LAYERDISK_SOCKET: undefined };
 
@@ -103,6 +106,7 @@ export class TestDaemon {
   readonly #shell: CliShell;
   #child: ChildProcess | undefined;
   #log = '';
+  readonly #logs: (Readable | null)[] = [];
 
   constructor(folder: string, options: DaemonOptions) {
     this.folder = folder;
@@ -152,6 +156,7 @@ export class TestDaemon {
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     });
     this.#child = child;
+    this.#logs.push(child.stdout, child.stderr);
     const note = (chunk: Buffer) => {
       this.#log = `${this.#log}${chunk.toString('utf8')}`.slice(-100_000);
     };
@@ -250,11 +255,39 @@ export class TestDaemon {
     await this.#shell.close();
     await releaseBelow(this.folder);
     await this.stop();
+    const orphan = await this.#endOrphan();
+    // Whoever still has the other end would keep this process.
+    for (const log of this.#logs) log?.destroy();
     await releaseBelow(this.folder);
     const left = mountsBelow(this.folder);
     // Never remove files through a mount.
     if (left.length > 0) throw new Error(`still mounted: ${left.join(', ')}`);
     await rm(this.folder, { recursive: true, force: true });
+    if (orphan !== undefined) throw new Error(`the test left daemon ${orphan} behind`);
+  }
+
+  /** Ends a daemon that goes on without its supervisor. @returns its pid if there was one. */
+  async #endOrphan(): Promise<number | undefined> {
+    const end = performance.now() + ORPHAN_ENDS_MS;
+    let pid = this.#livingPid();
+    while (pid !== undefined && performance.now() < end) {
+      await sleep(100);
+      pid = this.#livingPid();
+    }
+    if (pid !== undefined) process.kill(pid, 'SIGKILL');
+    return pid;
+  }
+
+  /** Of the daemon that serves this mountpoint: another one may have the same store. */
+  #livingPid(): number | undefined {
+    try {
+      const pid = this.servingPid;
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      return words.includes(this.mountpoint) ? pid : undefined;
+    } catch {
+      // No store, or no such process: there is none.
+      return undefined;
+    }
   }
 }
 

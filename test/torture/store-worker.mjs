@@ -56,6 +56,8 @@ async function openStore() {
       flushExposed: async () => ({ consistency: 'consistent', release: async () => undefined }),
       contentChanged: async () => undefined,
       holders: async () => [],
+      // Nothing is mounted, so nobody opens anything.
+      holdOpens: () => ({ stillOpen: async () => 0, release: () => undefined }),
       namesChanged: () => undefined,
     },
     ownFolders: [folder],

@@ -218,6 +218,8 @@ class KernelTransport implements Transport {
     if (!unmounted) throw inUse(mount.mountpoint, await this.holders());
     const late = delay(STOP_LIMIT_MS, 'late' as const, { ref: false });
     if ((await Promise.race([this.ended, late])) === 'late') {
+      // When they are closed at last, nobody waits for that any more.
+      this.#stopping = false;
       throw new DiskError('busy', `${mount.mountpoint}: unmounted, but files are still open`, {
         hint: 'end the programs that have them open',
       });
