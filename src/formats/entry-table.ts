@@ -6,7 +6,7 @@ import { endianness } from 'node:os';
 import { invariant } from '../common/assert.js';
 import { KiB, MiB } from '../common/units.js';
 import type { ReadableFile } from '../storage/host-file.js';
-import { currentBudget, type MemoryBudget } from './memory-budget.js';
+import { currentBudget, type MemoryBudget, OBJECT_BYTES } from './memory-budget.js';
 
 type Entries = Uint32Array<ArrayBuffer>;
 
@@ -16,6 +16,8 @@ const MAX_TABLE_MEMORY = 4 * MiB;
 const FILE_PAGE_ENTRIES = (16 * KiB) / ENTRY_SIZE;
 
 export interface EntryTableOptions {
+  /** The image, for messages. */
+  readonly path: string;
   /** Entries in all. */
   readonly count: number;
   /** Entries of one page. */
@@ -30,9 +32,8 @@ export interface EntryTableOptions {
  * `get` neither allocates nor reads the file while it stays within pages that were seen before. A
  * 64 TiB VDI has a map of 256 MiB: none of it is read before it is asked for.
  *
- * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, at most what the chain's budget has left (a page
- * at least), and at most the table's size rounded up to a
- * page.
+ * INVARIANT: memory is at most `MAX_TABLE_MEMORY`, at most what the chain's budget has left besides
+ * the first page, and at most the table's size rounded up to a page.
  */
 export class EntryTable {
   readonly count: number;
@@ -56,8 +57,10 @@ export class EntryTable {
     invariant(endianness() === 'LE', 'entry tables are read as they lie in memory');
     this.count = options.count;
     this.#budget = currentBudget();
-    this.#pageEntries = options.pageEntries;
+    this.#pageEntries = Math.min(options.pageEntries, Math.max(1, options.count));
     this.#maxPages = Math.max(1, Math.floor(MAX_TABLE_MEMORY / (options.pageEntries * ENTRY_SIZE)));
+    // One page it needs.
+    this.#budget.take(this.#pageEntries * ENTRY_SIZE + OBJECT_BYTES, options.path);
     this.#load = options.load;
   }
 
@@ -65,6 +68,7 @@ export class EntryTable {
   static inFile(file: ReadableFile, options: { offset: number; count: number }): EntryTable {
     const { offset, count } = options;
     return new EntryTable({
+      path: file.path,
       count,
       pageEntries: FILE_PAGE_ENTRIES,
       load(page, bytes) {
@@ -104,7 +108,7 @@ export class EntryTable {
   #takeSlot(): number {
     // No page is current while a slot is being filled: loading may fail half way.
     this.#currentPage = -1;
-    const bytes = this.#pageEntries * ENTRY_SIZE;
+    const bytes = this.#pageEntries * ENTRY_SIZE + OBJECT_BYTES;
     const isFirst = this.#slots.length === 0;
     if (isFirst || (this.#slots.length < this.#maxPages && this.#budget.grow(bytes))) {
       this.#pageIn.push(-1);

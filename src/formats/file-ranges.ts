@@ -49,8 +49,11 @@ export class FileRanges {
   }
 }
 
+/** Offsets or numbers of places in a file. */
+export type Places = Float64Array | Uint32Array;
+
 /** Index of the first of the ascending `values` that is above `limit`; their count when none is. */
-export function firstAbove(values: Float64Array, limit: number): number {
+export function firstAbove(values: Places, limit: number): number {
   let low = 0;
   let high = values.length;
   while (low < high) {
@@ -62,17 +65,13 @@ export function firstAbove(values: Float64Array, limit: number): number {
 }
 
 /** Whether `value` is among the ascending `values`. */
-export function includesSorted(values: Float64Array, value: number): boolean {
+export function includesSorted(values: Places, value: number): boolean {
   const index = firstAbove(values, value);
   return index > 0 && values[index - 1] === value;
 }
 
-/** The values that occur more than once among the ascending `values`, each once, ascending. */
-export function repeatedSorted(values: Float64Array): Float64Array {
-  const repeated: number[] = [];
-  for (let index = 1; index < values.length; index += 1) {
-    const value = values[index]!;
-    if (value === values[index - 1] && value !== repeated.at(-1)) repeated.push(value);
-  }
-  return Float64Array.from(repeated);
+/** Whether `value` is at least twice among the ascending `values`. */
+export function isRepeated(values: Places, value: number): boolean {
+  const index = firstAbove(values, value);
+  return index > 1 && values[index - 2] === value;
 }

@@ -1,16 +1,25 @@
 /**
- * The memory that the tables and caches of one chain of images may take together. Each image alone
- * is bounded; a thousand of them on each other would not be.
+ * The memory that the tables and caches of one chain of images may take together, in one thread.
+ * Each image alone is bounded; a thousand of them on each other would not be. A daemon opens a
+ * chain in up to four threads or more (each I/O thread, the background thread, and for an import
+ * the main thread), and must stay below 256 MiB with all of them.
  */
 import { DiskError } from '../common/errors.js';
 import { MiB } from '../common/units.js';
 
-/** The largest qcow2 alone needs 80 MiB that cannot be given up: tables it must have at hand. */
-const LIMIT_BYTES = 96 * MiB;
+/** The largest qcow2 alone needs 36 MiB that cannot be given up: tables it must have at hand. */
+const LIMIT_BYTES = 40 * MiB;
+/** Up to here caches grow. */
+const CACHED_BYTES = 20 * MiB;
+/** Caches may have this much even where tables take the rest. */
+const LEAST_CACHED_BYTES = 4 * MiB;
+/** What an array costs besides its bytes, or any other object that is kept. */
+export const OBJECT_BYTES = 512;
 
 export class MemoryBudget {
   static #current: MemoryBudget | undefined;
-  #used = 0;
+  #fixed = 0;
+  #cached = 0;
   #dropLast: (() => void) | undefined;
   #scratch: Buffer = Buffer.alloc(0);
 
@@ -41,7 +50,8 @@ export class MemoryBudget {
    * @throws DiskError `not-supported` naming the image whose tables are too much.
    */
   take(bytes: number, path: string): void {
-    if (this.grow(bytes)) return;
+    this.#fixed += bytes;
+    if (this.#fixed <= LIMIT_BYTES) return;
     throw new DiskError(
       'not-supported',
       `${path}: the tables of this image and those it stands on take more than ` +
@@ -52,8 +62,9 @@ export class MemoryBudget {
 
   /** Memory for a cache. @returns false when it must do with what it has. */
   grow(bytes: number): boolean {
-    if (this.#used + bytes > LIMIT_BYTES) return false;
-    this.#used += bytes;
+    const room = Math.max(CACHED_BYTES - this.#fixed, LEAST_CACHED_BYTES);
+    if (this.#cached + bytes > room) return false;
+    this.#cached += bytes;
     return true;
   }
 

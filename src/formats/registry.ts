@@ -3,7 +3,7 @@
  * folders.
  */
 import { DiskError } from '../common/errors.js';
-import { formatSize, MAX_DISK_SIZE } from '../common/units.js';
+import { formatSize, KiB, MAX_DISK_SIZE } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
 import { type FileWindow, HostFile, type ReadableFile } from '../storage/host-file.js';
 import { refuseForeign } from './foreign-magic.js';
@@ -16,6 +16,7 @@ import {
 } from './image-format.js';
 import type { ImageOptions } from './image-options.js';
 import type { ImageWriting } from './image-writer.js';
+import { currentBudget } from './memory-budget.js';
 import { openQcow2, probeQcow2 } from './qcow2/qcow2-image.js';
 import { qcow2Writing } from './qcow2/qcow2-writer.js';
 import { openRaw } from './raw/raw-image.js';
@@ -31,6 +32,9 @@ import { vmdkWriting } from './vmdk/vmdk-writer.js';
 
 export { FORMAT_NAMES, type FormatName, isFormatName } from './image-format.js';
 export type { ImageOptions } from './image-options.js';
+
+/** What an open image costs besides its tables: objects, and a few names. */
+const IMAGE_BYTES = 4 * KiB;
 
 const FORMATS: readonly ImageFormat[] = [
   { name: 'qcow2', probe: probeQcow2, open: openQcow2, writing: qcow2Writing },
@@ -53,6 +57,13 @@ export function openImage(
 ): DiskImage {
   const name = format === 'auto' ? probeImage(path, options.window) : format;
   const image = formatOf(name, path).open(path, options);
+  try {
+    const names = image.parent?.names.reduce((sum, one) => sum + one.length, 0) ?? 0;
+    currentBudget().take(IMAGE_BYTES + names, path);
+  } catch (error) {
+    image.close();
+    throw error;
+  }
   if (options.window !== undefined) shiftLocations(image, options.window.offset);
   if (image.virtualSize >= 1 && image.virtualSize <= MAX_DISK_SIZE) return image;
   image.close();

@@ -1,6 +1,7 @@
 /** A bounded cache of equal pieces of an image's tables, read when first asked for. */
 import { invariant } from '../common/assert.js';
-import { currentBudget, type MemoryBudget } from './memory-budget.js';
+import { divCeil } from '../common/units.js';
+import { currentBudget, type MemoryBudget, OBJECT_BYTES } from './memory-budget.js';
 
 /** One piece: the same memory as bytes and as 32-bit words in the machine's byte order. */
 export interface TableSlice {
@@ -34,20 +35,26 @@ export class TableSlices {
   #nextFilled = 0;
 
   /**
+   * @param options.path the image, for messages.
    * @param options.sliceSize bytes, a multiple of 4.
+   * @param options.sliceCount slices that there are.
    * @param options.maxBytes most memory for slices.
    * @param options.load fills a slice; when it throws, the slice counts as not loaded.
    */
   constructor(options: {
+    readonly path: string;
     readonly sliceSize: number;
+    readonly sliceCount: number;
     readonly maxBytes: number;
     readonly load: (slice: TableSlice, index: number) => void;
   }) {
-    const { sliceSize, maxBytes, load } = options;
+    const { sliceSize, sliceCount, maxBytes, load } = options;
     invariant(sliceSize >= 4 && sliceSize % 4 === 0, `slices of ${sliceSize} bytes`);
     this.#sliceSize = sliceSize;
     this.#budget = currentBudget();
-    const places = Math.floor(maxBytes / sliceSize);
+    // One slice it needs.
+    this.#budget.take(sliceSize + OBJECT_BYTES, options.path);
+    const places = Math.min(divCeil(sliceCount, WAYS) * WAYS, Math.floor(maxBytes / sliceSize));
     const isAffordable = this.#budget.grow(places * PLACE_BYTES);
     this.#setCount = isAffordable ? Math.max(1, Math.floor(places / WAYS)) : 1;
     this.#load = load;
@@ -89,7 +96,7 @@ export class TableSlices {
 
   /** A slice for this place: another place's where there is no memory for one more. */
   #newSlice(place: number): TableSlice {
-    if (this.#filled.length > 0 && !this.#budget.grow(this.#sliceSize)) {
+    if (this.#filled.length > 0 && !this.#budget.grow(this.#sliceSize + OBJECT_BYTES)) {
       const turn = this.#nextFilled % this.#filled.length;
       const from = this.#filled[turn]!;
       const slice = this.#slices[from]!;

@@ -15,6 +15,9 @@ import {
   type WriteOptions,
 } from './image-writer.js';
 
+/** Extents that are looked at in a row, before others have their turn and a cancel is noticed. */
+const MAX_LOOKS = 64;
+
 /**
  * The disk to write. For a differencing image `unallocated` means that the parent answers, while
  * `readAt` always gives what the whole chain shows; else everything but `data` reads as zeroes.
@@ -91,9 +94,9 @@ class ImageCopy {
   async run(): Promise<void> {
     for (;;) {
       checkNotCancelled(this.#hooks);
-      this.#skipAbsent();
+      const found = this.#skipAbsent();
       if (this.#at >= this.#size) return;
-      await this.#copyPiece();
+      if (found) await this.#copyPiece();
       this.#hooks.onProgress?.(this.#done);
       await this.#hooks.rest?.();
     }
@@ -105,18 +108,25 @@ class ImageCopy {
     return this.#differencing ? state === 'unallocated' : state !== 'data';
   }
 
-  /** Moves on to the unit that holds the next byte worth writing. */
-  #skipAbsent(): void {
+  /**
+   * Moves on to the unit that holds the next byte worth writing.
+   * @returns false when it was not found yet: the tables of a vast disk take long to look through.
+   */
+  #skipAbsent(): boolean {
+    const pause = this.#at + this.#writer.granularity;
     let at = this.#at;
     // Asking for much where there is data may cost a walk over all of it, so it grows slowly.
     let ask = WRITE_CHUNK;
-    while (at < this.#size) {
+    let found = false;
+    for (let looks = 0; at < this.#size && (looks < MAX_LOOKS || at < pause); looks += 1) {
       this.#source.extentAt(at, Math.min(ask, this.#size - at), this.#extent);
-      if (!this.#isAbsent()) break;
+      found = !this.#isAbsent();
+      if (found) break;
       at += this.#extent.length;
       ask *= 2;
     }
     this.#at = at < this.#size ? alignDown(at, this.#writer.granularity) : this.#size;
+    return found;
   }
 
   /** Hands over the units from `#at` on that hold something, as far as one call may reach. */

@@ -7,6 +7,7 @@ import { createRandom, newSeed } from '../support/random.js';
 function countingTable(count: number, pageEntries: number, fails: (page: number) => boolean) {
   const loads: number[] = [];
   const table = new EntryTable({
+    path: 'image',
     count,
     pageEntries,
     load(page, bytes) {

@@ -2,14 +2,14 @@
  * What an image costs in memory, in a process of its own: whatever its headers claim, and however
  * many stand on each other, the process stays below 256 MiB.
  */
-import { closeSync, ftruncateSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { GiB, MiB, TiB } from '../../src/common/units.js';
-import { HEADER_V2, HEADER_V3, QCOW2_MAGIC } from '../../src/formats/qcow2/qcow2-layout.js';
 import { openCorpus } from '../support/corpus.js';
 import { stampedModel } from '../support/disk-model.js';
+import { writeStack, writeTables } from '../support/hollow-images.js';
 import { writeQcow2 } from '../support/qcow2-writer.js';
 import { tool } from '../support/run-program.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -42,54 +42,6 @@ async function useImages(
   const tooMuch = uses.find(({ peak }) => peak >= LIMIT);
   t.equal(tooMuch, undefined, 'below 256 MiB');
   return uses;
-}
-
-interface Shape {
-  readonly clusterBits: number;
-  readonly l1Entries: number;
-  /** How many of these lead to an L2 table, empty and each its own. */
-  readonly l2Tables: number;
-  readonly backing?: string;
-}
-
-/** A qcow2 that is next to nothing but tables: header, backing name, L1, holes as L2 tables. */
-function writeTables(path: string, shape: Shape): void {
-  const { clusterBits, l1Entries, l2Tables, backing = '' } = shape;
-  const clusterSize = 2 ** clusterBits;
-  const start = Math.ceil((3 * clusterSize + l1Entries * 8) / clusterSize) * clusterSize;
-  const header = Buffer.concat([
-    HEADER_V2.encode({
-      magic: QCOW2_MAGIC,
-      version: 3,
-      clusterBits,
-      size: BigInt(l1Entries * (clusterSize / 8) * clusterSize),
-      l1Size: l1Entries,
-      l1TableOffset: BigInt(3 * clusterSize),
-      refcountTableOffset: BigInt(clusterSize),
-      refcountTableClusters: 1,
-      ...(backing === '' ? {} : { backingFileOffset: 200n, backingFileSize: backing.length }),
-    }),
-    HEADER_V3.encode({ refcountOrder: 4, headerLength: 104 }),
-  ]);
-  const l1 = Buffer.alloc(l2Tables * 8);
-  for (let index = 0; index < l2Tables; index += 1) {
-    l1.writeBigUInt64BE(BigInt(start + index * clusterSize) | (1n << 63n), index * 8);
-  }
-  const fd = openSync(path, 'w');
-  ftruncateSync(fd, start + l1Entries * clusterSize);
-  writeSync(fd, header, 0, header.length, 0);
-  writeSync(fd, backing, 200);
-  writeSync(fd, l1, 0, l1.length, 3 * clusterSize);
-  closeSync(fd);
-}
-
-/** `depth` images on each other. @returns the top one. */
-function writeStack(folder: string, depth: number, shape: Shape): string {
-  for (let level = 0; level < depth; level += 1) {
-    const backing = level === 0 ? {} : { backing: `${level - 1}.qcow2` };
-    writeTables(join(folder, `${level}.qcow2`), { ...shape, ...backing });
-  }
-  return join(folder, `${depth - 1}.qcow2`);
 }
 
 t.test('the largest L1 table of a qcow2, full', async (t) => {

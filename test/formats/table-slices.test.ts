@@ -4,7 +4,7 @@ import {
   FileRanges,
   firstAbove,
   includesSorted,
-  repeatedSorted,
+  isRepeated,
 } from '../../src/formats/file-ranges.js';
 import { TableSlices } from '../../src/formats/table-slices.js';
 import { createRandom } from '../support/random.js';
@@ -13,6 +13,8 @@ t.test('slices hold what was loaded, load once while they fit, and stay bounded'
   const random = createRandom(1);
   let loads = 0;
   const slices = new TableSlices({
+    path: 'image',
+    sliceCount: 1000,
     sliceSize: 16,
     maxBytes: 16 * 64,
     load: (slice, index) => {
@@ -38,6 +40,8 @@ t.test('slices hold what was loaded, load once while they fit, and stay bounded'
 t.test('a slice whose loading fails is not kept', async (t) => {
   let fail = true;
   const slices = new TableSlices({
+    path: 'image',
+    sliceCount: 1000,
     sliceSize: 4,
     maxBytes: 16,
     load: (slice, index) => {
@@ -89,5 +93,8 @@ t.test('sorted values', async (t) => {
   t.equal(includesSorted(values, 8), true);
   t.equal(includesSorted(values, 7), false);
   t.equal(includesSorted(new Float64Array(0), 7), false);
-  t.strictSame(Array.from(repeatedSorted(values)), [3, 8]);
+  t.strictSame(
+    [1, 3, 7, 8, 9].filter((value) => isRepeated(values, value)),
+    [3, 8],
+  );
 });

@@ -20,6 +20,7 @@ interface Subject {
   /** The one that is read. */
   readonly main: string;
   readonly sound: Buffer;
+  readonly mutate: (sound: Buffer, random: Random) => Buffer;
 }
 
 const DOMAIN = `<domain type='kvm'><name>web</name><uuid>1b4e28ba-2fa1-11d2-883f-0016d3cca427</uuid>
@@ -39,7 +40,16 @@ function subjectsIn(folder: string): Subject[] {
   const ovf = Buffer.from(ovfText(5));
   const disk = { name: 'disk 1.vmdk', bytes: Buffer.from('image') };
   const ova = join(folder, 'c.ova');
-  writeFileSync(ova, tarBytes([{ name: 'a.ovf', bytes: ovf }, disk]));
+  const pax = Buffer.from('20 path=renamed.ovf\n12 mtime=10\n');
+  writeFileSync(
+    ova,
+    tarBytes([
+      { name: 'pax', bytes: pax, type: 'x' },
+      { name: 'a.ovf', bytes: ovf },
+      { name: '././@LongLink', bytes: Buffer.from(disk.name), type: 'L' },
+      disk,
+    ]),
+  );
   mkdirSync(join(folder, 'd'));
   const plain = join(folder, 'd', 'machine.ovf');
   writeFileSync(plain, ovf);
@@ -52,10 +62,13 @@ function subjectsIn(folder: string): Subject[] {
     [vmx, vmx],
     [join(folder, 'b', 'machine.vmsd'), vmx],
     [ova, ova],
+    [ova, ova, mutateHeaders],
     [plain, plain],
     [domain, domain],
   ] as const;
-  return rows.map(([path, main]) => ({ path, main, sound: readFileSync(path) }));
+  return rows.map(([path, main, mutate = mutateText]) => {
+    return { path, main, sound: readFileSync(path), mutate };
+  });
 }
 
 t.test('mutated machine files', { timeout: 3_600_000 }, async (t) => {
@@ -65,10 +78,10 @@ t.test('mutated machine files', { timeout: 3_600_000 }, async (t) => {
   const random = createRandom(seed);
   const tallies = subjects.map(() => ({ taken: 0, refused: 0 }));
   for (const { main } of subjects) t.doesNotThrow(() => readMachine(main), 'sound, it is taken');
-  const count = fuzzCount(900);
+  const count = fuzzCount(1050);
   for (let round = 0; round < count; round += 1) {
     await breathe(round);
-    const { path, main, sound } = subjects[round % subjects.length]!;
+    const { path, main, sound, mutate } = subjects[round % subjects.length]!;
     const tally = tallies[round % subjects.length]!;
     writeFileSync(path, mutate(sound, random));
     try {
@@ -89,8 +102,44 @@ t.test('mutated machine files', { timeout: 3_600_000 }, async (t) => {
   }
 });
 
+/** Fields of a tar header: name, size, type, link, magic, prefix. */
+const FIELDS = [
+  [0, 100],
+  [124, 12],
+  [156, 1],
+  [157, 100],
+  [257, 8],
+  [345, 155],
+] as const;
+const DELICATE = ['77777777777', '00000000000', '-1', '1', '\x80', '\xff', '../', '/', '\0', 'x'];
+
+/** Headers of an archive with other fields and checksums that fit, and what extends headers. */
+function mutateHeaders(sound: Buffer, random: Random): Buffer {
+  const bytes = Buffer.from(sound);
+  const headers: number[] = [];
+  for (let at = 0; at + 512 <= bytes.length; at += 512) {
+    if (bytes.toString('latin1', at + 257, at + 262) === 'ustar') headers.push(at);
+  }
+  for (let change = 1 + random.below(3); change > 0; change -= 1) {
+    const header = random.pick(headers);
+    const [start, length] = random.pick(FIELDS);
+    const at = header + start + random.below(length);
+    const kind = random.below(4);
+    if (kind === 0) bytes[at] = random.below(256);
+    else if (kind === 1) bytes.write(random.pick([...'01234567LKxgSD5']), header + 156, 'latin1');
+    else if (kind === 2) bytes.write(random.pick(DELICATE), header + start, 'latin1');
+    else bytes[header + 512 + random.below(64)] = random.pick([0, 10, 32, 49, 61, 255]);
+  }
+  for (const at of headers) {
+    bytes.fill(' ', at + 148, at + 156);
+    const sum = bytes.subarray(at, at + 512).reduce((total, byte) => total + byte, 0);
+    bytes.write(`${sum.toString(8).padStart(6, '0')}\0 `, at + 148);
+  }
+  return bytes;
+}
+
 /** A piece of it gone, doubled, moved or overwritten. */
-function mutate(sound: Buffer, random: Random): Buffer {
+function mutateText(sound: Buffer, random: Random): Buffer {
   const at = random.below(sound.length);
   const length = 1 + random.below(random.pick([1, 4, 40, 400]));
   const piece = sound.subarray(at, at + length);

@@ -3,10 +3,10 @@ import { endianness } from 'node:os';
 import { invariant } from '../../common/assert.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
-import { includesSorted, repeatedSorted } from '../file-ranges.js';
+import { isRepeated, type Places } from '../file-ranges.js';
 import { currentBudget } from '../memory-budget.js';
 import { type TableSlice, TableSlices } from '../table-slices.js';
-import { type OwnClusters, readOffsets } from './own-clusters.js';
+import { NO_CLUSTER, newClusterNumbers, type OwnClusters, readOffsets } from './own-clusters.js';
 import type { Qcow2Header, TablePlace } from './qcow2-header.js';
 import {
   COMPRESSED_HIGH,
@@ -27,8 +27,6 @@ export const ZERO = -2;
 export const DAMAGED = -3;
 export const COMPRESSED = -4;
 
-/** In the L1 array: an L2 table that cannot be where its entry says. */
-const DAMAGED_TABLE = -1;
 /**
  * Upper halves of entries as slices keep them after judging: `COPIED_HIGH` set = plain data at the
  * offset in the rest; `COMPRESSED_HIGH` set = as in the file; this value = damaged (no file is so
@@ -59,7 +57,10 @@ export class ClusterMap {
   readonly #dataFile: ReadableFile;
   readonly #own: OwnClusters;
   readonly #header: Qcow2Header;
-  readonly #l1: Float64Array;
+  /** Numbers of the clusters that hold the L2 tables, or 0, or `#damagedTable`. */
+  readonly #l1: Places;
+  /** In the L1 array: an L2 table that cannot be where its entry says. */
+  readonly #damagedTable: number;
   readonly #slices: TableSlices;
   readonly #wordsPerEntry: number;
   readonly #entriesPerSlice: number;
@@ -93,9 +94,14 @@ export class ClusterMap {
     this.#sectorShift = 38 - header.clusterBits;
     this.unitSize = header.extendedL2 ? header.clusterSize / SUBCLUSTERS : header.clusterSize;
     this.tableSpan = this.#entriesPerTable * header.clusterSize;
-    this.#l1 = this.#readL1(l1);
+    this.#l1 = newClusterNumbers(this.#file, { count: l1.count, clusterSize: header.clusterSize });
+    currentBudget().take(this.#l1.byteLength, this.#file.path);
+    this.#damagedTable = this.#l1 instanceof Uint32Array ? NO_CLUSTER : -1;
+    this.#readL1(l1);
     this.#slices = new TableSlices({
+      path: this.#file.path,
       sliceSize: this.#sliceSize,
+      sliceCount: l1.count * this.#slicesPerTable,
       maxBytes: L2_CACHE_BYTES,
       load: (slice, index) => this.#loadSlice(slice, index),
     });
@@ -106,7 +112,8 @@ export class ClusterMap {
     const extended = this.#wordsPerEntry === 4;
     const cluster = extended ? Math.floor(unit / SUBCLUSTERS) : unit;
     const table = this.#l1[Math.floor(cluster / this.#entriesPerTable)]!;
-    if (table <= 0) return table === 0 ? UNALLOCATED : DAMAGED;
+    if (table === 0) return UNALLOCATED;
+    if (table === this.#damagedTable) return DAMAGED;
     const words = this.#sliceOf(cluster);
     const at = this.#indexIn(cluster);
     const high = words[at]!;
@@ -155,41 +162,42 @@ export class ClusterMap {
     out.length = sectors * SECTOR_SIZE - (low % SECTOR_SIZE);
   }
 
-  /** The L2 tables' offsets; those that cannot be true are marked. */
-  /** What of the L1 table is not zero. `filter` would take several times as much memory. */
-  #tablesIn(offsets: Float64Array): Float64Array {
-    let count = 0;
-    for (const offset of offsets) count += offset === 0 ? 0 : 1;
-    currentBudget().take(count * ENTRY_SIZE, this.#file.path);
-    const tables = new Float64Array(count);
-    let at = 0;
-    for (const offset of offsets) {
-      if (offset !== 0) tables[at++] = offset;
-    }
-    return tables;
-  }
-
-  #readL1(l1: TablePlace): Float64Array {
-    const offsets = readOffsets(this.#file, l1);
-    const tables = this.#tablesIn(offsets).sort();
-    const shared = repeatedSorted(tables);
+  /** Fills the L1 array; entries that cannot be true are marked. */
+  #readL1(l1: TablePlace): void {
     const { clusterSize } = this.#header;
-    for (const [index, offset] of offsets.entries()) {
-      if (offset === 0) continue;
-      const sound =
-        offset % clusterSize === 0 &&
-        offset < this.#file.size &&
-        !this.#own.includes(offset) &&
-        !includesSorted(shared, offset);
-      if (!sound) offsets[index] = DAMAGED_TABLE;
+    const numbers = this.#l1;
+    let count = 0;
+    readOffsets(this.#file, l1, (index, offset) => {
+      const isPlace = offset % clusterSize === 0 && offset < this.#file.size;
+      numbers[index] = isPlace ? offset / clusterSize : this.#damagedTable;
+      if (isPlace) count += 1;
+    });
+    const tables = this.#tablesIn(numbers, count);
+    for (const [index, number] of numbers.entries()) {
+      if (number === 0 || number === this.#damagedTable) continue;
+      if (this.#own.includes(number * clusterSize) || isRepeated(tables, number)) {
+        numbers[index] = this.#damagedTable;
+      }
     }
     this.#own.addL2Tables(tables);
-    return offsets;
+  }
+
+  /** The `count` places among the numbers, ascending. `filter` takes several times the memory. */
+  #tablesIn(numbers: Places, count: number): Places {
+    const { clusterSize } = this.#header;
+    const tables = newClusterNumbers(this.#file, { count, clusterSize });
+    currentBudget().take(tables.byteLength, this.#file.path);
+    let at = 0;
+    for (const number of numbers) {
+      if (number !== 0 && number !== this.#damagedTable) tables[at++] = number;
+    }
+    return tables.sort();
   }
 
   #loadSlice(slice: TableSlice, index: number): void {
     const table = this.#l1[Math.floor(index / this.#slicesPerTable)]!;
-    const start = table + (index % this.#slicesPerTable) * this.#sliceSize;
+    const inTable = (index % this.#slicesPerTable) * this.#sliceSize;
+    const start = table * this.#header.clusterSize + inTable;
     const { bytes, words } = slice;
     const present = Math.max(0, Math.min(this.#sliceSize, this.#file.size - start));
     this.#file.readExact(bytes, 0, present, start);

@@ -16,17 +16,14 @@ export class CompressedClusters {
   readonly #clusterSize: number;
   readonly #unpack: (packed: Buffer, size: number) => Uint8Array;
   /** Host offset of the cluster in each place. */
-  readonly #offsets: Float64Array;
-  readonly #clusters: (Uint8Array | undefined)[];
+  #offsets = new Float64Array(0);
+  #clusters: (Uint8Array | undefined)[] = [];
   readonly #budget = currentBudget();
 
   constructor(file: ReadableFile, clusterSize: number, compression: 'deflate' | 'zstd') {
-    const kept = Math.min(MAX_KEPT, Math.max(2, Math.floor(CLUSTER_CACHE_BYTES / clusterSize)));
     this.#file = file;
     this.#clusterSize = clusterSize;
     this.#unpack = compression === 'zstd' ? unpackZstd : unpackDeflate;
-    this.#offsets = new Float64Array(kept).fill(-1);
-    this.#clusters = new Array<Uint8Array | undefined>(kept).fill(undefined);
   }
 
   /**
@@ -35,6 +32,7 @@ export class CompressedClusters {
    * @throws DiskError `damaged` when it does not unpack to exactly a cluster.
    */
   read(cluster: number, place: CompressedPlace): Uint8Array {
+    if (this.#clusters.length === 0) this.#makeRoom();
     const slot = cluster % this.#clusters.length;
     const known = this.#clusters[slot];
     if (known !== undefined && this.#offsets[slot] === place.offset) return known;
@@ -46,6 +44,14 @@ export class CompressedClusters {
     this.#clusters[slot] = unpacked;
     this.#offsets[slot] = place.offset;
     return unpacked;
+  }
+
+  /** With the first cluster: most images of a long chain have none. */
+  #makeRoom(): void {
+    const most = Math.floor(CLUSTER_CACHE_BYTES / this.#clusterSize);
+    const kept = Math.min(MAX_KEPT, Math.max(2, most));
+    this.#offsets = new Float64Array(kept).fill(-1);
+    this.#clusters = new Array<Uint8Array | undefined>(kept).fill(undefined);
   }
 
   readonly #forget = (): void => {

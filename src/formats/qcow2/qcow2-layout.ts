@@ -108,7 +108,7 @@ export const L2_SLICE_SIZE = 4 * KiB;
 /** L2 entries kept at most: 128 GiB of disk at the usual cluster size. */
 export const L2_CACHE_BYTES = 16 * MiB;
 /** Decompressed clusters kept at most. */
-export const CLUSTER_CACHE_BYTES = 8 * MiB;
+export const CLUSTER_CACHE_BYTES = 4 * MiB;
 
 /** Of images that are written here: QEMU's own choices, and 16 bits a reference count. */
 export const WRITTEN_CLUSTER_BITS = 16;

@@ -3,6 +3,7 @@ import { DiskError } from '../../common/errors.js';
 import { alignUp, safeNumber } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { damaged } from '../image-error.js';
+import { currentBudget, OBJECT_BYTES } from '../memory-budget.js';
 import { quoteName } from '../sibling-path.js';
 import type { Qcow2Header } from './qcow2-header.js';
 import {
@@ -50,6 +51,7 @@ export function readSnapshotTable(file: ReadableFile, header: Qcow2Header): Snap
     }
     const rest = Buffer.alloc(variable);
     file.readExact(rest, 0, variable, at + SNAPSHOT_ENTRY.size);
+    currentBudget().take(variable + OBJECT_BYTES, file.path);
     snapshots.push(decodeEntry(file.path, entry, rest, header.virtualSize));
     at = next;
   }

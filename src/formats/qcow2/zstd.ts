@@ -24,7 +24,8 @@ await load(decoder);
  * @throws Error when a frame is cut off or broken, or gives more than there is room for.
  */
 export function unpackZstd(packed: Buffer, size: number): Uint8Array {
-  const out = new Uint8Array(size);
+  // Made for the second frame only: QEMU writes one, and clusters have up to 2 MiB.
+  let out: Uint8Array | undefined;
   let done = 0;
   let at = 0;
   while (done < size && at < packed.length) {
@@ -33,12 +34,13 @@ export function unpackZstd(packed: Buffer, size: number): Uint8Array {
       const piece = decoder.decode(packed.subarray(at, at + frame.length), size - done);
       if (piece.length === 0) throw new Error(`zstd frame at byte ${at} is broken`);
       if (piece.length === size) return piece;
+      out ??= new Uint8Array(size);
       out.set(piece, done);
       done += piece.length;
     }
     at += frame.length;
   }
-  return out.subarray(0, done);
+  return out === undefined ? new Uint8Array(0) : out.subarray(0, done);
 }
 
 /**

@@ -69,12 +69,16 @@ export class BlockTable {
     if (pieces <= MAX_REMEMBERED_PIECES) currentBudget().take(pieces, file.path);
     this.#fullPieces = new Uint8Array(pieces <= MAX_REMEMBERED_PIECES ? pieces : 0);
     this.#entries = new TableSlices({
+      path: file.path,
       sliceSize: BAT_SLICE_SIZE,
+      sliceCount: divCeil(blockCount, ENTRIES_PER_SLICE),
       maxBytes: BAT_CACHE_BYTES,
       load: (slice, index) => this.#loadEntries(slice, index),
     });
     this.#bitmaps = new TableSlices({
+      path: file.path,
       sliceSize: BITMAP_SLICE_SIZE,
+      sliceCount: pieces,
       maxBytes: BITMAP_CACHE_BYTES,
       load: (slice, index) => this.#loadPiece(slice, index),
     });
@@ -184,6 +188,7 @@ export class BlockTable {
       if (shared.at(-1) !== before) shared.push(before);
       if (shared.at(-1) !== starts[index]!) shared.push(starts[index]!);
     }
+    currentBudget().take(shared.length * Float64Array.BYTES_PER_ELEMENT, this.#file.path);
     return Float64Array.from(shared);
   }
 }

@@ -5,6 +5,7 @@ import { divCeil } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { type FileRanges, includesSorted, type NamedRange } from '../file-ranges.js';
 import { damaged } from '../image-error.js';
+import { currentBudget } from '../memory-budget.js';
 import { type TableSlice, TableSlices } from '../table-slices.js';
 import {
   ALIGNMENT,
@@ -79,7 +80,9 @@ export class BlockTable {
       );
     }
     this.#slices = new TableSlices({
+      path: file.path,
       sliceSize: SLICE_SIZE,
+      sliceCount: divCeil(this.#entryCount, ENTRIES_PER_SLICE),
       maxBytes: BAT_CACHE_BYTES,
       load: (slice, index) => this.#loadSlice(slice, index),
     });
@@ -213,6 +216,7 @@ export class BlockTable {
       reach = end;
       owner = offset;
     }
+    currentBudget().take(shared.length * Float64Array.BYTES_PER_ELEMENT, this.#file.path);
     return Float64Array.from(shared).sort();
   }
 }

@@ -1,6 +1,7 @@
 /** Which sectors of its partially present blocks a differencing VHDX holds itself. */
 import { endianness } from 'node:os';
 import { invariant } from '../../common/assert.js';
+import { divCeil } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { bitAt, runLength } from '../bit-runs.js';
 import { type TableSlice, TableSlices } from '../table-slices.js';
@@ -22,12 +23,15 @@ export class SectorBitmap {
   readonly #table: BlockTable;
   readonly #slices: TableSlices;
 
-  constructor(file: ReadableFile, table: BlockTable) {
+  /** @param sectors of the disk; 0 where there are no bitmaps. */
+  constructor(file: ReadableFile, table: BlockTable, sectors: number) {
     invariant(endianness() === 'LE', 'bitmaps are read as they lie in memory');
     this.#file = file;
     this.#table = table;
     this.#slices = new TableSlices({
+      path: file.path,
       sliceSize: SLICE_SIZE,
+      sliceCount: divCeil(sectors, SECTORS_PER_SLICE),
       maxBytes: BITMAP_CACHE_BYTES,
       load: (slice, index) => this.#loadSlice(slice, index),
     });

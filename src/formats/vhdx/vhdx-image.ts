@@ -96,7 +96,8 @@ export class VhdxImage implements DiskImage {
     this.#blockSize = metadata.blockSize;
     this.#sectorSize = metadata.logicalSectorSize;
     this.#blocks = new BlockTable(file, regions.bat, own, { ...metadata, isDifferencing });
-    this.#bitmap = new SectorBitmap(file, this.#blocks);
+    const sectors = isDifferencing ? metadata.virtualSize / metadata.logicalSectorSize : 0;
+    this.#bitmap = new SectorBitmap(file, this.#blocks, sectors);
   }
 
   info(): ImageInfo {

@@ -1,6 +1,7 @@
 /** The text part of a VMDK: what the disk consists of and which content it stands on. */
 import { DiskError } from '../../common/errors.js';
 import { MiB } from '../../common/units.js';
+import { currentBudget, OBJECT_BYTES } from '../memory-budget.js';
 
 /** One line of the extent description. */
 export interface ExtentLine {
@@ -37,6 +38,9 @@ const MAX_SECTORS = 2 ** 37;
 const EXTENT = /^(RW|RDONLY|NOACCESS)\s+(\d+)\s+([A-Z0-9]+)(?:\s+"([^"]*)"(?:\s+(\d+))?.*)?$/i;
 const VALUE = /^([A-Za-z0-9_.]+)\s*=\s*(?:"([^"]*)"|(.*))$/;
 
+/** What an extent costs in memory besides its tables. */
+const EXTENT_BYTES = 2 * OBJECT_BYTES;
+
 /** Whether a file that begins with `header` is a descriptor. */
 export function isDescriptor(header: Buffer): boolean {
   const start = header.toString('latin1', 0, 512).replace(/^\u00ef\u00bb\u00bf/, '');
@@ -69,6 +73,7 @@ export function parseDescriptor(bytes: Buffer, path: string): VmdkDescriptor {
       hint: `${MAX_EXTENTS} are the limit; convert it to one file: vmware-vdiskmanager -t 0`,
     });
   }
+  currentBudget().take(raw.length + extents.length * EXTENT_BYTES, path);
   const version = values.get('version');
   if (!/^[1-4]$/.test(version ?? '')) {
     const what = version === undefined ? 'has no version' : `has the unknown version ${version}`;

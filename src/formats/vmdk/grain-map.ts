@@ -40,6 +40,7 @@ export class GrainMap {
       count: Math.ceil(grainCount / entriesPerTable),
     });
     this.#tables = new EntryTable({
+      path: file.path,
       count: grainCount,
       pageEntries: entriesPerTable,
       load: (table, bytes) => {

@@ -72,6 +72,7 @@ export class SeSparseExtent implements VmdkExtent {
       count: Math.ceil(grainCount / ENTRIES_PER_TABLE) * WORDS_PER_ENTRY,
     });
     this.#tables = new EntryTable({
+      path: file.path,
       count: grainCount * WORDS_PER_ENTRY,
       pageEntries: TABLE_WORDS,
       load: (table, bytes) => {
