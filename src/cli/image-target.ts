@@ -1,7 +1,7 @@
 /** What a word that may mean a file or a VM means. */
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { errnoName } from '../common/errors.js';
+import { DiskError, errnoName } from '../common/errors.js';
 
 /** Names of VMs have no slash; a name without one that is a file here is taken for the file. */
 export function isFile(text: string): boolean {
@@ -12,4 +12,18 @@ export function isFile(text: string): boolean {
     // Links that go round, say: opening it tells why. No file has a name that is too long.
     return errnoName(error) !== 'ENAMETOOLONG';
   }
+}
+
+/**
+ * An error about a VM whose name somebody may have meant as a file's: says that there is no such
+ * file, either.
+ */
+export function asNoFile(target: string, error: unknown): unknown {
+  if (!(error instanceof DiskError)) return error;
+  if (error.code !== 'unreachable' && error.code !== 'not-found') return error;
+  const { code, message, hint } = error;
+  return new DiskError(code, `no file "${target}" is here, and ${message}`, {
+    ...(hint === undefined ? {} : { hint }),
+    cause: error,
+  });
 }

@@ -23,7 +23,7 @@ const LONG_NAME = 'x'.repeat(65);
 /** VM `web` has one disk, is not in use, and has the snapshot `web@one`. VM `used` is attached. */
 const ROWS: Readonly<Record<string, readonly Row[]>> = {
   'unknown things': [
-    ['info nosuch', [EXIT.notFound], /nosuch/],
+    ['info nosuch', [EXIT.notFound], /no file "nosuch" is here, and .*nosuch/],
     ['path nosuch', [EXIT.notFound], /nosuch/],
     ['path web@nosuch', [EXIT.notFound], /nosuch/],
     ['path web --disk nosuch', [EXIT.notFound], /nosuch/],

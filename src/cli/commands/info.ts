@@ -2,7 +2,7 @@
 import { parseChoice, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
 import type { ImageView } from '../image-info.js';
-import { isFile } from '../image-target.js';
+import { asNoFile, isFile } from '../image-target.js';
 import type { Output } from '../output.js';
 import { IMAGE_FORMATS } from '../shared-options.js';
 import { fieldLines } from '../table.js';
@@ -59,7 +59,9 @@ export const infoCommand = defineCommand({
       });
       return;
     }
-    const vm = await session.call('info', { vm: parseVm(args.target) });
+    const vm = await session
+      .call('info', { vm: parseVm(args.target) })
+      .catch((error: unknown) => Promise.reject(asNoFile(args.target, error)));
     session.show(vm, { names: () => [vm.name], human: (_, output) => vmLines(output, vm) });
   },
 });

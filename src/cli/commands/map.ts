@@ -5,7 +5,7 @@ import type { MapExtent } from '../../common/extent-map.js';
 import { parseChoice, parseTarget } from '../arguments.js';
 import { defineCommand, type GlobalArguments } from '../command.js';
 import { imagePages, joined, type MapPages, vmPages } from '../disk-map.js';
-import { isFile } from '../image-target.js';
+import { asNoFile, isFile } from '../image-target.js';
 import { plain } from '../output.js';
 import type { Session } from '../session.js';
 import { IMAGE_FORMATS, parentOptions, targetOptions } from '../shared-options.js';
@@ -33,7 +33,11 @@ export const mapCommand = defineCommand<MapArguments>({
   repeatable: ['allow-folder'],
   options: (yargs) => parentOptions(targetOptions(yargs)),
   run: async (session, args) => {
-    await show(session, joined(pagesOf(session, args)));
+    try {
+      await show(session, joined(pagesOf(session, args)));
+    } catch (error) {
+      throw isFile(args.target) ? error : asNoFile(args.target, error);
+    }
   },
 });
 
