@@ -24,6 +24,7 @@ run_mounts() {
 # mount that is gone, or deleted).
 run_loops() {
   new_lines "$loops_before" "$(list_loops)" | while read -r device file; do
+    [ -n "$device" ] || continue
     case $file in
       "$run"/* | *' (deleted)') printf '%s %s\n' "$device" "$file" ;;
       *) [ -e "$file" ] || printf '%s %s\n' "$device" "$file" ;;

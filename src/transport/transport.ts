@@ -66,7 +66,8 @@ export interface Transport {
   /** A name of a directory came, went or now means another node. */
   invalidateEntry(parent: NodeId, name: string): Promise<void>;
   /**
-   * Unmounts, which writes back what the kernel still holds, and waits for the last request.
+   * Unmounts, which writes back what the kernel still holds, and waits for the last request;
+   * `ended` stays open where another mount namespace has a copy of the mount.
    * @throws DiskError `busy` naming the holders (the mount then stays as it was), or when the
    *   mount is gone but files on it are still open: a process whose I/O threads wait for their
    *   requests cannot exit by `process.exit`, only by a signal.

@@ -201,6 +201,49 @@ t.test('a mount that is taken away lazily while a file is open', limits, async (
   await checkNothingLeft(t, daemon);
 });
 
+/** A program that has a copy of all mounts, and `redirection` of its own. */
+async function elsewhere(t: Test, redirection = ''): Promise<() => Promise<void>> {
+  const script = `echo there >&2; exec sleep 1000 ${redirection}`;
+  const command = ['-m', '--propagation', 'private', 'sh', '-c', script];
+  const child = spawn('unshare', command, {
+    env: cleanEnvironment(),
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const gone = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  const end = (): Promise<void> => {
+    child.kill('SIGKILL');
+    return gone;
+  };
+  t.teardown(end);
+  await new Promise<void>((resolve) => child.stderr.once('data', () => resolve()));
+  return end;
+}
+
+async function untilOpen(daemon: TestDaemon): Promise<void> {
+  const end = performance.now() + SPARE_ENDS_MS;
+  while ((await ask(daemon, 'daemon.status', {})).openDisks === 0) {
+    if (performance.now() > end) throw new Error('the disk is never opened');
+  }
+}
+
+t.test('a copy of the mount in another mount namespace', limits, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  await daemon.ok('create', 'vm', '--disk', '4M');
+  const endIdle = await elsewhere(t);
+  await daemon.ok('daemon', 'stop');
+  t.equal(await daemon.ended(), 0, 'keeps no daemon that nobody needs');
+  await checkNothingLeft(t, daemon);
+  await endIdle();
+
+  await daemon.start();
+  const endUser = await elsewhere(t, `<${daemon.rawFile('vm')}`);
+  await untilOpen(daemon);
+  checkRefusal(t, await daemon.cli(['daemon', 'stop']), [EXIT.busy], /still open/);
+  await endUser();
+  t.equal(await daemon.ended(), 1, 'ends with the last file');
+  await checkNothingLeft(t, daemon);
+});
+
 t.test('restarts under load; a broken program is not started', limits, async (t) => {
   const { daemon, program } = await daemonOfCopy(t);
   await daemon.start();

@@ -90,6 +90,9 @@ export function canResend({ flags2 }: Negotiated): boolean {
 const DEFAULT_MAX_BACKGROUND = 512;
 /** After a lazy unmount (by somebody else, or by force without privileges) files may stay open. */
 const STOP_LIMIT_MS = 5000;
+const STOP_POLL_MS = 50;
+/** A file that was closed is known to us a moment later. */
+const IDLE_MS = 1000;
 /** One request of the largest size. */
 const READ_AHEAD_KIB = MAX_REQUEST_BYTES / 1024;
 /** So many threads that died in so short a time are replaced; one more: the mount is given up. */
@@ -217,14 +220,30 @@ class KernelTransport implements Transport {
       this.#stopping = unmounted;
     }
     if (!unmounted) throw inUse(mount.mountpoint, await this.holders());
-    const late = delay(STOP_LIMIT_MS, 'late' as const, { ref: false });
-    if ((await Promise.race([this.ended, late])) === 'late') {
-      // When they are closed at last, nobody waits for that any more.
-      this.#stopping = false;
-      throw new DiskError('busy', `${mount.mountpoint}: unmounted, but files are still open`, {
-        hint: 'end the programs that have them open',
-      });
+    if (await this.#isOver()) return;
+    // When they are closed at last, nobody waits for that any more.
+    this.#stopping = false;
+    throw new DiskError('busy', `${mount.mountpoint}: unmounted, but files are still open`, {
+      hint: 'end the programs that have them open, in containers or other mount namespaces, too',
+    });
+  }
+
+  /**
+   * Waits until the unmounted threads have ended. @returns false when they go on because files are
+   * open; true also when they wait in vain: another mount namespace has a copy of the mount, and
+   * no file open on it.
+   */
+  async #isOver(): Promise<boolean> {
+    const ended = this.ended.then(() => true);
+    const limit = performance.now() + STOP_LIMIT_MS;
+    let idleSince = performance.now();
+    while (!(await Promise.race([ended, delay(STOP_POLL_MS, false, { ref: false })]))) {
+      const now = performance.now();
+      if ((this.#session?.handler.openDisks ?? 0) > 0) idleSince = now;
+      if (now - idleSince > IDLE_MS) return true;
+      if (now > limit) return false;
     }
+    return true;
   }
 
   #startThread(threadIndex: number): void {

@@ -87,6 +87,11 @@ export class RequestHandler {
     else if (request.op === 'opendir') this.#open.forgetListing(openedHandle(reply));
   }
 
+  /** How many opens of disks were not released yet. */
+  get openDisks(): number {
+    return this.#open.openDisks;
+  }
+
   /** Gives back what was still open when the mount went away. */
   async releaseAll(): Promise<void> {
     for (const failure of await this.#open.releaseAll()) this.#onError('release', failure);

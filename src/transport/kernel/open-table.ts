@@ -90,6 +90,11 @@ export class OpenTable {
     return failures;
   }
 
+  /** How many opens of disks were not released yet. */
+  get openDisks(): number {
+    return this.#devices.size;
+  }
+
   /** What an OPEN that is sent again was answered already, by a daemon that died then. */
   resent(opener: Pick<Opener, 'unique'>): OpenDevice | undefined {
     if ((opener.unique.hi & UNIQUE_RESENT) === 0) return undefined;
