@@ -148,7 +148,7 @@ t.test('unmounted lazily while a file is open', { skip }, async (t) => {
   t.equal(readSync(fd, target, 0, 10, 0), 10, 'whoever has it open can go on');
   t.match((await server.ask('stop')).error, { code: 'busy', message: /still open/ });
   closeSync(fd);
-  t.equal((await server.ended)?.ended, 'stopped', 'the last one ends the server');
+  t.equal((await server.ended)?.ended, 'unmounted', 'the last one ends the server');
 });
 
 t.test('I/O goes on while the main thread is busy', { skip }, async (t) => {
