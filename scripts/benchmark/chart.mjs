@@ -35,6 +35,7 @@ export function drawChart(groups) {
   parts.push(`<line x1="${line}" y1="20" x2="${line}" y2="${y}" class="one"/>`);
   return `${[
     `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${y + 12}">`,
+    '<title>layerdisk beside others: how many times as fast</title>',
     '<style>text{font:12px sans-serif;fill:#333}.title{font-weight:bold}.faster{fill:#4a7}',
     '.slower{fill:#c75}.one,.spread{stroke:#333}</style>',
     `<rect width="${WIDTH}" height="${y + 12}" fill="#fff"/>`,

@@ -24,22 +24,22 @@ t.test('every error code has its exit code', async (t) => {
   });
   let code: ErrorCode = 'failed';
   const { handlers } = recordingHandlers({
-    info: async () => {
+    list: async () => {
       throw new DiskError(code, 'cannot do it\u001b[2J', { hint: 'do that', errno: 'EIO' });
     },
   });
   const { path } = await serve(t, handlers);
   for (code of ERROR_CODES) {
-    const result = await runCli(['info', 'web', '--json', '--socket', path]);
+    const result = await runCli(['list', '--json', '--socket', path]);
     t.equal(result.code, EXIT_CODES[code], code);
     t.equal(result.stdout, '');
     t.same(JSON.parse(result.stderr), {
       error: { code, message: 'cannot do it [2J', hint: 'do that' },
     });
   }
-  const human = await runCli(['info', 'web', '--socket', path]);
+  const human = await runCli(['list', '--socket', path]);
   t.equal(human.stderr, 'layerdisk: cannot do it [2J\nhint: do that\n');
-  const debug = await runCli(['info', 'web', '--socket', path, '--debug']);
+  const debug = await runCli(['list', '--socket', path, '--debug']);
   t.match(debug.stderr, /^layerdisk: cannot do it.*\nhint: do that\nDiskError: [\s\S]*\n +at /);
 });
 
