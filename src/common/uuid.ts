@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { Field } from './struct.js';
 
-/** `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, lower case. */
+/** 8-4-4-4-12 hexadecimal digits, lower case. */
 export type Uuid = string;
 
 export const NIL_UUID: Uuid = '00000000-0000-0000-0000-000000000000';

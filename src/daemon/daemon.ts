@@ -362,7 +362,7 @@ export class Daemon {
 
   /**
    * Ends the daemon. With `force`, the mount goes away although it is in use.
-   * @throws DiskError `busy` naming who uses the mount; everything goes on then.
+   * @throws DiskError `busy` naming who uses the mount, unless by force; everything goes on then.
    */
   async stop(options: { readonly force?: boolean } = {}): Promise<void> {
     if (options.force !== true) await this.#transport?.stop();

@@ -106,17 +106,16 @@ function handleEnd(daemon: Daemon, log: Logger, link: SupervisorLink | undefined
 async function endPatiently(daemon: Daemon, log: Logger, hurry: () => boolean): Promise<void> {
   const giveUp = performance.now() + BUSY_GRACE_MS;
   let told = '';
-  for (;;) {
-    const force = hurry() || performance.now() > giveUp;
+  while (!hurry() && performance.now() <= giveUp) {
     try {
-      await daemon.stop({ force });
+      await daemon.stop();
       return;
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       if (message !== told) log.warn(message);
       told = message;
-      if (force) return;
     }
     await new Promise((resolve) => setTimeout(resolve, BUSY_RETRY_MS));
   }
+  await daemon.stop({ force: true });
 }

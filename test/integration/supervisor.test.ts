@@ -18,8 +18,6 @@ import { ask, askOnce, cannotTakeOver, eventually, successor } from '../support/
 /** A mount that nobody serves would hold a test up for ever: what the daemon said is told then. */
 const limits = { skip: cannotTakeOver(), timeout: 240_000 };
 
-const SPARE_ENDS_MS = 30_000;
-
 /** A daemon whose program is a copy that the test may change. */
 async function daemonOfCopy(t: Test): Promise<{ daemon: TestDaemon; program: string }> {
   const { folder } = await prepareDaemon(t);
@@ -78,11 +76,10 @@ async function strace(
 async function checkNothingLeft(t: Test, daemon: TestDaemon): Promise<void> {
   t.same(mountsBelow(daemon.folder), [], 'nothing stays mounted');
   // A spare that still loads its program notices only then that nobody needs it.
-  const end = performance.now() + SPARE_ENDS_MS;
-  let left = 'unknown';
-  while (left !== '' && performance.now() < end) {
-    left = (await runProgram('pgrep', ['-f', daemon.store])).stdout;
-  }
+  const left = await eventually('no process', async () => {
+    const { stdout } = await runProgram('pgrep', ['-f', daemon.store]);
+    return stdout === '' ? stdout : undefined;
+  });
   t.equal(left, '', 'and no process stays');
 }
 
@@ -219,13 +216,6 @@ async function elsewhere(t: Test, redirection = ''): Promise<() => Promise<void>
   return end;
 }
 
-async function untilOpen(daemon: TestDaemon): Promise<void> {
-  const end = performance.now() + SPARE_ENDS_MS;
-  while ((await ask(daemon, 'daemon.status', {})).openDisks === 0) {
-    if (performance.now() > end) throw new Error('the disk is never opened');
-  }
-}
-
 t.test('a copy of the mount in another mount namespace', limits, async (t) => {
   const daemon = await startDaemon(t, { supervise: true });
   await daemon.ok('create', 'vm', '--disk', '4M');
@@ -237,7 +227,10 @@ t.test('a copy of the mount in another mount namespace', limits, async (t) => {
 
   await daemon.start();
   const endUser = await elsewhere(t, `<${daemon.rawFile('vm')}`);
-  await untilOpen(daemon);
+  await eventually('the disk is open', async () => {
+    const { openDisks } = await ask(daemon, 'daemon.status', {});
+    return openDisks > 0 ? true : undefined;
+  });
   checkRefusal(t, await daemon.cli(['daemon', 'stop']), [EXIT.busy], /still open/);
   await endUser();
   t.equal(await daemon.ended(), 1, 'ends with the last file');

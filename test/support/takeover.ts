@@ -26,10 +26,13 @@ export function cannotTakeOver(): string | false {
 }
 
 /** Waits until `look` answers something; fails after a minute. */
-export async function eventually<T>(what: string, look: () => T | undefined): Promise<T> {
+export async function eventually<T>(
+  what: string,
+  look: () => T | undefined | Promise<T | undefined>,
+): Promise<T> {
   const end = performance.now() + PATIENCE_MS;
   for (;;) {
-    const found = look();
+    const found = await look();
     if (found !== undefined) return found;
     if (performance.now() > end) throw new Error(`not in a minute: ${what}`);
     await sleep(POLL_MS);
