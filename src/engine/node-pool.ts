@@ -14,7 +14,7 @@ import type { PagePool } from './page-pool.js';
 import { PAGE_WORDS, THREAD, THREAD_WORDS } from './shared-memory.js';
 
 /** So many are gathered before the other threads are looked at. */
-const BATCH = 64;
+const BATCH = 8;
 
 /** The threads that may read maps of this memory. */
 export interface Readers {
