@@ -19,11 +19,14 @@ import { invariant } from '../common/assert.js';
 import type { NodePool } from './node-pool.js';
 import {
   appendExtent,
+  copyWithOneMore,
   LEAF_BLOCKS,
   MAX_EXTENTS,
   PackedReader,
   packedData,
   packedRun,
+  placeBetween,
+  sizeForOneMore,
 } from './packed-leaf.js';
 import { PAGE_WORDS } from './shared-memory.js';
 
@@ -119,7 +122,7 @@ export class ChainMap {
     }
     const most = Math.min(limit, LEAF_BLOCKS - inLeaf);
     if ((word & PACKED) === 0) return this.#spelledPiece(node + inLeaf, most);
-    const count = this.#packed.find(words, node, inLeaf, most);
+    const count = this.#packed.find(this.#nodes.pages, node, inLeaf, most);
     const { address } = this.#packed;
     this.kind = address > ZERO ? DATA : (address as MapKind);
     this.address = address;
@@ -206,19 +209,35 @@ export class ChainMap {
     if (isNode && (word & PACKED) === 0) {
       return this.#setSpelled(this.#ownSpelled(at), inner, part, value);
     }
-    if (isNode && (word & SHARED) === 0 && value !== UNMAPPED) {
-      const extent = { block: inner, count: part, address: value };
-      if (appendExtent(words, nodeOf(word), extent)) {
-        if (inner + part === LEAF_BLOCKS) this.#fold(at);
-        return value > ZERO ? part : 0;
-      }
+    if (isNode && value !== UNMAPPED && this.#addExtent(at, inner, part, value)) {
+      return value > ZERO ? part : 0;
     }
     return this.#redraft(at, inner, part, value);
   }
 
+  /** The quick ways: a run that touches nothing that is mapped, as most new blocks do. */
+  #addExtent(at: number, block: number, count: number, address: number): boolean {
+    const memory = this.#nodes.pages;
+    const word = memory.words[at]!;
+    const leaf = nodeOf(word);
+    const run = { block, count, address };
+    if ((word & SHARED) === 0 && appendExtent(memory, leaf, run)) {
+      if (block + count === LEAF_BLOCKS) this.#fold(at);
+      return true;
+    }
+    const place = placeBetween(memory, leaf, run);
+    const size = place < 0 ? -1 : sizeForOneMore(memory, leaf);
+    if (size < 0) return false;
+    const chunk = this.#nodes.chunks.allocate(size);
+    copyWithOneMore(memory, leaf, { at: chunk, size, place }, run);
+    Atomics.store(memory.words, at, chunk | PACKED | NODE);
+    this.#retire(word);
+    return true;
+  }
+
   /** A packed leaf that came to be one run needs no leaf. */
   #fold(at: number): void {
-    const run = packedRun(this.#words, nodeOf(this.#words[at]!));
+    const run = packedRun(this.#nodes.pages, nodeOf(this.#words[at]!));
     if (run > UNMAPPED) this.#setEntry(at, run, 0);
   }
 
@@ -242,7 +261,7 @@ export class ChainMap {
     if (word === RUN) return LEAF_BLOCKS;
     if ((word & KIND_MASK) !== NODE) return 0;
     const node = nodeOf(word);
-    if ((word & PACKED) !== 0) return packedData(this.#words, node);
+    if ((word & PACKED) !== 0) return packedData(this.#nodes.pages, node);
     let data = 0;
     for (let i = 0; i < LEAF_BLOCKS; i += 1) if (this.#words[node + i]! > ZERO) data += 1;
     return data;
@@ -291,7 +310,7 @@ export class ChainMap {
     } else {
       const { size } = draft;
       const chunk = this.#nodes.chunks.allocate(size);
-      draft.write(words, chunk, size);
+      draft.write(this.#nodes.pages, chunk, size);
       Atomics.store(words, at, chunk | PACKED | NODE);
     }
     this.#retire(old);
@@ -303,7 +322,7 @@ export class ChainMap {
     const word = this.#words[at]!;
     if (from >= end) return;
     if ((word & KIND_MASK) === NODE) {
-      this.#nodes.draft.addLeaf(this.#words, nodeOf(word), from, end);
+      this.#nodes.draft.addLeaf(this.#nodes.pages, nodeOf(word), from, end);
     } else {
       const value = word === RUN ? this.#words[at + 1]! + from : word;
       this.#nodes.draft.add(from, end - from, value);

@@ -4,7 +4,7 @@
  *
  * In a chunk (chunk-pool.ts): word 0 holds the number of extents (lower 16 bits) and the chunk's
  * class; then, for as many extents as the class has room for, their addresses (1: they read as
- * zero), then their keys, two a word: first block (10 bits), length - 1 (6 bits). Ordered by block;
+ * zero), then their keys of 16 bits: first block (10 bits), length - 1 (6 bits). Ordered by block;
  * blocks in no extent are unmapped.
  *
  * Readers take no lock. What changes under them is only: an extent that is appended (its number is
@@ -23,9 +23,27 @@ const ROOM = CHUNK_WORDS.map((words) => Math.floor(((words - 1) * 2) / 3));
 /** A leaf of more extents is one word a block. */
 export const MAX_EXTENTS = ROOM.at(-1)!;
 
-function keyAt(words: Uint32Array, keys: number, index: number): number {
-  const pair = words[keys + (index >>> 1)]!;
-  return (index & 1) === 0 ? pair & 0xffff : pair >>> 16;
+/** Index pages, as words and as halves of words. */
+export interface LeafMemory {
+  readonly words: Uint32Array;
+  readonly halves: Uint16Array;
+}
+
+/** Index (in halves) of the first key of the leaf at `at`, whose word 0 is `head`. */
+function keysOf(at: number, head: number): number {
+  return (at + 1 + ROOM[head >>> 16]!) * 2;
+}
+
+/** How many extents begin at or before the block. */
+function extentsUpTo(halves: Uint16Array, keys: number, count: number, block: number): number {
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (halves[keys + middle]! >>> LENGTH_BITS <= block) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** Finds things in packed leaves. Results are fields, so that nothing is allocated. */
@@ -37,20 +55,14 @@ export class PackedReader {
    * The run from `block` on in the leaf at `at`, at most `limit` blocks (which end in the leaf).
    * @returns its length; the next run may be of the same kind.
    */
-  find(words: Uint32Array, at: number, block: number, limit: number): number {
+  find(memory: LeafMemory, at: number, block: number, limit: number): number {
+    const { words, halves } = memory;
     const head = words[at]!;
     const count = head & 0xffff;
-    const keys = at + 1 + ROOM[head >>> 16]!;
-    let low = 0;
-    let high = count;
-    // The last extent that begins at or before the block is at low - 1.
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (keyAt(words, keys, middle) >>> LENGTH_BITS <= block) low = middle + 1;
-      else high = middle;
-    }
+    const keys = keysOf(at, head);
+    const low = extentsUpTo(halves, keys, count, block);
     if (low > 0) {
-      const key = keyAt(words, keys, low - 1);
+      const key = halves[keys + low - 1]!;
       const first = key >>> LENGTH_BITS;
       const end = first + (key & LENGTH_MASK) + 1;
       if (block < end) {
@@ -60,7 +72,7 @@ export class PackedReader {
       }
     }
     this.address = 0;
-    const next = low < count ? keyAt(words, keys, low) >>> LENGTH_BITS : LEAF_BLOCKS;
+    const next = low < count ? halves[keys + low]! >>> LENGTH_BITS : LEAF_BLOCKS;
     return Math.min(limit, next - block);
   }
 }
@@ -69,18 +81,14 @@ export class PackedReader {
  * Appends blocks after the last extent, while readers may be in the leaf.
  * @returns false when they do not come last or there is no room: nothing has changed then.
  */
-export function appendExtent(
-  words: Uint32Array,
-  at: number,
-  extent: { readonly block: number; readonly count: number; readonly address: number },
-): boolean {
+export function appendExtent({ words, halves }: LeafMemory, at: number, extent: Run): boolean {
   const head = words[at]!;
   const size = head >>> 16;
-  const keys = at + 1 + ROOM[size]!;
+  const keys = keysOf(at, head);
   let index = head & 0xffff;
   let { block, count, address } = extent;
   if (index > 0) {
-    const key = keyAt(words, keys, index - 1);
+    const key = halves[keys + index - 1]!;
     const first = key >>> LENGTH_BITS;
     const length = (key & LENGTH_MASK) + 1;
     if (block < first + length) return false;
@@ -89,7 +97,7 @@ export function appendExtent(
     const more = follows ? Math.min(count, MAX_LENGTH - length) : 0;
     if (index + Math.ceil((count - more) / MAX_LENGTH) > ROOM[size]!) return false;
     if (more > 0) {
-      putKey(words, keys, index - 1, key + more);
+      halves[keys + index - 1] = key + more;
       block += more;
       count -= more;
       address = following(address, more);
@@ -100,7 +108,7 @@ export function appendExtent(
   while (count > 0) {
     const length = Math.min(count, MAX_LENGTH);
     words[at + 1 + index] = address;
-    putKey(words, keys, index, (block << LENGTH_BITS) | (length - 1));
+    halves[keys + index] = (block << LENGTH_BITS) | (length - 1);
     index += 1;
     block += length;
     count -= length;
@@ -110,15 +118,74 @@ export function appendExtent(
   return true;
 }
 
+/** Blocks of a leaf, and the address of the first one (1: they read as zero). */
+export interface Run {
+  readonly block: number;
+  readonly count: number;
+  readonly address: number;
+}
+
 function following(address: number, count: number): number {
   return address === ZERO_ADDRESS ? address : address + count;
 }
 
-/** The other key of the pair stays as it is: one store for both. */
-function putKey(words: Uint32Array, keys: number, index: number, key: number): void {
-  const at = keys + (index >>> 1);
-  const pair = words[at]!;
-  words[at] = (index & 1) === 0 ? (pair & 0xffff0000) | key : (pair & 0xffff) | (key << 16);
+/** The class of the chunk that a leaf with one extent more fits into; -1 for none. */
+export function sizeForOneMore({ words }: LeafMemory, at: number): number {
+  const head = words[at]!;
+  const size = head >>> 16;
+  if ((head & 0xffff) < ROOM[size]!) return size;
+  return size + 1 < ROOM.length ? size + 1 : -1;
+}
+
+/**
+ * Whether a run is one extent that would be put between others: it overlaps none and joins none.
+ * @returns the index that it would have, -1 when it is not.
+ */
+export function placeBetween({ words, halves }: LeafMemory, at: number, run: Run): number {
+  const { block, count, address } = run;
+  if (count > MAX_LENGTH) return -1;
+  const head = words[at]!;
+  const extents = head & 0xffff;
+  const keys = keysOf(at, head);
+  const place = extentsUpTo(halves, keys, extents, block);
+  if (place > 0) {
+    const key = halves[keys + place - 1]!;
+    const first = key >>> LENGTH_BITS;
+    const length = (key & LENGTH_MASK) + 1;
+    if (block < first + length) return -1;
+    const isNext = block === first + length;
+    if (isNext && following(words[at + place]!, length) === address) return -1;
+  }
+  if (place < extents) {
+    const next = halves[keys + place]! >>> LENGTH_BITS;
+    if (block + count > next) return -1;
+    const isNext = block + count === next;
+    if (isNext && following(address, count) === words[at + 1 + place]) return -1;
+  }
+  return place;
+}
+
+/**
+ * Copies a leaf into a chunk of class `size`, with one extent more, which becomes number `place`.
+ */
+export function copyWithOneMore(
+  { words, halves }: LeafMemory,
+  from: number,
+  target: { readonly at: number; readonly size: number; readonly place: number },
+  { block, count, address }: Run,
+): void {
+  const { at, size, place } = target;
+  const head = words[from]!;
+  const extents = head & 0xffff;
+  const oldKeys = keysOf(from, head);
+  const keys = keysOf(at, size << 16);
+  words.copyWithin(at + 1, from + 1, from + 1 + place);
+  words.copyWithin(at + 2 + place, from + 1 + place, from + 1 + extents);
+  halves.copyWithin(keys, oldKeys, oldKeys + place);
+  halves.copyWithin(keys + place + 1, oldKeys + place, oldKeys + extents);
+  words[at + 1 + place] = address;
+  halves[keys + place] = (block << LENGTH_BITS) | (count - 1);
+  words[at] = (size << 16) | (extents + 1);
 }
 
 /** A leaf being made: extents in order, neighbours of one kind joined as far as they may be. */
@@ -169,12 +236,12 @@ export class LeafDraft {
   }
 
   /** Adds what the leaf at `at` says of the blocks in [from, end). */
-  addLeaf(words: Uint32Array, at: number, from: number, end: number): void {
+  addLeaf({ words, halves }: LeafMemory, at: number, from: number, end: number): void {
     const head = words[at]!;
     const count = head & 0xffff;
-    const keys = at + 1 + ROOM[head >>> 16]!;
+    const keys = keysOf(at, head);
     for (let index = 0; index < count; index += 1) {
-      const key = keyAt(words, keys, index);
+      const key = halves[keys + index]!;
       const block = key >>> LENGTH_BITS;
       const first = Math.max(block, from);
       const last = Math.min(block + (key & LENGTH_MASK) + 1, end);
@@ -201,12 +268,11 @@ export class LeafDraft {
   }
 
   /** Writes it into a chunk that no reader knows yet. */
-  write(words: Uint32Array, at: number, size: number): void {
-    const keys = at + 1 + ROOM[size]!;
+  write({ words, halves }: LeafMemory, at: number, size: number): void {
+    const keys = keysOf(at, size << 16);
     for (let index = 0; index < this.count; index += 1) {
       words[at + 1 + index] = this.#addresses[index]!;
-      const key = (this.#blocks[index]! << LENGTH_BITS) | (this.#lengths[index]! - 1);
-      putKey(words, keys, index, key);
+      halves[keys + index] = (this.#blocks[index]! << LENGTH_BITS) | (this.#lengths[index]! - 1);
     }
     words[at] = (size << 16) | this.count;
   }
@@ -223,27 +289,27 @@ export class LeafDraft {
 }
 
 /** The address of block 0 when all blocks are one run (1: of zeroes), 0 when they are not. */
-export function packedRun(words: Uint32Array, at: number): number {
+export function packedRun({ words, halves }: LeafMemory, at: number): number {
   const head = words[at]!;
   const address = words[at + 1]!;
-  const keys = at + 1 + ROOM[head >>> 16]!;
+  const keys = keysOf(at, head);
   if ((head & 0xffff) !== LEAF_BLOCKS / MAX_LENGTH) return 0;
   for (let index = 0; index < LEAF_BLOCKS / MAX_LENGTH; index += 1) {
     const block = index * MAX_LENGTH;
-    if (keyAt(words, keys, index) !== ((block << LENGTH_BITS) | LENGTH_MASK)) return 0;
+    if (halves[keys + index]! !== ((block << LENGTH_BITS) | LENGTH_MASK)) return 0;
     if (words[at + 1 + index] !== following(address, block)) return 0;
   }
   return address;
 }
 
 /** Extents of the leaf at `at` that hold data, counted in blocks. */
-export function packedData(words: Uint32Array, at: number): number {
+export function packedData({ words, halves }: LeafMemory, at: number): number {
   const head = words[at]!;
-  const keys = at + 1 + ROOM[head >>> 16]!;
+  const keys = keysOf(at, head);
   let data = 0;
   for (let index = 0; index < (head & 0xffff); index += 1) {
     if (words[at + 1 + index] !== ZERO_ADDRESS) {
-      data += (keyAt(words, keys, index) & LENGTH_MASK) + 1;
+      data += (halves[keys + index]! & LENGTH_MASK) + 1;
     }
   }
   return data;

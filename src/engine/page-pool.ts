@@ -20,11 +20,14 @@ export type PoolViews = Pick<SharedViews, 'pages' | 'pageWords'>;
 
 export class PagePool {
   readonly words: Uint32Array;
+  /** The same memory. */
+  readonly halves: Uint16Array;
   readonly #locks: Int32Array;
   readonly #capacity: number;
 
   constructor(views: PoolViews) {
     this.words = views.pages;
+    this.halves = new Uint16Array(views.pages.buffer);
     this.#locks = views.pageWords;
     this.#capacity = Math.floor(views.pages.length / PAGE_WORDS);
   }

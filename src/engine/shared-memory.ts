@@ -129,7 +129,8 @@ export interface SharedViews {
   readonly suspects: SuspectRows;
 }
 
-const LARGEST_POOL = 16 * GiB - MiB;
+/** A typed array of halves of words can be no longer. */
+const LARGEST_POOL = 8 * GiB - MiB;
 const SMALLEST_POOL = 64 * MiB;
 
 /**
