@@ -12,7 +12,7 @@ type Entries = Uint32Array<ArrayBuffer>;
 
 export const ENTRY_SIZE = 4;
 /** Most memory of one table, so that a chain of many images stays affordable. */
-const MAX_TABLE_MEMORY = 4 * MiB;
+const MAX_TABLE_MEMORY = 16 * MiB;
 const FILE_PAGE_ENTRIES = (16 * KiB) / ENTRY_SIZE;
 
 export interface EntryTableOptions {
