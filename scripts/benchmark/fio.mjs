@@ -24,6 +24,7 @@ export const JOBS = {
   aio32: { what: '4 KiB random reads, 32 in flight', args: libaio('randread', '4k', 1, 32) },
   rr4x8: { what: '4 KiB random reads, 4 jobs x 8', args: libaio('randread', '4k', 4, 8) },
   rw4x8: { what: '4 KiB random writes, 4 jobs x 8', args: libaio('randwrite', '4k', 4, 8) },
+  rr64k: { what: '64 KiB random reads, 1 job', args: psync('randread', '64k', 1) },
   sr64k: { what: '64 KiB sequential reads', args: psync('read', '64k', 1) },
   sw64k: { what: '64 KiB sequential writes', args: psync('write', '64k', 1) },
   sr: { what: '1 MiB sequential reads', args: psync('read', '1m', 1) },

@@ -12,7 +12,7 @@ type Entries = Uint32Array<ArrayBuffer>;
 
 export const ENTRY_SIZE = 4;
 /** Most memory of one table, so that a chain of many images stays affordable. */
-const MAX_TABLE_MEMORY = 4 * MiB;
+const MAX_TABLE_MEMORY = 16 * MiB;
 const FILE_PAGE_ENTRIES = (16 * KiB) / ENTRY_SIZE;
 
 export interface EntryTableOptions {
@@ -65,14 +65,17 @@ export class EntryTable {
   }
 
   /** A table that lies in one piece; the caller has checked that it lies inside the file. */
-  static inFile(file: ReadableFile, options: { offset: number; count: number }): EntryTable {
-    const { offset, count } = options;
+  static inFile(
+    file: ReadableFile,
+    options: { offset: number; count: number; pageEntries?: number },
+  ): EntryTable {
+    const { offset, count, pageEntries = FILE_PAGE_ENTRIES } = options;
     return new EntryTable({
       path: file.path,
       count,
-      pageEntries: FILE_PAGE_ENTRIES,
+      pageEntries,
       load(page, bytes) {
-        file.readExact(bytes, 0, bytes.length, offset + page * FILE_PAGE_ENTRIES * ENTRY_SIZE);
+        file.readExact(bytes, 0, bytes.length, offset + page * pageEntries * ENTRY_SIZE);
       },
     });
   }

@@ -38,8 +38,12 @@ export class FileRanges {
 
   /** Whether any byte of `length` (at least 1) at `offset` lies in one of the ranges. */
   overlap(offset: number, length: number): boolean {
-    const index = firstAbove(this.#ends, offset);
-    return index < this.#starts.length && this.#starts[index]! < offset + length;
+    return this.nextAt(offset) < offset + length;
+  }
+
+  /** Where the range begins that ends first behind `offset`; infinity when none does. */
+  nextAt(offset: number): number {
+    return this.#starts[firstAbove(this.#ends, offset)] ?? Number.POSITIVE_INFINITY;
   }
 
   /** The name of a range that `length` bytes at `offset` touch. */

@@ -1,6 +1,7 @@
 /** A host file opened for exact positioned reads: the door through which image bytes come in. */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
+import { readAt } from './positioned-io.js';
 
 /** Part of a file that stands for a whole one: a member of an archive, read where it lies. */
 export interface FileWindow {
@@ -84,13 +85,8 @@ export class HostFile implements ReadableFile {
     while (done < length) {
       let count: number;
       try {
-        count = readSync(
-          this.#descriptor,
-          target,
-          targetOffset + done,
-          length - done,
-          start + done,
-        );
+        const at = targetOffset + done;
+        count = readAt(this.#descriptor, target, at, length - done, start + done);
       } catch (error) {
         throw new DiskError('failed', `${this.path}: cannot read ${length} bytes at ${offset}`, {
           errno: errnoName(error) ?? 'EIO',

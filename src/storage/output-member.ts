@@ -4,14 +4,18 @@
  */
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync } from 'node:fs';
+import { basename } from 'node:path';
 import { invariant } from '../common/assert.js';
+import type { DiskError } from '../common/errors.js';
 import { MiB } from '../common/units.js';
 import { readPadded } from './exact-io.js';
 import { failure, OutputFile, OutputFiles } from './output-files.js';
 
 /** Where a member begins. */
 export interface MemberPlace {
-  /** The archive's temporary name; nothing is behind `start` in it yet. */
+  /** The name that the archive will have. */
+  readonly archive: string;
+  /** Its temporary one; nothing is behind `start` in it yet. */
   readonly temporaryPath: string;
   readonly start: number;
 }
@@ -26,6 +30,8 @@ export interface WrittenMember {
 const CHUNK = MiB;
 
 export class OutputMember extends OutputFiles {
+  /** What errors call it: there is no file of its own name. */
+  readonly #name: string;
   readonly #place: MemberPlace;
   readonly #fd: number;
   #begun = false;
@@ -34,18 +40,19 @@ export class OutputMember extends OutputFiles {
   constructor(path: string, place: MemberPlace) {
     // No file of that name is made, so none can be in the way.
     super(path, { overwrite: true });
+    this.#name = `${place.archive}: ${basename(path)}`;
     this.#place = place;
     try {
       this.#fd = openSync(place.temporaryPath, 'r+');
     } catch (error) {
-      throw failure(path, 'its archive cannot be opened', error);
+      throw failure(this.#name, 'the archive cannot be opened', error);
     }
   }
 
   override create(path: string): OutputFile {
     invariant(!this.#begun && path === this.path, 'a member of an archive is one file');
     this.#begun = true;
-    return new OutputFile(path, { fd: this.#fd, ...this.#place });
+    return new OutputFile(this.#name, { fd: this.#fd, ...this.#place });
   }
 
   override commit(): void {
@@ -66,11 +73,20 @@ export class OutputMember extends OutputFiles {
     const buffer = Buffer.alloc(CHUNK);
     for (let at = 0; at < size; at += CHUNK) {
       const length = Math.min(CHUNK, size - at);
-      readPadded(this.#fd, buffer, 0, length, this.#place.start + at, 'image.measure');
+      this.#read(buffer, length, at);
       hash.update(buffer.subarray(0, length));
       await rest();
     }
     return { size, sha256: hash.digest('hex') };
+  }
+
+  #read(buffer: Buffer, length: number, at: number): void {
+    try {
+      readPadded(this.#fd, buffer, 0, length, this.#place.start + at, 'image.measure');
+    } catch (error) {
+      const { cause } = error as DiskError;
+      throw failure(this.#name, `cannot read back ${length} bytes at ${at}`, cause ?? error);
+    }
   }
 
   close(): void {

@@ -217,6 +217,7 @@ export class GarbageCollector {
         const soon = Math.max(SHORT_RETRY_MS, SHARE * this.#lastMs);
         this.#scheduleIn(room.isUrgent ? Math.min(retryMs, soon) : retryMs);
       }
+      for (const id of this.#basesBelow(left)) baseIds.add(id);
       const unused = bases.list().filter((id) => !baseIds.has(id) && !pinnedNow.bases.has(id));
       for (const id of unused) if (!dryRun) bases.remove(id);
       if (unused.length > 0 && !dryRun) {
@@ -227,6 +228,23 @@ export class GarbageCollector {
         files: [...files, ...unused.map((id) => `bases/${id}.json`), ...memory.files],
         bytes: bytes + memory.bytes,
       };
+    });
+  }
+
+  /**
+   * What open disks of deleted VMs stand on. Their base is looked at as long as they are open: a
+   * record that is gone would be told as an image that somebody changed.
+   */
+  #basesBelow(left: readonly DeltaId[]): string[] {
+    return left.flatMap((id) => {
+      try {
+        const { below } = this.#context.engine.deltas.describe(id);
+        return below.kind === 'base' ? [below.id] : [];
+      } catch (error) {
+        // Closed and removed meanwhile, or broken and in nobody's use: it needs no base.
+        if (error instanceof DiskError) return [];
+        throw error;
+      }
     });
   }
 

@@ -53,8 +53,10 @@ export async function exportOva(
     const parts = disks.map(({ name, size, top }) => {
       const member = diskMemberName(vm, name);
       const place = join(dirname(path), member);
-      const write = (start: number) =>
-        writePart(context, { path: place, top, within: { temporaryPath, start } }, tools, work);
+      const write = (start: number) => {
+        const within = { archive: path, temporaryPath, start };
+        return writePart(context, { path: place, top, within }, tools, work);
+      };
       return { name: member, capacity: size, write };
     });
     await writeOva(output, { name: vm, ...hardware, disks: parts });

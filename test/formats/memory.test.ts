@@ -7,9 +7,15 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { GiB, MiB, TiB } from '../../src/common/units.js';
+import { MAX_LOG_UPDATES } from '../../src/formats/vhdx/vhdx-layout.js';
 import { openCorpus } from '../support/corpus.js';
 import { stampedModel } from '../support/disk-model.js';
-import { writeStack, writeTables } from '../support/hollow-images.js';
+import {
+  writeLongLog,
+  writeSeSparseStack,
+  writeStack,
+  writeTables,
+} from '../support/hollow-images.js';
 import { writeQcow2 } from '../support/qcow2-writer.js';
 import { tool } from '../support/run-program.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -61,6 +67,26 @@ t.test('a thousand images, all of whose tables are asked for', async (t) => {
   const path = writeStack(folder, 1000, { clusterBits: 12, l1Entries: 512, l2Tables: 512 });
   const uses = await useImages(t, [path], { extents: 4, reads: 1 });
   t.match(uses, [{ outcome: 'read', failures: 0 }]);
+});
+
+t.test('a thousand seSparse snapshots of 128 GiB, whose tables are all there', async (t) => {
+  const path = writeSeSparseStack(tempFolder(t), 1000, 8192);
+  const uses = await useImages(t, [path], { extents: 100, reads: 20 });
+  t.match(uses, [{ outcome: 'read', failures: 0 }]);
+});
+
+t.test('the longest logs of a VHDX', async (t) => {
+  const folder = tempFolder(t);
+  const [zeroes, data] = [join(folder, 'zeroes.vhdx'), join(folder, 'data.vhdx')];
+  writeLongLog(zeroes, MAX_LOG_UPDATES, 'zeroes');
+  writeLongLog(data, 20_000, 'data');
+  const uses = await useImages(t, [zeroes, data], { extents: 100, reads: 20 });
+  t.match(uses, [
+    { outcome: 'read', failures: 0 },
+    { outcome: 'read', failures: 0 },
+  ]);
+  const grown = uses.at(-1)!.peak - uses[0]!.rest;
+  t.ok(grown < 64 * MiB, 'four threads of a daemon have them open');
 });
 
 t.test('compressed clusters of the largest size', async (t) => {

@@ -222,20 +222,23 @@ t.test('stopped on the way', { skip: cannotServe(), timeout: 300_000 }, async (t
   await t.test('by a full file system', async (t) => {
     const small = join(daemon.folder, 'small');
     await mountOn(t, 'tmpfs', small, ['-t', 'tmpfs', '-o', 'size=16m']);
-    const result = await daemon.cli(['export', 'web', join(small, 'web.raw')]);
-    checkRefusal(t, result, [EXIT.failed], /web\.raw.*ENOSPC/);
-    t.same(await listing(small), [], 'nothing is left behind');
+    for (const name of ['web.raw', 'web.ova']) {
+      const result = await daemon.cli(['export', 'web', join(small, name)]);
+      checkRefusal(t, result, [EXIT.failed], new RegExp(`/small/${name}.*ENOSPC`));
+      t.same(await listing(small), [], 'nothing is left behind');
+    }
   });
   await t.test('by ctrl-C', async (t) => {
     const out = join(daemon.folder, 'out');
     await mkdir(out);
-    const path = join(out, 'web.qcow2');
-    const { code, said } = await interrupted(daemon, [
-      ...['export', 'web', path, '--subformat', 'compressed', '--progress', 'plain'],
-    ]);
-    t.equal(code, 130, said);
-    t.match(said, /exporting web: \d+ %/, 'progress was told');
-    t.same(await listing(out), [], 'nothing is left behind');
+    for (const words of [['web.qcow2', '--subformat', 'compressed'], ['web.ova']]) {
+      const { code, said } = await interrupted(daemon, [
+        ...['export', 'web', join(out, words[0] ?? ''), ...words.slice(1), '--progress', 'plain'],
+      ]);
+      t.equal(code, 130, said);
+      t.match(said, /exporting web: \d+ %/, 'progress was told');
+      t.same(await listing(out), [], 'nothing is left behind');
+    }
   });
   t.equal(await daemon.ok('list', '-q'), 'web', 'the daemon goes on');
 });

@@ -1,9 +1,23 @@
 /** Images that are next to nothing but tables, and those are holes: vast in memory, not on disk. */
-import { closeSync, ftruncateSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { GiB, SECTOR_SIZE } from '../../src/common/units.js';
+import { GiB, MiB, SECTOR_SIZE } from '../../src/common/units.js';
 import { HEADER_V2, HEADER_V3, QCOW2_MAGIC } from '../../src/formats/qcow2/qcow2-layout.js';
+import { HEADER_OFFSETS, LOG_SECTOR_SIZE } from '../../src/formats/vhdx/vhdx-layout.js';
+import {
+  SESPARSE_DIRECTORY_TYPE,
+  SESPARSE_GRAIN_SECTORS,
+  SESPARSE_HEADER,
+  SESPARSE_MAGIC,
+  SESPARSE_TABLE_SECTORS,
+  SESPARSE_VERSION,
+  SESPARSE_VOLATILE_HEADER,
+  SESPARSE_VOLATILE_MAGIC,
+} from '../../src/formats/vmdk/se-sparse-layout.js';
 import { NEWLINE_TEST, SPARSE_HEADER, SPARSE_MAGIC } from '../../src/formats/vmdk/sparse-layout.js';
+import { stampedModel } from './disk-model.js';
+import { buildLogEntry } from './vhdx-log-writer.js';
+import { LOG_GUID, seal, writeVhdx } from './vhdx-writer.js';
 import { descriptorText } from './vmdk-writer.js';
 
 export interface Qcow2Shape {
@@ -95,4 +109,81 @@ export function writeSplit(folder: string, count: number): string {
   const path = join(folder, 'disk.vmdk');
   writeFileSync(path, descriptorText({ createType: 'twoGbMaxExtentSparse', extents }));
   return path;
+}
+
+const SE_SECTORS_PER_TABLE = ((SESPARSE_TABLE_SECTORS * SECTOR_SIZE) / 8) * SESPARSE_GRAIN_SECTORS;
+const SE_DIRECTORY_SECTOR = 2;
+
+/**
+ * `depth` seSparse snapshots on each other, each with `tables` tables (16 MiB of disk each) without
+ * an entry. @returns the top one.
+ */
+export function writeSeSparseStack(folder: string, depth: number, tables: number): string {
+  const sectors = tables * SE_SECTORS_PER_TABLE;
+  const tablesOffset = SE_DIRECTORY_SECTOR + Math.ceil((tables * 8) / SECTOR_SIZE);
+  const end = tablesOffset + tables * SESPARSE_TABLE_SECTORS;
+  const header = SESPARSE_HEADER.encode({
+    magic: SESPARSE_MAGIC,
+    version: SESPARSE_VERSION,
+    capacity: BigInt(sectors),
+    grainSize: BigInt(SESPARSE_GRAIN_SECTORS),
+    grainTableSize: BigInt(SESPARSE_TABLE_SECTORS),
+    volatileHeaderOffset: 1n,
+    directoryOffset: BigInt(SE_DIRECTORY_SECTOR),
+    tablesOffset: BigInt(tablesOffset),
+    grainsOffset: BigInt(end),
+  });
+  const state = SESPARSE_VOLATILE_HEADER.encode({ magic: SESPARSE_VOLATILE_MAGIC });
+  const directory = Buffer.alloc(tables * 8);
+  for (let table = 0; table < tables; table += 1) {
+    directory.writeUInt32LE(table, table * 8);
+    directory.writeUInt32LE(SESPARSE_DIRECTORY_TYPE, table * 8 + 4);
+  }
+  for (let level = 0; level < depth; level += 1) {
+    const name = `${level}-sesparse.vmdk`;
+    const fd = openSync(join(folder, name), 'w');
+    ftruncateSync(fd, end * SECTOR_SIZE);
+    writeSync(fd, header, 0, header.length, 0);
+    writeSync(fd, state, 0, state.length, SECTOR_SIZE);
+    writeSync(fd, directory, 0, directory.length, SE_DIRECTORY_SECTOR * SECTOR_SIZE);
+    closeSync(fd);
+    const extents = [`RW ${sectors} SESPARSE "${name}"`];
+    const parent = level === 0 ? {} : { parentCid: '1234abcd', parentName: `${level - 1}.vmdk` };
+    const text = descriptorText({ createType: 'seSparse', extents, ...parent });
+    writeFileSync(join(folder, `${level}.vmdk`), text);
+  }
+  return join(folder, `${depth - 1}.vmdk`);
+}
+
+/**
+ * A VHDX whose log is one entry of `updates`: zeroes that are asked for, sector by sector, in an
+ * area behind all blocks; or sectors of data there. It lies at the end of the file.
+ */
+export function writeLongLog(path: string, updates: number, kind: 'zeroes' | 'data'): void {
+  const model = stampedModel({ size: MiB, unitSize: MiB, pattern: 'd', salt: 1 });
+  const { fileSize } = writeVhdx(path, { model, blockSize: MiB, logGuid: LOG_GUID });
+  const logOffset = Math.ceil(fileSize / MiB) * MiB;
+  const sector = Buffer.alloc(LOG_SECTOR_SIZE, 0x5a);
+  const writes = Array.from({ length: updates }, (_, index) => {
+    const offset = 2 ** 40 + 2 * index * LOG_SECTOR_SIZE;
+    return kind === 'data' ? { offset, sector } : { offset, zeroLength: LOG_SECTOR_SIZE };
+  });
+  const sizes = { flushedFileOffset: fileSize, lastFileOffset: fileSize };
+  const entry = buildLogEntry({
+    ...{ sequenceNumber: 1n, tail: 0, logGuid: LOG_GUID, writes },
+    ...sizes,
+  });
+  const fd = openSync(path, 'r+');
+  writeSync(fd, entry, 0, entry.length, logOffset);
+  const logLength = Math.ceil(entry.length / MiB) * MiB;
+  ftruncateSync(fd, logOffset + logLength);
+  const header = Buffer.alloc(LOG_SECTOR_SIZE);
+  for (const at of HEADER_OFFSETS) {
+    readSync(fd, header, 0, header.length, at);
+    header.writeUInt32LE(logLength, 68);
+    header.writeBigUInt64LE(BigInt(logOffset), 72);
+    seal(header);
+    writeSync(fd, header, 0, header.length, at);
+  }
+  closeSync(fd);
 }

@@ -1,7 +1,7 @@
 /**
  * Exports as the VM side sees them: one instant, kept while it is written, and let go afterwards.
  */
-import { mkdirSync, realpathSync } from 'node:fs';
+import { mkdirSync, readdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
@@ -60,6 +60,27 @@ t.test('an export that fails holds nothing', async (t) => {
   t.same(world.faults.steps, ['volume.acquire']);
   world.faults.record();
   await world.delete('web');
+  await world.service.collectGarbage(false);
+  t.same(world.fake.ids(), [], 'nothing is kept');
+});
+
+t.test('an OVA that fails holds nothing, not even a VM that was deleted meanwhile', async (t) => {
+  const world = await open(t);
+  await world.take('web', 'one');
+  const place = join(world.folder, 'out');
+  mkdirSync(place);
+  const request = { vm: 'web', path: join(place, 'web.ova'), overwrite: false };
+  world.duringExport = async () => {
+    t.equal(readdirSync(place).length, 1, 'the archive is under way');
+    throw new DiskError('interrupted', 'cancelled');
+  };
+  t.equal(await codeOf(world.service.exportOva({ ...request, snapshot: 'one' })), 'interrupted');
+  world.duringExport = async () => {
+    await world.delete('web');
+    throw new DiskError('interrupted', 'cancelled');
+  };
+  t.equal(await codeOf(world.service.exportOva(request)), 'interrupted');
+  t.same(readdirSync(place), [], 'nothing is left behind');
   await world.service.collectGarbage(false);
   t.same(world.fake.ids(), [], 'nothing is kept');
 });

@@ -101,6 +101,17 @@ t.test('in the background, after changes and at start', async (t) => {
   world.engine.volumes.release(volume);
   await until(() => !world.fake.ids().includes(head));
 
+  t.comment('and so does the record of a base under it');
+  await world.import('based', Buffer.alloc(8192, 1), false);
+  const top = world.manifest('based').disks[0]?.head ?? '';
+  const [base] = world.bases.list();
+  const based = await world.engine.volumes.acquire(top, { writable: true });
+  await world.delete('based');
+  await delay(100);
+  t.same(world.bases.list(), [base], 'the base can be looked at as long as the disk is open');
+  world.engine.volumes.release(based);
+  await until(() => world.bases.list().length === 0);
+
   t.comment('a failure is told');
   writeFileSync(join(world.store.layout.vms, 'bad.json'), '');
   await world.restart();

@@ -206,7 +206,9 @@ export class ClusterMap {
     for (let entry = 0; entry < this.#entriesPerSlice; entry += 1) {
       const at = entry * this.#wordsPerEntry;
       if (entry >= wholeEntries) words[at] = DAMAGED_HIGH;
-      else this.#judge(words, at, index * this.#entriesPerSlice + entry);
+      else if (words[at] !== 0 || words[at + 1] !== 0 || this.#wordsPerEntry !== 2) {
+        this.#judge(words, at, index * this.#entriesPerSlice + entry);
+      }
     }
   }
 
@@ -218,10 +220,16 @@ export class ClusterMap {
       words[at] = this.#isCompressedSound(high, low) ? (high & ~COPIED_HIGH) >>> 0 : DAMAGED_HIGH;
       return;
     }
-    const offset = (high & OFFSET_MASK_HIGH) * 2 ** 32 + ((low & OFFSET_MASK_LOW) >>> 0);
+    const offsetHigh = high & OFFSET_MASK_HIGH;
+    const offsetLow = (low & OFFSET_MASK_LOW) >>> 0;
+    const offset = offsetHigh * 2 ** 32 + offsetLow;
     const copied = high >= COPIED_HIGH;
     const zero = this.#wordsPerEntry === 2 && (low & ZERO_LOW) === 1;
-    if (offset % this.#header.clusterSize !== 0 || (zero && this.#header.version === 2)) {
+    // Clusters are a power of two: a remainder of integers, not of an offset beyond 32 bits.
+    if (
+      (offsetLow & (this.#header.clusterSize - 1)) !== 0 ||
+      (zero && this.#header.version === 2)
+    ) {
       words[at] = DAMAGED_HIGH;
     } else if (zero) {
       words[at] = 0;
@@ -232,8 +240,8 @@ export class ClusterMap {
       words[at + 1] = 0;
     } else {
       const sound = this.#isDataSound(offset, cluster) && this.#isBitmapSound(words, at);
-      words[at] = sound ? COPIED_HIGH + Math.floor(offset / 2 ** 32) : DAMAGED_HIGH;
-      words[at + 1] = offset % 2 ** 32;
+      words[at] = sound ? COPIED_HIGH + offsetHigh : DAMAGED_HIGH;
+      words[at + 1] = offsetLow;
     }
   }
 

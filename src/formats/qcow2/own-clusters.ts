@@ -1,7 +1,7 @@
 /** Which clusters of a qcow2 file hold its own tables, so that no data can lie there. */
 import { alignUp } from '../../common/units.js';
 import type { ReadableFile } from '../../storage/host-file.js';
-import { FileRanges, includesSorted, type NamedRange, type Places } from '../file-ranges.js';
+import { FileRanges, firstAbove, type NamedRange, type Places } from '../file-ranges.js';
 import { currentBudget } from '../memory-budget.js';
 import type { Qcow2Header } from './qcow2-header.js';
 import { ENTRY_SIZE, OFFSET_MASK_HIGH, OFFSET_MASK_LOW } from './qcow2-layout.js';
@@ -22,6 +22,9 @@ export class OwnClusters {
   /** Numbers of clusters, ascending. */
   readonly #refcountBlocks: Places;
   #l2Tables: Places = new Uint32Array(0);
+  /** Clusters from the first on, before the second, are no tables: the next one asked for, too. */
+  #freeFrom = 0;
+  #freeTo = 0;
 
   /** @throws DiskError `damaged` when two tables named by the header overlap. */
   constructor(file: ReadableFile, header: Qcow2Header, table: SnapshotTable) {
@@ -44,17 +47,33 @@ export class OwnClusters {
   /** `clusters` ascending. */
   addL2Tables(clusters: Places): void {
     this.#l2Tables = clusters;
+    this.#freeTo = 0;
   }
 
   /** Whether the cluster that `offset` lies in is a table's. */
   includes(offset: number): boolean {
     const cluster = Math.floor(offset / this.#clusterSize);
-    return (
-      this.#tables.overlap(cluster * this.#clusterSize, this.#clusterSize) ||
-      includesSorted(this.#l2Tables, cluster) ||
-      includesSorted(this.#refcountBlocks, cluster)
+    if (cluster >= this.#freeFrom && cluster < this.#freeTo) return false;
+    const next = this.#nextFrom(cluster);
+    this.#freeFrom = cluster;
+    this.#freeTo = next;
+    return next === cluster;
+  }
+
+  /** The first table's cluster that is not before this one. */
+  #nextFrom(cluster: number): number {
+    const table = Math.floor(this.#tables.nextAt(cluster * this.#clusterSize) / this.#clusterSize);
+    return Math.min(
+      Math.max(cluster, table),
+      notBelow(this.#l2Tables, cluster),
+      notBelow(this.#refcountBlocks, cluster),
     );
   }
+}
+
+/** The first of the ascending `values` that is not below `least`; infinity when all are. */
+function notBelow(values: Places, least: number): number {
+  return values[firstAbove(values, least - 1)] ?? Number.POSITIVE_INFINITY;
 }
 
 /**

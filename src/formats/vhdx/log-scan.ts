@@ -4,7 +4,7 @@ import { divCeil, KiB, MiB } from '../../common/units.js';
 import type { Uuid } from '../../common/uuid.js';
 import { damaged, unsupported } from '../image-error.js';
 import type { LogRing } from './log-ring.js';
-import type { LogUpdate } from './replayed-file.js';
+import { LogUpdates } from './log-updates.js';
 import {
   CHECKSUM_OFFSET,
   DATA_DESCRIPTOR_SIGNATURE,
@@ -60,25 +60,25 @@ export function findEntries(ring: LogRing, logGuid: Uuid): LogEntry[] {
   return entries;
 }
 
-/** What the entries want to be written, in order. */
-export function readUpdates(ring: LogRing, entries: readonly LogEntry[]): LogUpdate[] {
-  const updates: LogUpdate[] = [];
+/** What the entries want to be written, in order. @throws DiskError `not-supported`: too much. */
+export function readUpdates(ring: LogRing, entries: readonly LogEntry[]): LogUpdates {
+  const { path } = ring.file;
+  const count = entries.reduce((sum, entry) => sum + entry.descriptorCount, 0);
+  if (count > MAX_LOG_UPDATES) {
+    throw unsupported(path, `its log holds more than ${MAX_LOG_UPDATES} updates`);
+  }
+  const updates = new LogUpdates(count, path);
   for (const entry of entries) {
-    if (updates.length + entry.descriptorCount > MAX_LOG_UPDATES) {
-      throw unsupported(ring.file.path, `its log holds more than ${MAX_LOG_UPDATES} updates`);
-    }
     let dataSector = descriptorSectors(entry.descriptorCount);
-    for (const descriptor of descriptorsOf(ring, entry)) {
-      const isData = descriptor.signature === DATA_DESCRIPTOR_SIGNATURE;
-      const offset = Number(descriptor.fileOffset);
-      if (!isData) {
-        updates.push({ offset, length: Number(descriptor.leading.readBigUInt64LE(0)) });
+    for (const { signature, fileOffset, leading, trailing } of descriptorsOf(ring, entry)) {
+      const offset = Number(fileOffset);
+      if (signature !== DATA_DESCRIPTOR_SIGNATURE) {
+        updates.addZeroes(offset, Number(leading.readBigUInt64LE(0)));
         continue;
       }
-      const { leading, trailing } = descriptor;
       const sector = ring.after(entry.at, dataSector * LOG_SECTOR_SIZE);
-      const data = { leading, trailing, sectorOffset: ring.fileOffset(sector) };
-      updates.push({ offset, length: LOG_SECTOR_SIZE, data });
+      const sectorOffset = ring.fileOffset(sector);
+      updates.addSector(offset, LOG_SECTOR_SIZE, { leading, trailing, sectorOffset });
       dataSector += 1;
     }
   }

@@ -3,14 +3,10 @@ import { safeNumber } from '../../common/units.js';
 import { NIL_UUID } from '../../common/uuid.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { damaged } from '../image-error.js';
-import { currentBudget } from '../memory-budget.js';
 import { LogRing } from './log-ring.js';
 import { findEntries, type LogEntry, readUpdates } from './log-scan.js';
 import { ReplayedFile } from './replayed-file.js';
 import type { VhdxHeader } from './vhdx-header.js';
-
-/** What an update and its place in the replayed file take at least, bytes. */
-const UPDATE_BYTES = 128;
 
 export interface ReplayedLog {
   /** The file as it is once the log has been written out. */
@@ -38,9 +34,8 @@ export function replayLog(file: ReadableFile, header: VhdxHeader): ReplayedLog {
     throw damaged(path, `the file was ${before}, now it has ${file.size}: it was truncated`);
   }
   const updates = readUpdates(ring, sequence);
-  currentBudget().take(updates.length * UPDATE_BYTES, file.path);
   const lastFileOffset = safeNumber(head.lastFileOffset, `${path}: file size in the log`);
-  const what = `${sequence.length} log entries with ${updates.length} updates`;
+  const what = `${sequence.length} log entries with ${updates.count} updates`;
   return {
     file: new ReplayedFile(file, updates, lastFileOffset),
     notes: [`was not closed cleanly: ${what} are replayed in memory`],

@@ -2,20 +2,8 @@
 import type { ReadableFile } from '../../storage/host-file.js';
 import { firstAbove } from '../file-ranges.js';
 import { damaged } from '../image-error.js';
+import type { LogUpdates } from './log-updates.js';
 import { LOG_SECTOR_SIZE } from './vhdx-layout.js';
-
-/** Zeroes, or a sector whose middle lies in the log. */
-export interface LogUpdate {
-  /** In the file. */
-  readonly offset: number;
-  readonly length: number;
-  readonly data?: {
-    readonly leading: Buffer;
-    readonly trailing: Buffer;
-    /** Of the log's data sector, in the file. */
-    readonly sectorOffset: number;
-  };
-}
 
 /** Marks a stretch that no update covers. */
 const ORIGINAL = -1;
@@ -29,7 +17,7 @@ export class ReplayedFile implements ReadableFile {
   readonly fd = -1;
   readonly size: number;
   readonly #file: ReadableFile;
-  readonly #updates: readonly LogUpdate[];
+  readonly #updates: LogUpdates;
   readonly #starts: Float64Array;
   readonly #ends: Float64Array;
   /** Index of the update that a segment shows. */
@@ -40,7 +28,7 @@ export class ReplayedFile implements ReadableFile {
    * @param leastSize what the file is extended to, with zeroes, if the updates do not do so
    *   already.
    */
-  constructor(file: ReadableFile, updates: readonly LogUpdate[], leastSize: number) {
+  constructor(file: ReadableFile, updates: LogUpdates, leastSize: number) {
     const segments = flatten(updates);
     this.path = file.path;
     this.#file = file;
@@ -83,32 +71,30 @@ export class ReplayedFile implements ReadableFile {
   }
 
   #readUpdate(target: Buffer, start: number, count: number, at: number, segment: number): void {
-    const update = this.#updates[this.#shown[segment]!]!;
-    if (update.data === undefined) {
+    const update = this.#shown[segment]!;
+    const sectorOffset = this.#updates.sectorOffset(update);
+    if (sectorOffset === undefined) {
       target.fill(0, start, start + count);
       return;
     }
-    const { leading, trailing, sectorOffset } = update.data;
     const sector = this.#sector;
     this.#file.readExact(sector, 0, sector.length, sectorOffset);
-    leading.copy(sector, 0);
-    trailing.copy(sector, sector.length - trailing.length);
-    sector.copy(target, start, at - update.offset, at - update.offset + count);
+    this.#updates.complete(update, sector);
+    const from = at - this.#updates.offsets[update]!;
+    sector.copy(target, start, from, from + count);
   }
 }
 
 /** Which update is the last to cover each stretch; stretches without one are left out. */
-function flatten(updates: readonly LogUpdate[]): {
+function flatten(updates: LogUpdates): {
   starts: Float64Array;
   ends: Float64Array;
   shown: Int32Array;
 } {
-  const bounds = Float64Array.from(
-    new Set(updates.flatMap(({ offset, length }) => [offset, offset + length])),
-  ).sort();
+  const bounds = boundsOf(updates);
   const shown = new Int32Array(bounds.length).fill(ORIGINAL);
   // Painted from the newest update to the oldest; `skip` leads past what is painted already.
-  const skip = Int32Array.from(bounds, (_, index) => index);
+  const skip = new Int32Array(bounds.length).map((_, index) => index);
   const unpainted = (from: number) => {
     let at = from;
     while (at < skip.length && skip[at] !== at) {
@@ -117,18 +103,47 @@ function flatten(updates: readonly LogUpdate[]): {
     }
     return at;
   };
-  for (let index = updates.length - 1; index >= 0; index -= 1) {
-    const { offset, length } = updates[index]!;
-    const last = firstAbove(bounds, offset + length) - 1;
+  let painted = 0;
+  for (let index = updates.count - 1; index >= 0; index -= 1) {
+    const offset = updates.offsets[index]!;
+    const last = firstAbove(bounds, offset + updates.lengths[index]!) - 1;
     for (let at = unpainted(firstAbove(bounds, offset) - 1); at < last; at = unpainted(at)) {
       shown[at] = index;
       skip[at] = at + 1;
+      painted += 1;
     }
   }
-  const painted = Array.from(shown.keys()).filter((at) => shown[at] !== ORIGINAL);
-  return {
-    starts: Float64Array.from(painted, (at) => bounds[at]!),
-    ends: Float64Array.from(painted, (at) => bounds[at + 1]!),
-    shown: Int32Array.from(painted, (at) => shown[at]!),
-  };
+  return segmentsOf(bounds, shown, painted);
+}
+
+/** Where updates begin and end, ascending, each once. */
+function boundsOf({ offsets, lengths, count }: LogUpdates): Float64Array {
+  const bounds = new Float64Array(2 * count);
+  for (let index = 0; index < count; index += 1) {
+    bounds[2 * index] = offsets[index]!;
+    bounds[2 * index + 1] = offsets[index]! + lengths[index]!;
+  }
+  bounds.sort();
+  let distinct = 0;
+  for (const bound of bounds) {
+    if (distinct > 0 && bounds[distinct - 1] === bound) continue;
+    bounds[distinct] = bound;
+    distinct += 1;
+  }
+  return bounds.subarray(0, distinct);
+}
+
+function segmentsOf(bounds: Float64Array, paint: Int32Array, count: number) {
+  const starts = new Float64Array(count);
+  const ends = new Float64Array(count);
+  const shown = new Int32Array(count);
+  let segment = 0;
+  for (let at = 0; at < paint.length; at += 1) {
+    if (paint[at] === ORIGINAL) continue;
+    starts[segment] = bounds[at]!;
+    ends[segment] = bounds[at + 1]!;
+    shown[segment] = paint[at]!;
+    segment += 1;
+  }
+  return { starts, ends, shown };
 }

@@ -9,7 +9,7 @@ import { DiskError } from '../../common/errors.js';
 import { MAX_DISK_SIZE, SECTOR_SIZE, safeNumber } from '../../common/units.js';
 import type { Extent, ExtentLocation, ExtentState } from '../../engine/disk-image.js';
 import type { ReadableFile } from '../../storage/host-file.js';
-import { EntryTable } from '../entry-table.js';
+import { ENTRY_SIZE, EntryTable } from '../entry-table.js';
 import { damagedExtent, type VmdkExtent } from './extent.js';
 import {
   SESPARSE_DIRECTORY_TYPE,
@@ -29,7 +29,13 @@ const GRAIN_SIZE = SESPARSE_GRAIN_SECTORS * SECTOR_SIZE;
 const WORDS_PER_ENTRY = 2;
 const TABLE_SIZE = SESPARSE_TABLE_SECTORS * SECTOR_SIZE;
 const ENTRIES_PER_TABLE = TABLE_SIZE / 8;
-const TABLE_WORDS = ENTRIES_PER_TABLE * WORDS_PER_ENTRY;
+/**
+ * Tables are read in parts, the directory too: an image needs one page of each at hand, and a
+ * thousand snapshots may stand on each other.
+ */
+const PAGE_SIZE = 4096;
+const PAGE_WORDS = PAGE_SIZE / ENTRY_SIZE;
+const PAGES_PER_TABLE = TABLE_SIZE / PAGE_SIZE;
 /** As in `SparseExtent`. */
 const MAX_RUN_STEPS = 256;
 
@@ -70,18 +76,20 @@ export class SeSparseExtent implements VmdkExtent {
     this.#directory = EntryTable.inFile(file, {
       offset: geometry.directoryOffset,
       count: Math.ceil(grainCount / ENTRIES_PER_TABLE) * WORDS_PER_ENTRY,
+      pageEntries: PAGE_WORDS,
     });
     this.#tables = new EntryTable({
       path: file.path,
       count: grainCount * WORDS_PER_ENTRY,
-      pageEntries: TABLE_WORDS,
-      load: (table, bytes) => {
+      pageEntries: PAGE_WORDS,
+      load: (page, bytes) => {
+        const table = Math.floor(page / PAGES_PER_TABLE);
         const position = this.#tablePosition(table);
         if (this.#findTableState(table) === 'lost') {
           const what = `seSparse grain table ${table} is said to lie at ${position}`;
           throw damagedExtent(file.path, `${what}, which is no table inside the file`);
         }
-        file.readExact(bytes, 0, bytes.length, position);
+        file.readExact(bytes, 0, bytes.length, position + (page % PAGES_PER_TABLE) * PAGE_SIZE);
       },
     });
   }
