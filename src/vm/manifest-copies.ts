@@ -9,6 +9,7 @@
  * keep either of two renames: so a new VM's copy gets its name when its manifest is durable, and
  * goes durably before its manifest goes.
  */
+import { together } from '../common/together.js';
 import {
   type DurableFiles,
   type PendingFile,
@@ -34,16 +35,7 @@ export class ManifestCopies {
    * manifest is durable, because a copy alone means a lost manifest.
    */
   async prepare(vm: string, text: string, isNew: boolean): Promise<PendingFile> {
-    const files = this.#files;
-    const copy = await prepareFile(files, copyPath(this.#layout, vm), text, 'manifest-copy');
-    let main: PendingFile;
-    try {
-      main = await prepareFile(files, manifestPath(this.#layout, vm), text, 'manifest');
-    } catch (error) {
-      // The first error is the one to report; a leftover is removed at the next start.
-      await copy.abandon().catch(() => undefined);
-      throw error;
-    }
+    const [copy, main] = await this.#prepareBoth(vm, text);
     const nameCopy = () => {
       try {
         copy.commit();
@@ -67,6 +59,23 @@ export class ManifestCopies {
         await main.abandon();
       },
     };
+  }
+
+  /** Both files, made durable at the same time. */
+  async #prepareBoth(vm: string, text: string): Promise<[copy: PendingFile, main: PendingFile]> {
+    const files = this.#files;
+    const both = [
+      prepareFile(files, copyPath(this.#layout, vm), text, 'manifest-copy'),
+      prepareFile(files, manifestPath(this.#layout, vm), text, 'manifest'),
+    ] as const;
+    try {
+      return await together<[PendingFile, PendingFile]>(both);
+    } catch (error) {
+      // The first error is the one to report; a leftover is removed at the next start.
+      const abandon = (pending: PendingFile) => pending.abandon();
+      for (const each of both) await each.then(abandon).catch(() => undefined);
+      throw error;
+    }
   }
 
   /** @returns the copy's text, undefined when there is none that is good. */
