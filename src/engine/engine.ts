@@ -32,8 +32,9 @@ export interface Deltas {
   /**
    * Makes an empty delta; durable when it resolves. Reachable from no manifest yet: garbage until
    * then.
+   * @param id of `newDeltaId`, for who wants to know it before; default: a new one.
    */
-  create(spec: DeltaSpec): Promise<DeltaId>;
+  create(spec: DeltaSpec, id?: DeltaId): Promise<DeltaId>;
   /** @throws DiskError `not-found` or `damaged`, naming the delta. */
   describe(id: DeltaId): DeltaInfo;
   /**

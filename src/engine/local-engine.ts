@@ -12,6 +12,7 @@ import type { BaseNotice } from './base-table.js';
 import { walkChain } from './chain-loader.js';
 import { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
+import type { DeltaHeader } from './delta-layout.js';
 import { DeltaTable } from './delta-table.js';
 import { ChainNames } from './disk-map.js';
 import type { Engine, Reclaimed, ReclaimRequest } from './engine.js';
@@ -157,14 +158,20 @@ export class LocalEngine implements Engine {
     const dataPath = this.#files.dataPath(top, header.dataGeneration);
     const open = this.volumes.describe(top);
     if (open !== undefined) return { allocatedSize: open.allocatedSize, dataPath };
-    const base = this.#baseUnder(top);
+    const base = this.#baseBelow(header);
     const bytes =
       header.mappedBlocks * BLOCK_SIZE + (base === undefined ? 0 : this.#baseAllocatedSize(base));
     const most = alignUp(header.virtualSize, BLOCK_SIZE);
     return { allocatedSize: Math.min(bytes, most), dataPath };
   }
 
-  /** The base at the bottom of a chain; remembered, because it never changes. */
+  /** The base below a delta. Chains that share their deltas are walked once. */
+  #baseBelow({ below }: DeltaHeader): string | undefined {
+    if (below.kind === 'delta') return this.#baseUnder(below.id);
+    return below.kind === 'base' ? below.id : undefined;
+  }
+
+  /** The base at the bottom of a sealed chain; remembered, because it never changes. */
   #baseUnder(top: DeltaId): string | undefined {
     const known = this.#bottoms.get(top);
     if (known !== undefined) return known.base;

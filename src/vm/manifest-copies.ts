@@ -7,7 +7,8 @@
  * copy is behind only after a crash between two renames; the next start makes it anew. It is never
  * in force, and losing it loses nothing. A copy alone means a lost manifest, and a power cut may
  * keep either of two renames: so a new VM's copy gets its name when its manifest is durable, and
- * goes durably before its manifest goes.
+ * goes durably before its manifest goes. That name becomes durable with the next change in the
+ * folder or by the host itself; after a power cut before that the next start makes the copy anew.
  */
 import { together } from '../common/together.js';
 import {
@@ -50,9 +51,7 @@ export class ManifestCopies {
       },
       async settle() {
         await main.settle();
-        if (!isNew) return;
-        nameCopy();
-        await main.settle();
+        if (isNew) nameCopy();
       },
       async abandon() {
         await copy.abandon();
@@ -89,23 +88,15 @@ export class ManifestCopies {
     }
   }
 
-  /** Whether there is a copy that does not say the same. */
-  isBehind(vm: string): boolean {
+  /** Whether the copy says what the manifest says; one that can't be read does not. */
+  compare(vm: string): 'same' | 'different' | 'missing' {
     try {
       const copy = readText(copyPath(this.#layout, vm));
-      return copy !== undefined && copy !== readText(manifestPath(this.#layout, vm));
+      if (copy === undefined) return 'missing';
+      return copy === readText(manifestPath(this.#layout, vm)) ? 'same' : 'different';
     } catch {
-      // It can't be read, so it is not the same.
-      return true;
-    }
-  }
-
-  exists(vm: string): boolean {
-    try {
-      return readText(copyPath(this.#layout, vm)) !== undefined;
-    } catch {
-      // There is something that can't be read.
-      return true;
+      // What is wrong with it is for `check` to say.
+      return 'different';
     }
   }
 

@@ -1,7 +1,6 @@
 /** Snapshots: take, rename, delete. No data moves in any of them. Restoring: `restore.ts`. */
 import { randomUUID } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
-import { together } from '../common/together.js';
 import type { HeadSwitch } from '../engine/engine.js';
 import { refuseWhileHeld, type VmContext, type Work, withVm } from './context.js';
 import { isInSnapshots, kindPart, refuseMemoryBeside } from './disk-kinds.js';
@@ -126,20 +125,15 @@ async function sealAs<T>(
   refuseWhileWritesWait(room, what);
   requireRoom(room, { what, deltas: before.disks.filter(moves).length, fromReserve });
   return Preparation.run(context, async (preparation) => {
-    const heads = prepareHeads(preparation, before.disks, moves);
-    // A failure of it is told below; what it made is removed only when it has ended.
-    const headsEnded = heads.catch(() => undefined);
+    const { disks, switches } = prepareHeads(preparation, before.disks, moves);
     const file = memory === undefined ? undefined : preparation.nameMemory();
-    const flushed = await hooks
-      .flushExposed(
-        entry.name,
-        file && { file, hardware: hardwareOf(before), disks: namesOf(before), work: memory ?? {} },
-      )
-      .finally(() => headsEnded);
+    const flushed = await hooks.flushExposed(
+      entry.name,
+      file && { file, hardware: hardwareOf(before), disks: namesOf(before), work: memory ?? {} },
+    );
     let released: Promise<void> | undefined;
     const release = () => (released ??= flushed.release());
     try {
-      const { disks, switches } = await heads;
       const instant = await instantOf(context, flushed, file);
       const { manifest, record } = describe(before, instant);
       const pending = await store.prepareChange(entry, { ...manifest, disks });
@@ -262,28 +256,25 @@ function label(before: Manifest, request: SnapshotRequest, instant: Instant): Ta
   return { manifest: { ...withSnapshot(before, record), nextNode }, record };
 }
 
-async function prepareHeads(
+function prepareHeads(
   preparation: Preparation,
   disks: readonly DiskRecord[],
   moves: (disk: DiskRecord) => boolean,
 ) {
-  const heads = await together(
-    disks.map(async (disk) =>
-      moves(disk)
-        ? await preparation.createDelta({
-            below: { kind: 'delta', id: disk.head },
-            virtualSize: disk.size,
-            allocation: 'dynamic',
-          })
-        : disk.head,
-    ),
-  );
   const moved: DiskRecord[] = [];
   const switches: HeadSwitch[] = [];
-  for (const [index, disk] of disks.entries()) {
-    const head = heads[index] ?? disk.head;
+  for (const disk of disks) {
+    if (!moves(disk)) {
+      moved.push(disk);
+      continue;
+    }
+    const head = preparation.beginDelta({
+      below: { kind: 'delta', id: disk.head },
+      virtualSize: disk.size,
+      allocation: 'dynamic',
+    });
     moved.push({ ...disk, head });
-    if (moves(disk)) switches.push({ from: disk.head, to: head });
+    switches.push({ from: disk.head, to: head });
   }
   return { disks: moved, switches };
 }

@@ -113,7 +113,7 @@ export class VmStore {
       const store = new VmStore(layout, identity, files, lock);
       store.#loadAll();
       for (const { name } of store.catalog.list()) {
-        if (store.copies.isBehind(name)) await store.copies.refresh(name);
+        if (store.copies.compare(name) !== 'same') await store.copies.refresh(name);
       }
       return store;
     } catch (error) {
