@@ -27,6 +27,8 @@ export class Preparation {
   #bases: string[] = [];
   /** Deltas that are being made. */
   readonly #making: Promise<unknown>[] = [];
+  /** Manifests of which one is committed, or none. */
+  readonly #written: Promise<PendingFile>[] = [];
   #pending: PendingFile | undefined;
   #committed = false;
 
@@ -108,6 +110,14 @@ export class Preparation {
     return record;
   }
 
+  /**
+   * Notes a manifest that is being written and may not be the one to commit: it goes at the end.
+   */
+  expect(pending: Promise<PendingFile>): void {
+    pending.catch(() => undefined);
+    this.#written.push(pending);
+  }
+
   /** Names a file for the memory of a guest, which somebody else is going to write. */
   nameMemory(): NewMemoryFile {
     const { memory, pins } = this.#context;
@@ -128,8 +138,13 @@ export class Preparation {
 
   /**
    * The commit of a change that moves heads: the manifest and the open disks change at one instant.
+   * @param onMoved is called right after that, when it is not durable yet.
    */
-  async commitHeads(switches: readonly HeadSwitch[], pending: PendingFile): Promise<void> {
+  async commitHeads(
+    switches: readonly HeadSwitch[],
+    pending: PendingFile,
+    onMoved?: () => void,
+  ): Promise<void> {
     this.#pending = pending;
     await together(this.#making);
     const commit = () => {
@@ -137,7 +152,10 @@ export class Preparation {
       pending.commit();
       this.#committed = true;
     };
-    await this.#context.engine.volumes.switchHeads(switches, commit, () => pending.settle());
+    await this.#context.engine.volumes.switchHeads(switches, commit, () => {
+      onMoved?.();
+      return pending.settle();
+    });
     invariant(this.#committed, 'switchHeads answered without the commit');
   }
 
@@ -152,9 +170,14 @@ export class Preparation {
     const { pins, memory } = this.#context;
     // What is still being made is removed when it is there.
     await Promise.allSettled(this.#making);
-    if (!this.#committed) {
+    const stays = this.#committed ? this.#pending : undefined;
+    for (const written of [...this.#written, Promise.resolve(this.#pending)]) {
       // The error to report is that of the work; a leftover is removed at the next start.
-      await this.#pending?.abandon().catch(() => undefined);
+      await written
+        .then((each) => (each === stays ? undefined : each?.abandon()))
+        .catch(() => undefined);
+    }
+    if (!this.#committed) {
       await this.#remove(this.#deltas, this.#bases);
       // As above: what can't be removed now is garbage.
       for (const file of this.#memory) await memory.discard(file).catch(() => undefined);
