@@ -11,7 +11,8 @@ import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import { type DeltaHeader, RECORD_ZERO, recordSeed, type TupleRecord } from './delta-layout.js';
 import type { DeltaTable, OpenDelta } from './delta-table.js';
-import type { PagePool } from './page-pool.js';
+import type { NodePool } from './node-pool.js';
+import type { FoundMap, MapShape, SealedMap, SealedMaps } from './sealed-maps.js';
 import {
   type SharedViews,
   VOLUME,
@@ -30,20 +31,29 @@ export interface LoadedChain {
   readonly deltas: readonly DeltaId[];
   readonly base: BaseSpec | undefined;
   readonly writable: boolean;
+  /** What the map was derived from, if anything. */
+  readonly sealed: SealedMap | undefined;
 }
 
 export interface ChainTools {
   readonly views: SharedViews;
-  readonly pool: PagePool;
+  /** For maps that no thread reads yet. */
+  readonly nodes: NodePool;
   readonly files: DeltaFiles;
   readonly table: DeltaTable;
+  readonly sealed: SealedMaps;
 }
 
 /**
  * Headers from `top` down to the bottom.
+ * @param known chains that need not be read again.
  * @throws DiskError `damaged` for a cycle or a missing delta, `not-supported` past MAX_DEPTH.
  */
-export function walkChain(files: DeltaFiles, top: DeltaId): DeltaHeader[] {
+export function walkChain(
+  files: DeltaFiles,
+  top: DeltaId,
+  known?: Pick<SealedMaps, 'headersUnder'>,
+): DeltaHeader[] {
   const headers: DeltaHeader[] = [];
   const seen = new Set<DeltaId>();
   let id: DeltaId | undefined = top;
@@ -51,11 +61,11 @@ export function walkChain(files: DeltaFiles, top: DeltaId): DeltaHeader[] {
     if (seen.has(id)) {
       throw new DiskError('damaged', `delta ${id} is its own ancestor`, { errno: 'EIO' });
     }
-    if (headers.length >= MAX_DEPTH) {
-      throw new DiskError('not-supported', `the chain is deeper than ${MAX_DEPTH} deltas`, {
-        errno: 'EIO',
-        hint: 'make a full clone, which starts with a chain of its own',
-      });
+    const rest = known?.headersUnder(id);
+    if (headers.length + (rest?.length ?? 1) > MAX_DEPTH) throw tooDeep();
+    if (rest !== undefined) {
+      headers.push(...rest);
+      break;
     }
     seen.add(id);
     const header: DeltaHeader = files.readHeader(id).current;
@@ -65,59 +75,118 @@ export function walkChain(files: DeltaFiles, top: DeltaId): DeltaHeader[] {
   return headers;
 }
 
+function tooDeep(): DiskError {
+  return new DiskError('not-supported', `the chain is deeper than ${MAX_DEPTH} deltas`, {
+    errno: 'EIO',
+    hint: 'make a full clone, which starts with a chain of its own',
+  });
+}
+
+export interface LoadOptions {
+  readonly writable: boolean;
+  readonly base: BaseSpec | undefined;
+  readonly baseIndex: number;
+}
+
 /**
- * Fills the (cleared) row `index` with the chain under `headers[0]`; on failure nothing stays open.
+ * Fills the row `index` with the chain under `headers[0]`; on failure nothing stays open.
  */
 export function loadChain(
   tools: ChainTools,
   index: number,
   headers: readonly DeltaHeader[],
-  options: {
-    readonly writable: boolean;
-    readonly base: BaseSpec | undefined;
-    readonly baseIndex: number;
-  },
+  options: LoadOptions,
 ): LoadedChain {
-  const { views, pool, table } = tools;
-  const top = headers[0]!;
-  const row = new VolumeRow(views, index);
-  clearRow(views, index);
-  row.size = top.virtualSize;
-  row.baseAllocated = options.base?.allocatedSize ?? 0;
-  row.set(VOLUME.base, options.baseIndex);
-  row.set(VOLUME.mapLevels, levelsFor(divCeil(top.virtualSize, BLOCK_SIZE)));
-  row.set(VOLUME.mapRoot, pool.allocate());
-  row.set(VOLUME.segmentRoot, pool.allocate());
-  row.set(VOLUME.slotRoot, pool.allocate());
-  row.set(VOLUME.recordSeed, recordSeed(top.id));
-  const isStatic = top.allocation === 'static' ? VOLUME_STATIC : 0;
-  row.set(VOLUME.flags, (options.writable ? 0 : VOLUME_READ_ONLY) | isStatic);
+  const { table } = tools;
+  const row = new VolumeRow(tools.views, index);
+  const onto = planSharing(tools, headers, options);
   const used: DeltaId[] = [];
+  let sealed: SealedMap | undefined;
   try {
+    prepareRow(tools, row, headers[0]!, options);
     for (const header of [...headers].reverse()) {
-      const delta = table.use(header);
+      table.use(header);
       used.push(header.id);
-      const isHead = options.writable && header.id === top.id;
-      applyDelta(tools, row, delta, isHead);
     }
+    const apply = (from: number, end: number): void => {
+      for (let at = end - 1; at >= from; at -= 1) {
+        const isHead = options.writable && at === 0;
+        applyDelta(tools, row, table.get(headers[at]!.id)!, isHead);
+      }
+    };
+    const stand = (map: SealedMap): void => {
+      sealed = map;
+      tools.sealed.derive(map, row, spaceOf(tools, index));
+    };
+    let rest = headers.length;
+    if (onto.found !== undefined) {
+      stand(onto.found.map);
+      rest = onto.found.at;
+    }
+    if (onto.shareFrom >= 0 && onto.shareFrom < rest) {
+      apply(onto.shareFrom, rest);
+      const made = { shape: onto.shape, below: sealed };
+      const map = tools.sealed.capture(row, headers.slice(onto.shareFrom), made);
+      // The use that the row had of the map below is that map's now.
+      stand(map);
+      rest = onto.shareFrom;
+    }
+    apply(0, rest);
   } catch (error) {
-    for (const id of used) table.release(id);
     releaseMaps(tools, index);
+    if (sealed !== undefined) tools.sealed.release(sealed);
+    for (const id of used) table.release(id);
     throw error;
   }
-  return {
-    deltas: headers.map((header) => header.id),
-    base: options.base,
-    writable: options.writable,
+  const deltas = headers.map((header) => header.id);
+  return { deltas, base: options.base, writable: options.writable, sealed };
+}
+
+/** Which part of a chain's map is there already, and which others will want, too. */
+function planSharing(
+  { sealed }: ChainTools,
+  headers: readonly DeltaHeader[],
+  options: LoadOptions,
+): { shape: MapShape; found: FoundMap | undefined; shareFrom: number } {
+  const shape: MapShape = {
+    blocks: divCeil(headers[0]!.virtualSize, BLOCK_SIZE),
+    onBase: options.base !== undefined,
   };
+  const first = options.writable ? 1 : 0;
+  const shareFrom = sealed.sharedFrom(headers, first);
+  return { shape, found: sealed.find(headers, first, shape), shareFrom };
+}
+
+/** Clears the row and gives it empty tables. */
+function prepareRow(
+  { views, nodes }: ChainTools,
+  row: VolumeRow,
+  top: DeltaHeader,
+  { writable, base, baseIndex }: LoadOptions,
+): void {
+  clearRow(views, row.index);
+  row.size = top.virtualSize;
+  row.baseAllocated = base?.allocatedSize ?? 0;
+  row.set(VOLUME.base, baseIndex);
+  row.set(VOLUME.mapLevels, levelsFor(divCeil(top.virtualSize, BLOCK_SIZE)));
+  for (const field of [VOLUME.mapRoot, VOLUME.segmentRoot, VOLUME.slotRoot]) {
+    row.set(field, nodes.pages.allocate());
+  }
+  row.set(VOLUME.recordSeed, recordSeed(top.id));
+  const isStatic = top.allocation === 'static' ? VOLUME_STATIC : 0;
+  row.set(VOLUME.flags, (writable ? 0 : VOLUME_READ_ONLY) | isStatic);
+}
+
+function spaceOf({ views, nodes }: ChainTools, index: number): SlotSpace {
+  return new SlotSpace(views.volumes, nodes.pages, index);
 }
 
 /** Brings one delta's records into the map. */
 function applyDelta(tools: ChainTools, row: VolumeRow, delta: OpenDelta, isHead: boolean): void {
-  const { views, pool, table } = tools;
+  const { nodes, table } = tools;
   const place = { root: row.get(VOLUME.mapRoot), levels: row.get(VOLUME.mapLevels) };
-  const map = new ChainMap(views.pages, pool, place);
-  const space = new SlotSpace(views.pages, views.volumes, pool, row.index);
+  const map = new ChainMap(nodes, place);
+  const space = spaceOf(tools, row.index);
   const segments = new Map<number, number>();
   const addressOf = (slot: number): number => {
     if (isHead) return space.headAddress(delta.index, slot);
@@ -170,14 +239,21 @@ export function clearRow(views: SharedViews, index: number): void {
  */
 export function unloadChain(tools: ChainTools, index: number, chain: LoadedChain): void {
   releaseMaps(tools, index);
+  if (chain.sealed !== undefined) tools.sealed.release(chain.sealed);
   for (const id of chain.deltas) tools.table.release(id);
 }
 
 function releaseMaps(tools: ChainTools, index: number): void {
-  const { views, pool } = tools;
+  const { views, nodes } = tools;
   const row = new VolumeRow(views, index);
-  const place = { root: row.get(VOLUME.mapRoot), levels: row.get(VOLUME.mapLevels) };
-  new ChainMap(views.pages, pool, place).release();
-  new SlotSpace(views.pages, views.volumes, pool, index).release();
+  const root = row.get(VOLUME.mapRoot);
+  if (row.get(VOLUME.slotRoot) !== 0) {
+    new ChainMap(nodes, { root, levels: row.get(VOLUME.mapLevels) }).release();
+    spaceOf(tools, index).release();
+  } else {
+    // There was no memory for all of them.
+    for (const page of [root, row.get(VOLUME.segmentRoot)])
+      if (page !== 0) nodes.pages.release(page);
+  }
   clearRow(views, index);
 }

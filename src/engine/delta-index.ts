@@ -11,6 +11,7 @@ import {
   type TupleRecord,
 } from './delta-layout.js';
 import { NO_EPOCH } from './header-copies.js';
+import { NodePool } from './node-pool.js';
 import { PagePool } from './page-pool.js';
 import { PAGE_WORDS } from './shared-memory.js';
 import { SlotSet } from './slot-set.js';
@@ -28,7 +29,8 @@ const MOST_LEVELS = 3;
 const PAGES_A_RECORD = 2 * (MOST_LEVELS + 1);
 /** An interior page over runs stands for at least half so many blocks. */
 const BLOCKS_A_PAGE = 2 ** 18;
-const SPARE_PAGES = 8;
+/** Pages of chunks that are not full yet, and others. */
+const SPARE_PAGES = 24;
 
 /** Blocks in neighbouring slots. */
 export interface SlotExtent {
@@ -76,7 +78,8 @@ export class DeltaIndex {
     const memory = new SharedArrayBuffer(Math.min(POOL_BYTES, pages * PAGE_BYTES));
     const words = new Uint32Array(memory);
     const pool = new PagePool({ pages: words, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
-    const map = new ChainMap(words, pool, { root: pool.allocate(), levels: levelsFor(blocks) });
+    const place = { root: pool.allocate(), levels: levelsFor(blocks) };
+    const map = new ChainMap(new NodePool(pool), place);
     const { nextSlot } = scanCommitted(files, id, ({ kind, block, count, slot }) => {
       if (kind === RECORD_ZERO) map.set(block, count, UNMAPPED);
       else map.set(block, count, DATA, slot + FIRST_ADDRESS);

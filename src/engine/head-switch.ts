@@ -122,7 +122,7 @@ export async function switchOpenHeads(
 function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch): Prepared {
   const { chain } = change.entry;
   if (!change.snapshot) {
-    const headers = walkChain(tools.files, change.to);
+    const headers = walkChain(tools.files, change.to, tools.sealed);
     const row = takeRow();
     const options = {
       writable: true,
@@ -140,7 +140,12 @@ function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch)
   try {
     tools.table.load(delta, 'head', () => {});
     const deltas = [change.to, ...chain.deltas];
-    return { change, former: chain, chain: { ...chain, deltas }, slotRoot: tools.pool.allocate() };
+    return {
+      change,
+      former: chain,
+      chain: { ...chain, deltas },
+      slotRoot: tools.nodes.pages.allocate(),
+    };
   } catch (error) {
     tools.table.release(change.to);
     throw error;
@@ -151,7 +156,7 @@ function abandon({ tools, returnRow }: SwitchTools, prepared: Prepared): void {
   const { change, row, chain, slotRoot } = prepared;
   if (row === undefined) {
     tools.table.release(change.to);
-    if (slotRoot !== undefined) tools.pool.release(slotRoot);
+    if (slotRoot !== undefined) tools.nodes.pages.release(slotRoot);
     return;
   }
   unloadChain(tools, row, chain);
@@ -178,7 +183,7 @@ function switchRow(tools: ChainTools, one: Prepared): void {
     row.set(VOLUME.nextSlot, 0);
     row.set(VOLUME.recordSeed, recordSeed(to));
     row.set(VOLUME.flags, row.get(VOLUME.flags) & ~VOLUME_STATIC);
-    new SlotSpace(views.pages, views.volumes, tools.pool, entry.index).resetHead(one.slotRoot!);
+    new SlotSpace(views.volumes, tools.nodes.pages, entry.index).resetHead(one.slotRoot!);
   }
   entry.chain = one.chain;
 }

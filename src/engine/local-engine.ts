@@ -9,7 +9,7 @@ import { alignUp, BLOCK_SIZE } from '../common/units.js';
 import { cacheEpoch } from '../storage/cache-epoch.js';
 import type { BaseSpec, OpenBase } from './base.js';
 import type { BaseNotice } from './base-table.js';
-import { walkChain } from './chain-loader.js';
+import { type ChainTools, walkChain } from './chain-loader.js';
 import { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { DeltaHeader } from './delta-layout.js';
@@ -19,9 +19,11 @@ import type { Engine, Reclaimed, ReclaimRequest } from './engine.js';
 import { flatFileOf } from './flat-file.js';
 import { Health, type Work } from './health.js';
 import { ROW_LENGTH } from './merge.js';
+import { NodePool } from './node-pool.js';
 import { PublishedSums } from './published-sums.js';
 import type { FoundRot } from './read-verifier.js';
 import { Reclaimer } from './reclaimer.js';
+import { SealedMaps } from './sealed-maps.js';
 import {
   createSharedMemory,
   MAX_VOLUMES,
@@ -99,7 +101,7 @@ export class LocalEngine implements Engine {
       receive: () => {},
       onRot: options.verifyReads === true ? (rot) => this.foundRot(rot) : undefined,
     });
-    const { views, pool, bases } = this.context;
+    const { views, bases } = this.context;
     const files = new DeltaFiles(folder, options.epoch ?? cacheEpoch(folder));
     const table = new DeltaTable(files, views);
     this.#files = files;
@@ -119,7 +121,7 @@ export class LocalEngine implements Engine {
     });
     this.deltas = new StoreDeltas(files, table, trash, () => this.health.isSumming);
     this.volumes = new OpenVolumes({
-      tools: { views, pool, files, table },
+      tools: chainTools(this.context, files, table),
       resolveBase: options.resolveBase,
       publishBase: (notice) => {
         bases.apply(notice);
@@ -158,27 +160,22 @@ export class LocalEngine implements Engine {
     const dataPath = this.#files.dataPath(top, header.dataGeneration);
     const open = this.volumes.describe(top);
     if (open !== undefined) return { allocatedSize: open.allocatedSize, dataPath };
-    const base = this.#baseBelow(header);
+    const base = this.#baseUnder(header);
     const bytes =
       header.mappedBlocks * BLOCK_SIZE + (base === undefined ? 0 : this.#baseAllocatedSize(base));
     const most = alignUp(header.virtualSize, BLOCK_SIZE);
     return { allocatedSize: Math.min(bytes, most), dataPath };
   }
 
-  /** The base below a delta. Chains that share their deltas are walked once. */
-  #baseBelow({ below }: DeltaHeader): string | undefined {
-    if (below.kind === 'delta') return this.#baseUnder(below.id);
-    return below.kind === 'base' ? below.id : undefined;
-  }
-
-  /** The base at the bottom of a sealed chain; remembered, because it never changes. */
-  #baseUnder(top: DeltaId): string | undefined {
-    const known = this.#bottoms.get(top);
+  /** The base at the bottom of a chain; remembered by what heads stand on, as it never changes. */
+  #baseUnder({ below }: DeltaHeader): string | undefined {
+    if (below.kind !== 'delta') return below.kind === 'base' ? below.id : undefined;
+    const known = this.#bottoms.get(below.id);
     if (known !== undefined) return known.base;
-    const { below } = walkChain(this.#files, top).at(-1)!;
-    const base = below.kind === 'base' ? below.id : undefined;
+    const bottom = walkChain(this.#files, below.id).at(-1)!.below;
+    const base = bottom.kind === 'base' ? bottom.id : undefined;
     if (this.#bottoms.size >= REMEMBERED_BOTTOMS) this.#bottoms.clear();
-    this.#bottoms.set(top, { base });
+    this.#bottoms.set(below.id, { base });
     return base;
   }
 
@@ -217,7 +214,7 @@ export class LocalEngine implements Engine {
 
   /** Bytes of index that open volumes use. */
   get indexBytes(): number {
-    return this.context.pool.bytes;
+    return this.context.nodes.pages.bytes;
   }
 
   /** What all threads counted for an open volume since it was opened. */
@@ -246,4 +243,14 @@ export class LocalEngine implements Engine {
     }
     return sum;
   }
+}
+
+function chainTools(
+  { views, nodes }: ThreadContext,
+  files: DeltaFiles,
+  table: DeltaTable,
+): ChainTools {
+  // Of chains that are being opened: nobody reads their maps yet.
+  const unread = new NodePool(nodes.pages);
+  return { views, nodes: unread, files, table, sealed: new SealedMaps(unread, table) };
 }

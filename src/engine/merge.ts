@@ -27,6 +27,7 @@ import {
   type TupleRecord,
 } from './delta-layout.js';
 import { NO_EPOCH } from './header-copies.js';
+import { NodePool } from './node-pool.js';
 import { type JobWork, Pace } from './pace.js';
 import { PagePool } from './page-pool.js';
 import { PAGE_WORDS } from './shared-memory.js';
@@ -94,7 +95,7 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
   const pool = new PagePool({ pages, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
   const size = Math.max(...headers.map((header) => header.virtualSize));
   const levels = levelsFor(Math.ceil(size / BLOCK_SIZE));
-  const map = new ChainMap(pages, pool, { root: pool.allocate(), levels });
+  const map = new ChainMap(new NodePool(pool), { root: pool.allocate(), levels });
   let firstAddress = 2;
   for (const header of headers) {
     const path = files.tuplesPath(header.id);

@@ -9,10 +9,13 @@ import { type SharedViews, THREAD, THREAD_WORDS } from './shared-memory.js';
 /** Rests come at most this often, milliseconds; while disks are in use, and while they are not. */
 const BUSY_STRETCH_MS = 1;
 const STRETCH_MS = 5;
-/** The part of the time that a job takes while disks are in use. */
+/** The part of the time that a job takes while disks are in use: by many requests, and by few. */
 const BUSY_SHARE = 1 / 20;
+const TRICKLE_SHARE = 1 / 2;
 /** How long after its last request a disk counts as in use, milliseconds. */
 const IN_USE_MS = 200;
+/** Few are at most so many in that time: a guest that idles. */
+const TRICKLE = 40;
 /** The longest rest, milliseconds: a cancelled job is still to end at once. */
 const LONGEST_REST_MS = 250;
 
@@ -39,6 +42,9 @@ export class Pace {
   #since = performance.now();
   #served: number | undefined;
   #inUseUntil = 0;
+  /** Requests lately: what was seen, halved every IN_USE_MS. */
+  #recent = 0;
+  #halvedAt = 0;
 
   /**
    * @param share the part of the time that the job may take even while no disk is in use: what it
@@ -58,18 +64,31 @@ export class Pace {
     const now = performance.now();
     const busy = now - this.#since;
     if (busy < BUSY_STRETCH_MS) return;
-    const inUse = this.#isInUse(now);
-    if (!inUse && busy < STRETCH_MS) return;
-    const share = inUse ? Math.min(this.#share, BUSY_SHARE) : this.#share;
+    const others = this.#shareBeside(now);
+    if (others === 1 && busy < STRETCH_MS) return;
+    const share = Math.min(this.#share, others);
     if (share < 1) await delay(Math.min(busy * (1 / share - 1), LONGEST_REST_MS));
     else await nextTurn();
     this.#since = performance.now();
   }
 
-  #isInUse(now: number): boolean {
-    const served = this.#work.served?.();
-    if (served !== this.#served) this.#inUseUntil = now + IN_USE_MS;
+  /** The part of the time that whoever uses disks now leaves to the job. */
+  #shareBeside(now: number): number {
+    const served = this.#work.served?.() ?? 0;
+    const more = (served - (this.#served ?? 0)) | 0;
     this.#served = served;
-    return now < this.#inUseUntil;
+    if (now - this.#halvedAt > IN_USE_MS) {
+      this.#recent /= 2;
+      this.#halvedAt = now;
+    }
+    if (more !== 0) {
+      this.#recent += more >>> 0;
+      this.#inUseUntil = now + IN_USE_MS;
+    }
+    if (now >= this.#inUseUntil) {
+      this.#recent = 0;
+      return 1;
+    }
+    return this.#recent > TRICKLE ? BUSY_SHARE : TRICKLE_SHARE;
   }
 }

@@ -50,6 +50,8 @@ export const VOLUME = {
   recordSeed: 21,
   baseAllocatedLow: 22,
   baseAllocatedHigh: 23,
+  /** Segments that a sealed map gave: pages of the table that are full of them are its own. */
+  inheritedSegments: 24,
 } as const;
 export const VOLUME_READ_ONLY = 1;
 export const VOLUME_STATIC = 2;
@@ -127,7 +129,8 @@ export interface SharedViews {
   readonly suspects: SuspectRows;
 }
 
-const LARGEST_POOL = 16 * GiB - MiB;
+/** A typed array of halves of words can be no longer. */
+const LARGEST_POOL = 8 * GiB - MiB;
 const SMALLEST_POOL = 64 * MiB;
 
 /**

@@ -37,8 +37,8 @@ export class SlotSpace {
   readonly #pool: PagePool;
   readonly #row: number;
 
-  constructor(pages: Uint32Array, volumes: Uint32Array, pool: PagePool, volume: number) {
-    this.#pages = pages;
+  constructor(volumes: Uint32Array, pool: PagePool, volume: number) {
+    this.#pages = pool.words;
     this.#volumes = volumes;
     this.#pool = pool;
     this.#row = volume * VOLUME_WORDS;
@@ -95,26 +95,56 @@ export class SlotSpace {
   }
 
   /**
+   * Begins with the segments of a sealed map: pages that are full are used in common, the last one
+   * is copied. The row has an empty table.
+   */
+  inherit(from: number, count: number): void {
+    const pages = this.#pages;
+    const root = this.#volumes[this.#row + VOLUME.segmentRoot]! * PAGE_WORDS;
+    const full = fullPages(count);
+    for (let at = 0; at < full; at += 1) pages[root + at] = pages[from * PAGE_WORDS + at]!;
+    this.#volumes[this.#row + VOLUME.inheritedSegments] = count;
+    const last = pages[from * PAGE_WORDS + full]!;
+    if (last !== 0) {
+      const copy = this.#pool.allocate();
+      pages.copyWithin(copy * PAGE_WORDS, last * PAGE_WORDS, (last + 1) * PAGE_WORDS);
+      pages[root + full] = copy;
+    }
+    this.#volumes[this.#row + VOLUME.segmentCount] = count;
+  }
+
+  /**
    * Forgets slot -> segment of the head: a new head starts with none, on an empty page. Caller has
    * closed the gate.
    */
   resetHead(page: number): void {
-    this.#releaseTable(VOLUME.slotRoot);
+    releaseTable(this.#pool, this.#volumes[this.#row + VOLUME.slotRoot]!, 0);
     this.#volumes[this.#row + VOLUME.slotRoot] = page;
   }
 
-  /** Gives all table pages back; the volume is closed. */
+  /** Gives all table pages back that are not a sealed map's; the volume is closed. */
   release(): void {
-    this.#releaseTable(VOLUME.slotRoot);
-    this.#releaseTable(VOLUME.segmentRoot);
+    const row = this.#row;
+    const segmentRoot = this.#volumes[row + VOLUME.segmentRoot]!;
+    releaseTable(this.#pool, this.#volumes[row + VOLUME.slotRoot]!, 0);
+    releaseSegments(this.#pool, segmentRoot, this.#volumes[row + VOLUME.inheritedSegments]!);
   }
+}
 
-  #releaseTable(field: number): void {
-    const root = this.#volumes[this.#row + field]!;
-    for (let i = 0; i < PAGE_WORDS; i += 1) {
-      const page = this.#pages[root * PAGE_WORDS + i]!;
-      if (page !== 0) this.#pool.release(page);
-    }
-    this.#pool.release(root);
+/** Gives a segment table back, but for the pages that it has in common with another one. */
+export function releaseSegments(pool: PagePool, root: number, inherited: number): void {
+  releaseTable(pool, root, fullPages(inherited));
+}
+
+/** Pages of a table of so many segments (numbered from 1) that nothing can be added to. */
+function fullPages(segments: number): number {
+  return (segments + 1) >>> SEGMENTS_PER_PAGE_BITS;
+}
+
+function releaseTable(pool: PagePool, root: number, from: number): void {
+  for (let at = from; at < PAGE_WORDS; at += 1) {
+    const page = pool.words[root * PAGE_WORDS + at]!;
+    if (page !== 0) pool.release(page);
   }
+  pool.release(root);
 }

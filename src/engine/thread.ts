@@ -4,6 +4,7 @@ import { DiskError } from '../common/errors.js';
 import { Allowance } from './allowance.js';
 import type { OpenBase } from './base.js';
 import { BaseTable } from './base-table.js';
+import { NodePool } from './node-pool.js';
 import { PagePool } from './page-pool.js';
 import { RangeLock } from './range-lock.js';
 import { type FoundRot, ReadVerifier } from './read-verifier.js';
@@ -28,7 +29,7 @@ export function createThreadContext(options: ThreadOptions): ThreadContext {
   const bases: BaseTable = new BaseTable(options.openBase, () => options.receive(bases));
   return {
     views,
-    pool: new PagePool(views),
+    nodes: new NodePool(new PagePool(views), { ...views, self: options.thread }),
     bases,
     allowance: new Allowance(views),
     ranges: new RangeLock(views, options.thread),

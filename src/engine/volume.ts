@@ -21,7 +21,7 @@ import type { Extent } from './disk-image.js';
 import { flushVolumeAsync } from './durable-switch.js';
 import { enterGate, leaveGate } from './gate.js';
 import { HeadWriter } from './head-writer.js';
-import type { PagePool } from './page-pool.js';
+import type { NodePool } from './node-pool.js';
 import type { RangeLock } from './range-lock.js';
 import type { ReadVerifier } from './read-verifier.js';
 import { FROM_BASE, FROM_NOBODY, type RunReader, type RunSources } from './run-reader.js';
@@ -42,7 +42,7 @@ import { VolumeRow } from './volume-row.js';
 /** What a thread brings along to all its volumes. */
 export interface ThreadContext {
   readonly views: SharedViews;
-  readonly pool: PagePool;
+  readonly nodes: NodePool;
   readonly bases: BaseTable;
   readonly allowance: Allowance;
   readonly ranges: RangeLock;
@@ -81,8 +81,8 @@ export class Volume implements BlockDevice, RunSources {
   constructor(context: ThreadContext, index: number) {
     this.#context = context;
     this.row = new VolumeRow(context.views, index);
-    this.map = new ChainMap(context.views.pages, context.pool, { root: 0, levels: 0 });
-    this.space = new SlotSpace(context.views.pages, context.views.volumes, context.pool, index);
+    this.map = new ChainMap(context.nodes, { root: 0, levels: 0 });
+    this.space = new SlotSpace(context.views.volumes, context.nodes.pages, index);
     this.#place = { volume: index, thread: context.thread };
     this.#writer = new HeadWriter(context, this);
     this.#stats = (context.thread * MAX_VOLUMES + index) * STAT_FIELDS;

@@ -108,10 +108,10 @@ export class OpenVolumes implements Volumes {
 
   async #open(top: DeltaId, writable: boolean, claimed?: number): Promise<OpenEntry> {
     const { tools } = this.#options;
-    const bottom = walkChain(tools.files, top).at(-1)!.below;
+    const bottom = walkChain(tools.files, top, tools.sealed).at(-1)!.below;
     const base = bottom.kind === 'base' ? await this.#bases.use(bottom.id) : undefined;
     // Walked again: a row of the chain may have been merged while the base was looked at.
-    const headers = walkChain(tools.files, top);
+    const headers = walkChain(tools.files, top, tools.sealed);
     const index = claimed ?? this.#rows.take();
     if (claimed === undefined) tools.views.suspects.clear(index);
     let chain: LoadedChain;
@@ -200,11 +200,12 @@ export class OpenVolumes implements Volumes {
 
   /** Lets a delta stand on another one that shows the same. What is open goes on with its own. */
   async changeBelow(id: DeltaId, below: DeltaId): Promise<void> {
-    const { files } = this.#options.tools;
+    const { files, sealed } = this.#options.tools;
     await this.#rewriteHeader(id, (isOpen) => {
       // Puts a torn commit right first: afterwards both copies count all its records.
       if (!isOpen) settleClosed(files, id, false);
       files.changeBelow(id, below);
+      sealed.forgetAll();
     });
   }
 
@@ -334,7 +335,8 @@ export class OpenVolumes implements Volumes {
   }
 
   async #useBaseUnder(top: DeltaId): Promise<UsedBase | undefined> {
-    const { below } = walkChain(this.#options.tools.files, top).at(-1)!;
+    const { files, sealed } = this.#options.tools;
+    const { below } = walkChain(files, top, sealed).at(-1)!;
     return below.kind === 'base' ? await this.#bases.use(below.id) : undefined;
   }
 

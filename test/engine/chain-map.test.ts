@@ -5,21 +5,46 @@ import {
   DATA,
   levelsFor,
   type MapKind,
+  shareEntries,
   UNMAPPED,
   ZERO,
 } from '../../src/engine/chain-map.js';
+import { NodePool } from '../../src/engine/node-pool.js';
 import { PagePool } from '../../src/engine/page-pool.js';
 import { PAGE_WORDS } from '../../src/engine/shared-memory.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 
 const LEAF = 1024;
 
-function makeMap(blocks: number): { map: ChainMap; pool: PagePool } {
+function makePool(): PagePool {
   const memory = new SharedArrayBuffer(256 * 2 ** 20);
   const pages = new Uint32Array(memory);
-  const pool = new PagePool({ pages, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
-  const map = new ChainMap(pages, pool, { root: pool.allocate(), levels: levelsFor(blocks) });
-  return { map, pool };
+  return new PagePool({ pages, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
+}
+
+function makeMap(blocks: number, pool = makePool()): { map: ChainMap; pool: PagePool } {
+  const place = { root: pool.allocate(), levels: levelsFor(blocks) };
+  return { map: new ChainMap(new NodePool(pool), place), pool };
+}
+
+/** A second map that begins as the first one is, which is not changed any more. */
+function derive(from: ChainMap, pool: PagePool): ChainMap {
+  const root = pool.allocate();
+  shareEntries(pool.words, from.root * PAGE_WORDS, root * PAGE_WORDS);
+  return new ChainMap(new NodePool(pool), { root, levels: from.levels });
+}
+
+/** First block where the map is not what the plain array says, -1 for none. */
+function difference(map: ChainMap, plain: Float64Array): { wrong: number; data: number } {
+  let data = 0;
+  for (let at = 0; at < plain.length; at += map.count) {
+    map.find(at, plain.length - at);
+    for (let i = 0; i < map.count; i += 1) {
+      if (wordOf(map, i) !== plain[at + i]) return { wrong: at + i, data };
+    }
+    if (map.kind === DATA) data += map.count;
+  }
+  return { wrong: -1, data };
 }
 
 /** Word of the plain array: 0 unmapped, 1 zero, else an address. */
@@ -42,6 +67,15 @@ t.test('levels', async (t) => {
   t.equal(levelsFor(2 ** 34), 3, '64 TiB');
 });
 
+/** One random change of a map and of the plain array that says the same. */
+function change(random: Random, map: ChainMap, plain: Float64Array): number {
+  const { block, count } = randomRange(random, plain.length);
+  const kind = random.pick<MapKind>([UNMAPPED, ZERO, DATA, DATA]);
+  const address = kind === DATA ? 8192 + random.below(2 ** 31) : 0;
+  for (let i = 0; i < count; i += 1) plain[block + i] = kind === DATA ? address + i : kind;
+  return map.set(block, count, kind, address);
+}
+
 for (const leaves of [3, 600, 512 * 3]) {
   t.test(`random ranges over ${leaves} leaves`, async (t) => {
     const seed = newSeed();
@@ -52,28 +86,80 @@ for (const leaves of [3, 600, 512 * 3]) {
     const plain = new Float64Array(blocks);
     let mapped = 0;
     for (let step = 0; step < 400; step += 1) {
-      const { block, count } = randomRange(random, blocks);
-      const kind = random.pick<MapKind>([UNMAPPED, ZERO, DATA, DATA]);
-      const address = kind === DATA ? 8192 + random.below(2 ** 31) : 0;
-      mapped += map.set(block, count, kind, address);
-      for (let i = 0; i < count; i += 1) plain[block + i] = kind === DATA ? address + i : kind;
+      mapped += change(random, map, plain);
       if (step % 40 !== 39) continue;
-      let wrong = -1;
-      let seen = 0;
-      for (let at = 0; at < blocks && wrong < 0; at += map.count) {
-        map.find(at, blocks - at);
-        for (let i = 0; i < map.count; i += 1) {
-          if (wordOf(map, i) !== plain[at + i]) wrong = at + i;
-        }
-        if (map.kind === DATA) seen += map.count;
-      }
+      const { wrong, data } = difference(map, plain);
       t.equal(wrong, -1, `step ${step}`);
-      t.equal(seen, mapped, 'the count that set keeps');
+      t.equal(data, mapped, 'the count that set keeps');
     }
     map.release();
     t.equal(pool.bytes, 0, 'all pages come back');
   });
 }
+
+t.test('leaves of any number of extents, up to a word a block and back', async (t) => {
+  const seed = newSeed();
+  t.comment(`LAYERDISK_SEED=${seed}`);
+  const random = createRandom(seed);
+  const blocks = LEAF * 2;
+  const { map, pool } = makeMap(blocks);
+  const plain = new Float64Array(blocks);
+  for (let round = 0; round < 4; round += 1) {
+    const most = random.pick([1, 1, 4, 100]);
+    for (let step = 0; step < 1500; step += 1) {
+      const block = random.below(blocks);
+      const count = Math.min(blocks - block, 1 + random.below(most));
+      const value = random.pick([UNMAPPED, ZERO, 8192 + block, 8192 + random.below(2 ** 31)]);
+      const kind = value > ZERO ? DATA : (value as MapKind);
+      map.set(block, count, kind, value > ZERO ? value : 0);
+      for (let i = 0; i < count; i += 1) plain[block + i] = value > ZERO ? value + i : value;
+      if (step % 50 === 0) t.equal(difference(map, plain).wrong, -1, `step ${step}`);
+    }
+    t.equal(difference(map, plain).wrong, -1);
+    for (let leaf = 0; leaf < 2; leaf += 1) {
+      map.set(leaf * LEAF, LEAF, DATA, 8192 + leaf * LEAF);
+      for (let i = 0; i < LEAF; i += 1) plain[leaf * LEAF + i] = 8192 + leaf * LEAF + i;
+    }
+    t.equal(pool.bytes, 4096, 'whole runs need no leaves');
+  }
+});
+
+t.test('what is written in sequence needs no leaves', async (t) => {
+  const { map, pool } = makeMap(LEAF * 8);
+  for (let block = 0; block < LEAF * 8; block += 16) map.set(block, 16, DATA, 8192 + block);
+  map.find(0, LEAF * 8);
+  t.same([map.kind, map.address, map.count], [DATA, 8192, LEAF * 8]);
+  t.equal(pool.bytes, 4096);
+});
+
+t.test('a map on a sealed one: changes stay its own', async (t) => {
+  const seed = newSeed();
+  t.comment(`LAYERDISK_SEED=${seed}`);
+  const random = createRandom(seed);
+  const blocks = 520 * LEAF + 7;
+  const { map: sealed, pool } = makeMap(blocks);
+  const below = new Float64Array(blocks);
+  let mapped = 0;
+  for (let step = 0; step < 200; step += 1) mapped += change(random, sealed, below);
+  const maps = [derive(sealed, pool), derive(sealed, pool)];
+  const third = derive(maps[0]!, pool);
+  const plains = maps.map(() => below.slice());
+  const grown = maps.map(() => mapped);
+  for (let step = 0; step < 300; step += 1) {
+    const which = random.below(2);
+    // The third one stands on the first, which is sealed by that.
+    const map = which === 0 ? third : maps[1]!;
+    grown[which]! += change(random, map, plains[which]!);
+  }
+  t.same(difference(third, plains[0]!), { wrong: -1, data: grown[0] });
+  t.same(difference(maps[1]!, plains[1]!), { wrong: -1, data: grown[1] });
+  t.same(difference(maps[0]!, below), { wrong: -1, data: mapped });
+  t.same(difference(sealed, below), { wrong: -1, data: mapped });
+  for (const map of [third, maps[1]!, maps[0]!]) map.release();
+  t.same(difference(sealed, below), { wrong: -1, data: mapped }, 'released apart');
+  sealed.release();
+  t.equal(pool.bytes, 0);
+});
 
 t.test('a run is as long as it can be, over leaves and entries', async (t) => {
   const { map } = makeMap(LEAF * 2000);

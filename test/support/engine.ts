@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { invariant } from '../../src/common/assert.js';
 import type { Base, BaseSpec } from '../../src/engine/base.js';
 import { copyVolume } from '../../src/engine/copy-volume.js';
 import type { Extent } from '../../src/engine/disk-image.js';
@@ -88,6 +89,7 @@ export class ScratchEngine {
   /** An orderly end and a new start. */
   async reopen(): Promise<void> {
     await this.engine.volumes.closeAll();
+    invariant(this.engine.indexBytes === 0, 'all of the index comes back');
     this.crash();
   }
 
