@@ -89,6 +89,10 @@ export interface ReclaimRequest {
   readonly reached: ReadonlySet<DeltaId>;
   /** Those among them that something names: heads, snapshots, operations under way. */
   readonly labelled: ReadonlySet<DeltaId>;
+  /** Somebody waits for it: it takes more of the time beside disks in use. Default false. */
+  readonly pressing?: boolean;
+  /** Asked after each step: whether the rest is to be left for the next time. Default never. */
+  readonly isEnough?: () => boolean;
 }
 
 export interface Reclaimed {
@@ -96,6 +100,8 @@ export interface Reclaimed {
   readonly bytes: number;
   /** Deltas that became garbage. */
   readonly merged: number;
+  /** Whether there is more to do. */
+  readonly left: boolean;
 }
 
 /** Chains that are open. A chain is named by its top delta. */

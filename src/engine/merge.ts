@@ -45,6 +45,8 @@ const CHUNK = MiB;
 export interface MergeJob {
   /** Oldest first, each the only child of the one before. */
   readonly row: readonly DeltaId[];
+  /** See `JobWork`. */
+  readonly pressing?: boolean;
 }
 
 interface Source {
@@ -63,7 +65,7 @@ interface Source {
  */
 export async function mergeRow(
   files: DeltaFiles,
-  { row }: MergeJob,
+  { row, pressing }: MergeJob,
   work: JobWork = {},
 ): Promise<DeltaId> {
   const headers = row.map((id) => files.readHeader(id).current);
@@ -75,7 +77,7 @@ export async function mergeRow(
     const id = newDeltaId();
     const blocks = Math.ceil(top.virtualSize / BLOCK_SIZE);
     const like = { ...top, id, below: bottom.below, allocation: 'dynamic' } as const;
-    const pace = new Pace(work);
+    const pace = new Pace({ ...work, pressing });
     await files.createSealed(like, (data) =>
       copyRow(files, { id, map, blocks, sources, data, pace }),
     );

@@ -12,6 +12,8 @@ const STRETCH_MS = 5;
 /** The part of the time that a job takes while disks are in use: by many requests, and by few. */
 const BUSY_SHARE = 1 / 20;
 const TRICKLE_SHARE = 1 / 2;
+/** The same of a job that is pressing, by many. */
+const PRESSING_SHARE = 1 / 4;
 /** How long after its last request a disk counts as in use, milliseconds. */
 const IN_USE_MS = 200;
 /** Few are at most so many in that time: a guest that idles. */
@@ -25,6 +27,8 @@ export interface JobWork {
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   /** A number that changes whenever somebody else is served: see `servedByOthers`. */
   readonly served?: (() => number) | undefined;
+  /** Somebody waits for it, or it is far behind: others are let in front less. Default false. */
+  readonly pressing?: boolean | undefined;
 }
 
 /** How many requests all threads but this one have served, modulo 2^32. */
@@ -89,6 +93,7 @@ export class Pace {
       this.#recent = 0;
       return 1;
     }
-    return this.#recent > TRICKLE ? BUSY_SHARE : TRICKLE_SHARE;
+    if (this.#recent <= TRICKLE) return TRICKLE_SHARE;
+    return this.#work.pressing === true ? PRESSING_SHARE : BUSY_SHARE;
   }
 }

@@ -31,6 +31,8 @@ export interface ReclaimJob {
   readonly childRecords: number;
   /** Somebody waits for the room: nothing goes before it. */
   readonly urgent?: boolean;
+  /** See `JobWork`. */
+  readonly pressing?: boolean;
 }
 
 /** Slots punched by one call to the host. */
@@ -46,7 +48,9 @@ export async function reclaimDelta(
   const hidden = hiddenSlots(files, DeltaIndex.read(files, header), job);
   // A flush of the child may be between writing the count that was read and syncing it.
   files.inherit(job.child);
-  const pace = new Pace(job.urgent === true ? { signal: work.signal } : work);
+  const { signal } = work;
+  const { urgent, pressing } = job;
+  const pace = new Pace(urgent === true ? { signal } : { ...work, pressing });
   let settled = false;
   const data = openSync(files.dataPath(job.delta, header.dataGeneration), 'r+');
   let freed = 0;

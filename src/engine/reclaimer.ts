@@ -24,6 +24,14 @@ export interface ReclaimerParts {
 /** With less room than that, bytes, heads are flushed first so that more can be given back. */
 const FLUSH_BELOW = 64 * MiB;
 
+/** So many deltas that wait for it make it pressing: chains must not grow for ever. */
+const MANY_HIDDEN = 100;
+
+interface How {
+  readonly pressing: boolean;
+  readonly signal: AbortSignal | undefined;
+}
+
 /** A delta that nobody names and only one other stands on. */
 interface Hidden {
   readonly child: DeltaId;
@@ -47,24 +55,29 @@ export class Reclaimer {
   async reclaim(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed> {
     await this.#finishChanges(request);
     const hidden = this.#findHidden(request);
-    let bytes = 0;
-    let merged = 0;
+    const pressing = request.pressing === true || hidden.size >= MANY_HIDDEN;
+    const how: How = { pressing, signal };
+    const isOver = (): boolean => signal?.aborted === true || request.isEnough?.() === true;
+    const sum = { bytes: 0, merged: 0, left: false };
     try {
       for (const [delta, { child }] of hidden) {
-        if (signal?.aborted === true) break;
-        bytes += await this.#punch(delta, child, signal);
+        sum.bytes += await this.#punch(delta, child, how);
+        sum.left = isOver();
+        if (sum.left) return sum;
       }
       for (const delta of this.#done.keys())
         if (!request.reached.has(delta)) this.#done.delete(delta);
       for (const row of rowsOf(hidden)) {
-        if (signal?.aborted === true) break;
-        merged += await this.#merge(row, hidden, signal);
+        sum.merged += await this.#merge(row, hidden, how);
+        sum.left = isOver();
+        if (sum.left) return sum;
       }
     } catch (error) {
       // What was broken off the next collection does.
       if (!(error instanceof DiskError) || error.code !== 'interrupted') throw error;
+      sum.left = true;
     }
-    return { bytes, merged };
+    return sum;
   }
 
   /** Does again what broke off between the two copies of a header. */
@@ -98,7 +111,7 @@ export class Reclaimer {
   }
 
   /** Gives back what the child overrides. @returns bytes. */
-  async #punch(delta: DeltaId, child: DeltaId, signal?: AbortSignal): Promise<number> {
+  async #punch(delta: DeltaId, child: DeltaId, { pressing, signal }: How): Promise<number> {
     const { files, volumes, run, room } = this.#parts;
     // What a sync failed for looks committed, and is not.
     if (volumes.isSuspect(child)) return 0;
@@ -111,7 +124,7 @@ export class Reclaimer {
     if (done?.child === child && done.childRecords === childRecords) return 0;
     volumes.settleReaders();
     const { folder, epoch } = files;
-    const job = { kind: 'reclaim', delta, child, childRecords, urgent } as const;
+    const job = { kind: 'reclaim', delta, child, childRecords, urgent, pressing } as const;
     const { bytes } = await run({ folder, epoch, job }, { signal });
     this.#done.set(delta, { child, childRecords });
     return bytes;
@@ -121,7 +134,7 @@ export class Reclaimer {
   async #merge(
     row: readonly DeltaId[],
     hidden: ReadonlyMap<DeltaId, Hidden>,
-    signal?: AbortSignal,
+    { pressing, signal }: How,
   ): Promise<number> {
     const { files, volumes, run, rowLength, room, onError } = this.#parts;
     const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
@@ -133,7 +146,8 @@ export class Reclaimer {
     const { folder, epoch } = files;
     let made: DeltaId | undefined;
     try {
-      ({ made } = await run({ folder, epoch, job: { kind: 'merge', row: part } }, { signal }));
+      const job = { kind: 'merge', row: part, pressing } as const;
+      ({ made } = await run({ folder, epoch, job }, { signal }));
     } catch (error) {
       if (!(error instanceof DiskError) || error.code !== 'damaged') throw error;
       onError('a row of deltas is left as it is', error);

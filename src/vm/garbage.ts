@@ -65,6 +65,8 @@ export class GarbageCollector {
   #lastEnd = 0;
   #stopped = false;
   readonly #ended = new AbortController();
+  /** Collections that wait for the one under way. */
+  #waiting = 0;
   #reclaiming: AbortController | undefined;
 
   constructor(context: VmContext, onProblem: (error: unknown) => void, pace: GarbagePace) {
@@ -107,7 +109,7 @@ export class GarbageCollector {
   async #collectSoon(): Promise<void> {
     const { room } = this.#context;
     const keep = room.isShort ? Number.POSITIVE_INFINITY : Date.now() - this.#pace.trashAgeMs;
-    await this.#collect(false, keep);
+    await this.#collect(false, { trashBefore: keep, asked: false });
   }
 
   /** Starts no further collection and waits for the one under way. */
@@ -123,12 +125,12 @@ export class GarbageCollector {
    * @throws DiskError `damaged` while it can't be known what is in use.
    */
   collect(dryRun: boolean): Promise<Collected> {
-    return this.#collect(dryRun, Number.POSITIVE_INFINITY);
+    return this.#collect(dryRun, { trashBefore: Number.POSITIVE_INFINITY, asked: true });
   }
 
   /** What is removed goes to the trash and stays there for a while. @throws DiskError as above. */
   collectIntoTrash(): Promise<Collected> {
-    return this.#collect(false, 0);
+    return this.#collect(false, { trashBefore: 0, asked: true });
   }
 
   /** Runs `task` while nothing is collected, reclaimed or merged. */
@@ -141,9 +143,15 @@ export class GarbageCollector {
     return this.#timer !== undefined;
   }
 
-  #collect(dryRun: boolean, trashBefore: number): Promise<Collected> {
+  /** @param asked somebody waits for it: it takes more of the time, and does all there is to do. */
+  #collect(
+    dryRun: boolean,
+    { trashBefore, asked }: { readonly trashBefore: number; readonly asked: boolean },
+  ): Promise<Collected> {
     const { store, pins, room } = this.#context;
+    this.#waiting += 1;
     return this.#mutex.run(async () => {
+      this.#waiting -= 1;
       const start = performance.now();
       const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
       const { reclaimed, ...unreachable } = await pins.deltas.watch((deltas) =>
@@ -156,7 +164,7 @@ export class GarbageCollector {
               // Whoever waits for room need not wait for the next look, or for what follows.
               room.look();
             }
-            return { ...swept, reclaimed: dryRun ? 0 : await this.#reclaim(reach, deltas) };
+            return { ...swept, reclaimed: dryRun ? 0 : await this.#reclaim(reach, deltas, asked) };
           }),
         ),
       );
@@ -175,11 +183,13 @@ export class GarbageCollector {
 
   /**
    * Gives back what deltas without a label hold under their only child. A delta that has lost its
-   * label never gets one again, so what is known here stays true while others go on.
+   * label never gets one again, so what is known here stays true while others go on. What takes
+   * long lets the collections in that wait, which remove what became garbage meanwhile.
    */
-  async #reclaim(reach: Reach, pinned: ReadonlySet<DeltaId>): Promise<number> {
+  async #reclaim(reach: Reach, pinned: ReadonlySet<DeltaId>, asked: boolean): Promise<number> {
     const labelled = new Set([...reach.labelled, ...pinned]);
-    const request = { reached: reach.deltas, labelled };
+    const isEnough = (): boolean => !asked && this.#waiting > 0;
+    const request = { reached: reach.deltas, labelled, pressing: asked, isEnough };
     this.#reclaiming = new AbortController();
     const signal = AbortSignal.any([this.#ended.signal, this.#reclaiming.signal]);
     const done = await this.#context.engine.reclaim?.(request, signal).finally(() => {
@@ -187,7 +197,7 @@ export class GarbageCollector {
     });
     if (done === undefined) return 0;
     // What was merged is garbage now.
-    if (done.merged > 0) this.schedule();
+    if (done.merged > 0 || done.left) this.schedule();
     return done.bytes;
   }
 

@@ -44,6 +44,11 @@ export class Ordeal {
 
   readonly isOver = (): boolean => this.#end.signal.aborted;
 
+  /** Resolves at the end. */
+  readonly whenOver = new Promise<void>((resolve) => {
+    this.#end.signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+
   get seed(): number {
     return this.#options.seed;
   }

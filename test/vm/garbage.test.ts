@@ -3,6 +3,7 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import type { Engine } from '../../src/engine/engine.js';
 import { codeOf, digestContents, VmWorld } from '../support/vm-world.js';
 
 async function open(t: Test): Promise<VmWorld> {
@@ -106,4 +107,38 @@ t.test('in the background, after changes and at start', async (t) => {
   world.service.start();
   await until(() => world.problems.length > 0);
   t.match(world.problems, [{ code: 'damaged', message: /nothing is collected/ }]);
+});
+
+t.test('reclaiming lets in who waits, goes on afterwards, and hurries for who asked', async (t) => {
+  const world = await open(t);
+  const runs: { pressing: boolean | undefined; steps: number }[] = [];
+  const ended = new AbortController();
+  const engine: Engine = world.engine;
+  engine.reclaim = async ({ pressing, isEnough }) => {
+    const run = { pressing, steps: 0 };
+    runs.push(run);
+    const isAsked = pressing === true;
+    for (;;) {
+      await delay(5);
+      run.steps += 1;
+      if (isEnough?.() === true) return { bytes: 0, merged: 0, left: true };
+      if (ended.signal.aborted || isAsked) return { bytes: 0, merged: 0, left: false };
+    }
+  };
+  world.garbagePace = { restMs: 10, retryMs: 10, trashAgeMs: 3_600_000 };
+  await world.restart();
+  world.service.start();
+  await until(() => runs.length === 1);
+  await world.create('gone');
+  const head = world.manifest('gone').disks[0]?.head ?? '';
+  await world.delete('gone');
+  await until(() => !world.fake.ids().includes(head));
+  t.pass('what became garbage meanwhile is removed');
+  await until(() => runs.length >= 2);
+  t.pass('and what was left is taken up again');
+
+  await world.service.collectGarbage(false);
+  t.equal(runs.filter(({ pressing }) => pressing === true).length, 1, 'somebody waited');
+  ended.abort();
+  t.same(world.problems, []);
 });
