@@ -40,6 +40,12 @@ export interface LifeOptions {
   readonly hear: (word: DaemonWord, fd: number | undefined) => void;
 }
 
+/**
+ * Threads of the pool that syncs wait on: those of one change, which go on at the same time, leave
+ * some for other changes and for what waits for an answer of our own mount.
+ */
+const POOL_THREADS = 8;
+
 export class DaemonLife {
   readonly over: Promise<LifeEnd>;
   /** Whether its program could be loaded. */
@@ -58,6 +64,7 @@ export class DaemonLife {
       this.#child = spawn(process.execPath, [options.program, ...options.args, '--supervised'], {
         // A ctrl-C at the terminal reaches the supervisor alone, which passes it on once.
         detached: true,
+        env: { UV_THREADPOOL_SIZE: String(POOL_THREADS), ...process.env },
         stdio: ['ignore', 'inherit', 'inherit', 'pipe', theirs, ...options.keptFds],
       });
     } finally {

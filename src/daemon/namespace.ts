@@ -127,8 +127,14 @@ export class StoreNamespace implements Namespace {
       throw new DiskError('not-found', 'the disk of an open file is gone', { errno: 'EIO' });
     }
     const { top, writable } = found.disk;
-    await volumes.reopen(top, { writable, row: handle });
-    this.#options.files.inherit(node);
+    const { files } = this.#options;
+    try {
+      await volumes.reopen(top, { writable, row: handle });
+    } catch (error) {
+      files.lose(node);
+      throw error;
+    }
+    files.inherit(node);
   }
 
   release(node: NodeId, handle: number): void {

@@ -13,6 +13,10 @@ const POLL_MS = 5;
 
 export class OpenFiles {
   readonly #opens = new Map<string, number>();
+  /**
+   * Open when an earlier daemon died, and not to be opened again: when they are closed is unknown.
+   */
+  readonly #lost = new Set<string>();
   /** By the number of the VM; each resolves when it is over. */
   readonly #holds = new Map<number, Promise<void>>();
 
@@ -30,6 +34,22 @@ export class OpenFiles {
   /** Counts one that the daemon before this one let in. */
   inherit(node: NodeId): void {
     this.#opens.set(keyOf(node), this.#count(node) + 1);
+  }
+
+  /** Notes one that the daemon before this one let in and that cannot go on. */
+  lose(node: NodeId): void {
+    this.#lost.add(keyOf(node));
+  }
+
+  /**
+   * Whether somebody may have one of these files of a VM open. False is certain, for mappings and
+   * loop devices as well: each keeps an open file.
+   */
+  mayBeOpen(vm: number, nodes: readonly number[]): boolean {
+    return nodes.some((lo) => {
+      const node = { hi: vm, lo };
+      return this.#count(node) > 0 || this.#lost.has(keyOf(node));
+    });
   }
 
   /** One open less. */

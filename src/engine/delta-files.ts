@@ -6,7 +6,9 @@ import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
+import { SharedRun, together } from '../common/together.js';
 import { BLOCK_SIZE, divCeil } from '../common/units.js';
+import { hostFiles } from '../storage/atomic-write.js';
 import { hostError, orHostError, writeExact } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
 import { preallocate } from '../storage/sparse-space.js';
@@ -48,8 +50,11 @@ export class DeltaFiles {
   /** Deltas of which nothing is left that an earlier process did not sync. */
   readonly #inherited = new Set<DeltaId>();
 
+  readonly #folderSync: SharedRun;
+
   constructor(folder: string, epoch: string) {
     this.folder = folder;
+    this.#folderSync = new SharedRun((label) => hostFiles.syncFolder(folder, label));
     this.epoch = epoch;
   }
 
@@ -94,7 +99,6 @@ export class DeltaFiles {
     try {
       await this.#writeData(header, fixed ? blocks * BLOCK_SIZE : 0);
       await this.#writeTuples(header, records);
-      await this.syncFolder();
     } catch (error) {
       this.#discard(header);
       throw error instanceof DiskError ? error : hostError(`cannot make delta ${id}`, error);
@@ -131,7 +135,6 @@ export class DeltaFiles {
         cacheEpoch: this.epoch,
       };
       await this.#writeTuples(header, encodeRecords(id, records));
-      await this.syncFolder();
     } catch (error) {
       this.#discard(partial);
       throw error instanceof DiskError ? error : hostError(`cannot make delta ${id}`, error);
@@ -200,6 +203,7 @@ export class DeltaFiles {
     }
   }
 
+  /** The second of a delta's files: with it the names of both are made durable. */
   async #writeTuples(header: DeltaHeader, records: Buffer): Promise<void> {
     const fd = hostCalls.create(this.tuplesPath(header.id), 'wx', 'delta.create-tuples');
     try {
@@ -208,7 +212,10 @@ export class DeltaFiles {
       for (const at of HEADER_OFFSETS) encodeHeader(header).copy(head, at);
       const bytes = Buffer.concat([head, records]);
       writeExact(fd, bytes, 0, bytes.length, 0, 'delta.write-tuples');
-      await hostCalls.syncLater(fd, 'delta.sync-tuples');
+      await together([
+        hostCalls.syncLater(fd, 'delta.sync-tuples'),
+        this.#folderSync.run('delta.sync-folder'),
+      ]);
     } finally {
       closeSync(fd);
     }
@@ -235,16 +242,6 @@ export class DeltaFiles {
       // Gone or half made: its first generation is all there can be.
     }
     this.#discard({ id, dataGeneration });
-  }
-
-  /** Makes names in the folder durable. */
-  async syncFolder(): Promise<void> {
-    const folder = openSync(this.folder, 'r');
-    try {
-      await hostCalls.syncLater(folder, 'delta.sync-folder');
-    } finally {
-      closeSync(folder);
-    }
   }
 
   /** The same, at once. */

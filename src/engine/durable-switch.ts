@@ -62,9 +62,13 @@ export interface RetiredHead {
   readonly mappedBlocks: number;
 }
 
-/** Makes a retired head durable and marks it sealed. */
+/** Makes the data of a retired head durable: to be followed by `sealRetired`. */
+export async function syncRetired({ dataFd }: RetiredHead): Promise<void> {
+  await hostCalls.syncDataLater(dataFd, 'seal.sync-data');
+}
+
+/** Makes the tuples of a retired head durable and marks it sealed. */
 export async function sealRetired(head: RetiredHead): Promise<void> {
-  await hostCalls.syncDataLater(head.dataFd, 'seal.sync-data');
   const { current } = readHeaderFrom(head.tuplesFd, 'tuple file of a retired head', undefined);
   const next = {
     ...current,

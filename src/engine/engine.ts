@@ -32,8 +32,9 @@ export interface Deltas {
   /**
    * Makes an empty delta; durable when it resolves. Reachable from no manifest yet: garbage until
    * then.
+   * @param id of `newDeltaId`, for who wants to know it before; default: a new one.
    */
-  create(spec: DeltaSpec): Promise<DeltaId>;
+  create(spec: DeltaSpec, id?: DeltaId): Promise<DeltaId>;
   /** @throws DiskError `not-found` or `damaged`, naming the delta. */
   describe(id: DeltaId): DeltaInfo;
   /**
@@ -114,9 +115,10 @@ export interface Volumes {
   release(volume: Pick<OpenVolume, 'handle'>): void;
   isOpen(top: DeltaId): boolean;
   /**
-   * Moves heads at one instant: flushes, closes the gates of all disks named, calls `commit` (which
-   * must be short and synchronous: one rename), switches, opens the gates, makes everything
-   * durable. If `commit` throws, nothing has changed. Works whether the volumes are open or not.
+   * Moves heads at one instant: calls `commit` (which must be short and synchronous: one rename),
+   * closes the gates of all disks named, switches, opens the gates, makes everything durable. If
+   * `commit` throws, nothing has changed. Works whether the volumes are open or not. Disks in use
+   * are better flushed before: until all is durable no flush of them ends.
    *
    * `settle` makes the commit durable (fsync of the folder); flushes of the disks are not
    * acknowledged before it is done.

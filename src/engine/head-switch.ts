@@ -1,17 +1,22 @@
 /**
  * Moving the heads of open volumes at one instant: the engine's part of snapshot and restore.
  *
- * 1. flush, so that little is left to do later          (requests go on)
- * 2. open what the volumes move to                        (requests go on)
- * 3. take the commit locks: flushes wait from here to 7
+ * 1. open what the volumes move to                        (requests go on)
+ * 2. take the commit locks: flushes wait from here to 6
+ * 3. commit: one rename                                   (requests go on, in the former heads)
  * 4. close the gates, wait until no request is inside     (requests wait: well under a millisecond)
- * 5. commit: one rename; then switch the rows
- * 6. open the gates                                       (requests go on, in the new heads)
- * 7. make the commit and the former heads durable, release the commit locks
+ * 5. switch the rows, open the gates                      (requests go on, in the new heads)
+ * 6. make the commit and the former heads durable, release the commit locks
  *
  * If anything up to the commit fails, the volumes are as they were.
+ *
+ * The commit stands before the instant, so that nobody waits for the host inside the gates. Who
+ * looks in between, a process that dies there or the next one after it, finds what was written in
+ * between where it was written: below the new heads, where a snapshot's belongs, or in heads that
+ * nothing names any more.
  */
 
+import { together } from '../common/together.js';
 import type { BaseSpec } from './base.js';
 import {
   type ChainTools,
@@ -20,8 +25,9 @@ import {
   unloadChain,
   walkChain,
 } from './chain-loader.js';
+import { suspectError } from './commit.js';
 import { recordSeed } from './delta-layout.js';
-import { flushLocked, flushVolumeAsync, type RetiredHead, sealRetired } from './durable-switch.js';
+import { type RetiredHead, sealRetired, syncRetired } from './durable-switch.js';
 import type { HeadSwitch } from './engine.js';
 import { closeGates, drain, openGates } from './gate.js';
 import { type SharedViews, VOLUME, VOLUME_STATIC, VOLUME_WORDS } from './shared-memory.js';
@@ -71,7 +77,6 @@ export async function switchOpenHeads(
   const { tools, returnRow } = switchTools;
   const { views } = tools;
   const rows = changes.map(({ entry }) => entry.index).sort((a, b) => a - b);
-  for (const index of rows) await flushVolumeAsync(views, new VolumeRow(views, index));
   const prepared: Prepared[] = [];
   const undo = (): void => {
     for (const one of prepared) abandon(switchTools, one);
@@ -85,16 +90,17 @@ export async function switchOpenHeads(
   const commitLock = (index: number): number => index * VOLUME_WORDS + VOLUME.commitLock;
   for (const index of rows) await lockMutexAsync(views.volumeWords, commitLock(index));
   try {
-    // What a restore leaves behind may have just been given a name: it is made durable up to here.
-    for (const index of rows) await flushLocked(views, new VolumeRow(views, index));
-    closeGates(views.volumeWords, rows);
     try {
-      drain(views.threads, rows);
+      if (rows.some((index) => new VolumeRow(views, index).failed)) throw suspectError();
       commit();
-      for (const one of prepared) switchRow(tools, one);
     } catch (error) {
       undo();
       throw error;
+    }
+    closeGates(views.volumeWords, rows);
+    try {
+      drain(views.threads, rows);
+      for (const one of prepared) switchRow(tools, one);
     } finally {
       openGates(views.volumeWords, rows);
     }
@@ -209,13 +215,14 @@ async function makeDurable(
   settle: () => Promise<void>,
 ): Promise<void> {
   const { views, table } = tools;
+  const heads = prepared.flatMap(({ retired }) => retired ?? []);
   try {
-    await settle();
+    await together([settle(), ...heads.map(syncRetired)]);
+    // Not before the commit is durable: a head that is still one must not be marked sealed.
+    await together(heads.map(sealRetired));
     for (const { change, retired } of prepared) {
-      if (retired === undefined) continue;
-      await sealRetired(retired);
       const delta = table.get(change.from);
-      if (delta !== undefined) table.closeTuples(delta);
+      if (retired !== undefined && delta !== undefined) table.closeTuples(delta);
     }
   } catch (error) {
     for (const { change } of prepared) new VolumeRow(views, change.entry.index).markFailed();

@@ -21,9 +21,9 @@ export class StoreDeltas implements Deltas {
   }
 
   /** @throws DiskError from the host; `damaged` for a lower delta without its data. */
-  async create(spec: DeltaSpec): Promise<DeltaId> {
+  async create(spec: DeltaSpec, id?: DeltaId): Promise<DeltaId> {
     if (spec.below.kind === 'delta') this.#refuseWithoutData(spec.below.id);
-    return (await this.#files.create(spec)).id;
+    return (await this.#files.create(spec, id)).id;
   }
 
   /** A disk that goes on with files which somebody removed is not kept alive by snapshots. */

@@ -320,18 +320,24 @@ export class OpenVolumes implements Volumes {
       clearTimeout(entry.rest);
       try {
         const snapshot = isSnapshot(change);
-        const { files, sealed } = this.#options.tools;
-        const bottom = walkChain(files, change.to, sealed).at(-1)!.below;
-        const onBase = !snapshot && bottom.kind === 'base';
-        const base = onBase ? await this.#bases.use(bottom.id) : undefined;
+        const base = snapshot ? undefined : await this.#useBaseUnder(change.to);
         open.push({ ...change, entry, snapshot, base });
+        // One that is in use was flushed from above. What a restore leaves goes: no need to keep
+        // it.
+        if (snapshot && entry.users === 1) await this.flushHandle(entry.index);
       } catch (error) {
-        for (const each of [{ entry, base: undefined }, ...open])
-          this.#letGo(each.entry, each.base);
+        if (open.at(-1)?.entry !== entry) this.#letGo(entry, undefined);
+        for (const each of open) this.#letGo(each.entry, each.base);
         throw error;
       }
     }
     return open;
+  }
+
+  async #useBaseUnder(top: DeltaId): Promise<UsedBase | undefined> {
+    const { files, sealed } = this.#options.tools;
+    const { below } = walkChain(files, top, sealed).at(-1)!;
+    return below.kind === 'base' ? await this.#bases.use(below.id) : undefined;
   }
 
   #letGo(entry: OpenEntry, base: UsedBase | undefined): void {

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
+import { SharedRun } from '../common/together.js';
 import { writeExact } from './exact-io.js';
 import { hostCalls } from './host-calls.js';
 
@@ -50,6 +51,22 @@ export const hostFiles: DurableFiles = {
     }
   },
 };
+
+/** The same files for changes under way at once: they share the syncs of their folders. */
+export function sharingSyncs(files: DurableFiles): DurableFiles {
+  const folders = new Map<string, SharedRun>();
+  return {
+    ...files,
+    syncFolder(path, step) {
+      let folder = folders.get(path);
+      if (folder === undefined) {
+        folder = new SharedRun((why) => files.syncFolder(path, why));
+        folders.set(path, folder);
+      }
+      return folder.run(step);
+    },
+  };
+}
 
 /** A new content that lies beside the file, durable, waiting to take its place. */
 export interface PendingFile {

@@ -6,6 +6,9 @@ import type { DeltaInfo, Deltas } from '../engine/engine.js';
 /** Deltas in one chain (design: "Limits that are stated, checked and tested"). */
 export const MAX_DEPTH = 1000;
 const REMEMBERED = 20_000;
+const REMEMBERED_SEALED = 1000;
+/** How long what is below a head is taken to be as it was, milliseconds: it only gets smaller. */
+const SEALED_MS = 1000;
 
 export interface ChainFacts {
   /** Deltas, the top one included. */
@@ -16,10 +19,13 @@ export interface ChainFacts {
   readonly base: string | undefined;
 }
 
+const NOTHING: ChainFacts = { depth: 0, bytes: 0, base: undefined };
+
 export class Chains {
   readonly #deltas: Deltas;
   /** Never too small: the engine may merge deltas below, which only makes a chain shorter. */
   readonly #depths = new Map<DeltaId, number>();
+  readonly #sealed = new Map<DeltaId, { readonly facts: ChainFacts; readonly until: number }>();
 
   constructor(deltas: Deltas) {
     this.#deltas = deltas;
@@ -27,6 +33,25 @@ export class Chains {
 
   /** @throws DiskError `damaged`, naming the delta. */
   facts(top: DeltaId): ChainFacts {
+    const { below, storedSize } = this.#describe(top, 0);
+    const rest = below.kind === 'delta' ? this.#sealedFacts(below.id) : NOTHING;
+    const base = below.kind === 'base' ? below.id : rest.base;
+    const facts = { depth: rest.depth + 1, bytes: rest.bytes + storedSize, base };
+    this.#rememberDepth(top, facts.depth);
+    return facts;
+  }
+
+  /** Many heads stand on one sealed delta, and there may be hundreds below that. */
+  #sealedFacts(top: DeltaId): ChainFacts {
+    const known = this.#sealed.get(top);
+    if (known !== undefined && performance.now() < known.until) return known.facts;
+    const facts = this.#walk(top);
+    if (this.#sealed.size >= REMEMBERED_SEALED) this.#sealed.clear();
+    this.#sealed.set(top, { facts, until: performance.now() + SEALED_MS });
+    return facts;
+  }
+
+  #walk(top: DeltaId): ChainFacts {
     let depth = 0;
     let bytes = 0;
     for (let id = top; ; ) {
@@ -34,7 +59,6 @@ export class Chains {
       depth += 1;
       bytes += info.storedSize;
       if (info.below.kind !== 'delta') {
-        this.#remember(top, depth);
         return { depth, bytes, base: info.below.kind === 'base' ? info.below.id : undefined };
       }
       id = info.below.id;
@@ -72,7 +96,7 @@ export class Chains {
   /** Says that `child` was made on top of `parent`: spares a walk at the next snapshot. */
   noteChild(parent: DeltaId, child: DeltaId): void {
     const depth = this.#depths.get(parent);
-    if (depth !== undefined) this.#remember(child, depth + 1);
+    if (depth !== undefined) this.#rememberDepth(child, depth + 1);
   }
 
   /**
@@ -107,7 +131,7 @@ export class Chains {
     }
   }
 
-  #remember(id: DeltaId, depth: number): void {
+  #rememberDepth(id: DeltaId, depth: number): void {
     if (this.#depths.size >= REMEMBERED) this.#depths.clear();
     this.#depths.set(id, depth);
   }

@@ -51,7 +51,7 @@ async function checkManifest(
   const file = `vms/${name}.json`;
   let manifest: Manifest;
   // Both in one tick: a change gives both their names in one.
-  const isBehind = store.copies.isBehind(name);
+  const copied = store.copies.compare(name);
   try {
     manifest = store.readFile(name);
   } catch (error) {
@@ -67,10 +67,10 @@ async function checkManifest(
     const problem = { name, problem: error.message, file, repaired, remedy };
     return copy === undefined ? { problem } : { manifest: copy.manifest, problem };
   }
-  if (repair && (isBehind || !store.copies.exists(name))) {
+  if (repair && copied !== 'same') {
     await alone(store, name, () => store.copies.refresh(name));
   }
-  if (!isBehind) return { manifest };
+  if (copied !== 'different') return { manifest };
   return {
     manifest,
     problem: {

@@ -70,56 +70,105 @@ export async function cloneVm(
   return outcome;
 }
 
-/** The source stays locked until the end, so that its snapshot can't go away in between. */
-function cloneLinked(
+/** What a linked clone is made of, as it is at one instant. */
+interface LinkedSource {
+  readonly hardware: Hardware;
+  readonly origin: OriginRecord;
+  readonly disks: SnapshotRecord['disks'];
+}
+
+/**
+ * The source is locked only for a look at its snapshot, whose deltas are pinned meanwhile; one that
+ * is taken for the clone goes again if the clone is not made, and so stays locked until then.
+ */
+async function cloneLinked(
   context: VmContext,
   preparation: Preparation,
   request: CloneRequest,
 ): Promise<CloneOutcome> {
-  const { store, chains } = context;
-  return withVm(context, request.vm, async (entry) => {
+  const { store } = context;
+  const { snapshot } = request;
+  if (snapshot === undefined) return cloneLinkedPresent(context, preparation, request);
+  const source = await withVm(context, request.vm, async (entry) => {
     const before = store.loadEntry(entry);
-    const named =
-      request.snapshot === undefined
-        ? undefined
-        : findSnapshot(entry.name, before, request.snapshot);
-    const hardware = cloneHardware(preparation, request, named ?? before);
-    const what = `clone "${entry.name}" as "${request.name}"`;
-    requireRoom(context.room, { what, deltas: 2 * (named ?? before).disks.length });
-    const record =
-      named ??
-      (await takeLocked(context, entry, {
-        name: freeSnapshotName(before, `clone-${request.name}`),
-        message: `taken for the linked clone ${request.name}`,
-      }));
+    const record = findSnapshot(entry.name, before, snapshot);
+    const hardware = cloneHardware(preparation, request, record);
+    requireRoomForLinked(context, entry, request, record);
+    preparation.pin(...record.disks.map(({ delta }) => delta));
+    return linkedSource(context, { entry, before, record }, hardware);
+  });
+  await makeLinked(context, preparation, request, source);
+  return { tookSnapshot: undefined, leftOut: [] };
+}
+
+function cloneLinkedPresent(
+  context: VmContext,
+  preparation: Preparation,
+  request: CloneRequest,
+): Promise<CloneOutcome> {
+  return withVm(context, request.vm, async (entry) => {
+    const before = context.store.loadEntry(entry);
+    const hardware = cloneHardware(preparation, request, before);
+    requireRoomForLinked(context, entry, request, before);
+    const record = await takeLocked(context, entry, {
+      name: freeSnapshotName(before, `clone-${request.name}`),
+      message: `taken for the linked clone ${request.name}`,
+    });
     try {
-      for (const disk of record.disks) {
-        chains.checkRoom(disk.delta, `${entry.name}@${record.name}/${disk.name}`);
-      }
-      const bare = await createDisks(preparation, record.disks, (disk) => ({
-        below: { kind: 'delta', id: disk.delta },
-        virtualSize: disk.size,
-        allocation: 'dynamic',
-      }));
-      // An immutable one goes back to what its source goes back to.
-      const disks = bare.map((disk, index) => ({
-        ...disk,
-        ...kindPart(record.disks[index] ?? {}),
-      }));
-      const origin = originOf(entry, before, record);
-      const manifest = await newManifest(context, hardware, disks, origin, request.serials);
-      await preparation.commit(await store.prepareNew(request.name, manifest));
+      const source = linkedSource(context, { entry, before, record }, hardware);
+      await makeLinked(context, preparation, request, source);
     } catch (error) {
-      if (named === undefined && !preparation.isCommitted)
-        await forgetSnapshot(context, entry, record);
+      if (!preparation.isCommitted) await forgetSnapshot(context, entry, record);
       throw error;
     }
-    const leftOut = named === undefined ? before.disks.filter((disk) => !isInSnapshots(disk)) : [];
-    return {
-      tookSnapshot: named === undefined ? record.name : undefined,
-      leftOut: leftOut.map(({ name }) => name),
-    };
+    const leftOut = before.disks.filter((disk) => !isInSnapshots(disk));
+    return { tookSnapshot: record.name, leftOut: leftOut.map(({ name }) => name) };
   });
+}
+
+function requireRoomForLinked(
+  { room }: VmContext,
+  { name }: VmEntry,
+  request: CloneRequest,
+  source: { readonly disks: readonly unknown[] },
+): void {
+  const what = `clone "${name}" as "${request.name}"`;
+  requireRoom(room, { what, deltas: 2 * source.disks.length });
+}
+
+/** @throws DiskError `not-supported` when one more delta is too many. */
+function linkedSource(
+  { chains }: VmContext,
+  { entry, before, record }: { entry: VmEntry; before: Manifest; record: SnapshotRecord },
+  hardware: Hardware,
+): LinkedSource {
+  const { disks } = record;
+  for (const disk of disks) {
+    chains.checkRoom(disk.delta, `${entry.name}@${record.name}/${disk.name}`);
+  }
+  return { hardware, origin: originOf(entry, before, record), disks };
+}
+
+async function makeLinked(
+  context: VmContext,
+  preparation: Preparation,
+  { name, serials }: CloneRequest,
+  source: LinkedSource,
+): Promise<void> {
+  const disks = source.disks.map((disk, index) => ({
+    ...{ name: disk.name, node: NODE.first + index, size: disk.size },
+    allocation: disk.allocation,
+    head: preparation.beginDelta({
+      below: { kind: 'delta', id: disk.delta },
+      virtualSize: disk.size,
+      allocation: 'dynamic',
+    }),
+    // An immutable one goes back to what its source goes back to.
+    ...kindPart(disk),
+  }));
+  const { hardware, origin } = source;
+  const manifest = await newManifest(context, hardware, disks, origin, serials);
+  await preparation.commit(await context.store.prepareNew(name, manifest));
 }
 
 /**

@@ -7,8 +7,10 @@
  * copy is behind only after a crash between two renames; the next start makes it anew. It is never
  * in force, and losing it loses nothing. A copy alone means a lost manifest, and a power cut may
  * keep either of two renames: so a new VM's copy gets its name when its manifest is durable, and
- * goes durably before its manifest goes.
+ * goes durably before its manifest goes. That name becomes durable with the next change in the
+ * folder or by the host itself; after a power cut before that the next start makes the copy anew.
  */
+import { together } from '../common/together.js';
 import {
   type DurableFiles,
   type PendingFile,
@@ -34,16 +36,7 @@ export class ManifestCopies {
    * manifest is durable, because a copy alone means a lost manifest.
    */
   async prepare(vm: string, text: string, isNew: boolean): Promise<PendingFile> {
-    const files = this.#files;
-    const copy = await prepareFile(files, copyPath(this.#layout, vm), text, 'manifest-copy');
-    let main: PendingFile;
-    try {
-      main = await prepareFile(files, manifestPath(this.#layout, vm), text, 'manifest');
-    } catch (error) {
-      // The first error is the one to report; a leftover is removed at the next start.
-      await copy.abandon().catch(() => undefined);
-      throw error;
-    }
+    const [copy, main] = await this.#prepareBoth(vm, text);
     const nameCopy = () => {
       try {
         copy.commit();
@@ -58,15 +51,30 @@ export class ManifestCopies {
       },
       async settle() {
         await main.settle();
-        if (!isNew) return;
-        nameCopy();
-        await main.settle();
+        if (isNew) nameCopy();
       },
       async abandon() {
         await copy.abandon();
         await main.abandon();
       },
     };
+  }
+
+  /** Both files, made durable at the same time. */
+  async #prepareBoth(vm: string, text: string): Promise<[copy: PendingFile, main: PendingFile]> {
+    const files = this.#files;
+    const both = [
+      prepareFile(files, copyPath(this.#layout, vm), text, 'manifest-copy'),
+      prepareFile(files, manifestPath(this.#layout, vm), text, 'manifest'),
+    ] as const;
+    try {
+      return await together<[PendingFile, PendingFile]>(both);
+    } catch (error) {
+      // The first error is the one to report; a leftover is removed at the next start.
+      const abandon = (pending: PendingFile) => pending.abandon();
+      for (const each of both) await each.then(abandon).catch(() => undefined);
+      throw error;
+    }
   }
 
   /** @returns the copy's text, undefined when there is none that is good. */
@@ -80,23 +88,15 @@ export class ManifestCopies {
     }
   }
 
-  /** Whether there is a copy that does not say the same. */
-  isBehind(vm: string): boolean {
+  /** Whether the copy says what the manifest says; one that can't be read does not. */
+  compare(vm: string): 'same' | 'different' | 'missing' {
     try {
       const copy = readText(copyPath(this.#layout, vm));
-      return copy !== undefined && copy !== readText(manifestPath(this.#layout, vm));
+      if (copy === undefined) return 'missing';
+      return copy === readText(manifestPath(this.#layout, vm)) ? 'same' : 'different';
     } catch {
-      // It can't be read, so it is not the same.
-      return true;
-    }
-  }
-
-  exists(vm: string): boolean {
-    try {
-      return readText(copyPath(this.#layout, vm)) !== undefined;
-    } catch {
-      // There is something that can't be read.
-      return true;
+      // What is wrong with it is for `check` to say.
+      return 'different';
     }
   }
 

@@ -3,7 +3,8 @@
  * stays.
  */
 import { invariant } from '../common/assert.js';
-import type { DeltaId } from '../engine/delta-id.js';
+import { together } from '../common/together.js';
+import { type DeltaId, newDeltaId } from '../engine/delta-id.js';
 import type { DeltaSpec, HeadSwitch } from '../engine/engine.js';
 import type { PendingFile } from '../storage/atomic-write.js';
 import type { BaseRecord, BaseRequest, DescribedBase } from './base-records.js';
@@ -24,6 +25,10 @@ export class Preparation {
   /** Made here, and removed again when the commit is not reached. */
   #deltas: DeltaId[] = [];
   #bases: string[] = [];
+  /** Deltas that are being made. */
+  readonly #making: Promise<unknown>[] = [];
+  /** Manifests of which one is committed, or none. */
+  readonly #written: Promise<PendingFile>[] = [];
   #pending: PendingFile | undefined;
   #committed = false;
 
@@ -62,15 +67,31 @@ export class Preparation {
   }
 
   async createDelta(spec: DeltaSpec): Promise<DeltaId> {
+    const id = newDeltaId();
+    await this.#make(id, spec);
+    return id;
+  }
+
+  /**
+   * Begins to make a delta, for who has other things to do until it is there.
+   * @returns its id. It is there, durable, when the change is committed; a failure is told then.
+   */
+  beginDelta(spec: DeltaSpec): DeltaId {
+    const id = newDeltaId();
+    const made = this.#make(id, spec);
+    made.catch(() => undefined);
+    this.#making.push(made);
+    return id;
+  }
+
+  async #make(id: DeltaId, spec: DeltaSpec): Promise<void> {
     const { engine, pins, chains } = this.#context;
-    const id = await pins.making.shared(async () => {
-      const made = await engine.deltas.create(spec);
-      this.pin(made);
-      return made;
+    await pins.making.shared(async () => {
+      await engine.deltas.create(spec, id);
+      this.pin(id);
     });
     this.#deltas.push(id);
     if (spec.below.kind === 'delta') chains.noteChild(spec.below.id, id);
-    return id;
   }
 
   async createBase(
@@ -89,6 +110,14 @@ export class Preparation {
     return record;
   }
 
+  /**
+   * Notes a manifest that is being written and may not be the one to commit: it goes at the end.
+   */
+  expect(pending: Promise<PendingFile>): void {
+    pending.catch(() => undefined);
+    this.#written.push(pending);
+  }
+
   /** Names a file for the memory of a guest, which somebody else is going to write. */
   nameMemory(): NewMemoryFile {
     const { memory, pins } = this.#context;
@@ -101,6 +130,7 @@ export class Preparation {
   /** The commit of a change that no open disk sees. */
   async commit(pending: PendingFile): Promise<void> {
     this.#pending = pending;
+    await together(this.#making);
     pending.commit();
     this.#committed = true;
     await pending.settle();
@@ -108,15 +138,24 @@ export class Preparation {
 
   /**
    * The commit of a change that moves heads: the manifest and the open disks change at one instant.
+   * @param onMoved is called right after that, when it is not durable yet.
    */
-  async commitHeads(switches: readonly HeadSwitch[], pending: PendingFile): Promise<void> {
+  async commitHeads(
+    switches: readonly HeadSwitch[],
+    pending: PendingFile,
+    onMoved?: () => void,
+  ): Promise<void> {
     this.#pending = pending;
+    await together(this.#making);
     const commit = () => {
       invariant(!this.#committed, 'a change is committed once');
       pending.commit();
       this.#committed = true;
     };
-    await this.#context.engine.volumes.switchHeads(switches, commit, () => pending.settle());
+    await this.#context.engine.volumes.switchHeads(switches, commit, () => {
+      onMoved?.();
+      return pending.settle();
+    });
     invariant(this.#committed, 'switchHeads answered without the commit');
   }
 
@@ -129,9 +168,16 @@ export class Preparation {
 
   async #end(): Promise<void> {
     const { pins, memory } = this.#context;
-    if (!this.#committed) {
+    // What is still being made is removed when it is there.
+    await Promise.allSettled(this.#making);
+    const stays = this.#committed ? this.#pending : undefined;
+    for (const written of [...this.#written, Promise.resolve(this.#pending)]) {
       // The error to report is that of the work; a leftover is removed at the next start.
-      await this.#pending?.abandon().catch(() => undefined);
+      await written
+        .then((each) => (each === stays ? undefined : each?.abandon()))
+        .catch(() => undefined);
+    }
+    if (!this.#committed) {
       await this.#remove(this.#deltas, this.#bases);
       // As above: what can't be removed now is garbage.
       for (const file of this.#memory) await memory.discard(file).catch(() => undefined);

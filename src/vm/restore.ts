@@ -108,7 +108,7 @@ async function switchBack(
   const { store } = context;
   return await Preparation.run(context, async (preparation) => {
     const before = store.loadEntry(entry);
-    const { disks, switches, nextNode } = await prepareRestore(preparation, before, target);
+    const { disks, switches, nextNode } = prepareRestore(preparation, before, target);
     const resume = resumeOf(target);
     const after = {
       ...withoutMemory(before),
@@ -137,11 +137,11 @@ function nameOfSaved(
  * New empty heads on a snapshot's deltas; a disk that exists under the same name keeps its file.
  * Disks that are in no snapshot stay, at the place that they have.
  */
-async function prepareRestore(
+function prepareRestore(
   preparation: Preparation,
   before: Manifest,
   target: SnapshotRecord,
-): Promise<{ disks: DiskRecord[]; switches: HeadSwitch[]; nextNode: number }> {
+): { disks: DiskRecord[]; switches: HeadSwitch[]; nextNode: number } {
   let { nextNode } = before;
   const disks: DiskRecord[] = [];
   const switches: HeadSwitch[] = [];
@@ -149,7 +149,7 @@ async function prepareRestore(
   for (const each of target.disks) {
     const { name, size, allocation, delta } = each;
     if (before.disks.some((disk) => disk.name === name && stays(disk))) continue;
-    const head = await preparation.createDelta({
+    const head = preparation.beginDelta({
       below: { kind: 'delta', id: delta },
       virtualSize: size,
       allocation: 'dynamic',

@@ -1,5 +1,6 @@
 /** Snapshots: take, rename, delete. No data moves in any of them. Restoring: `restore.ts`. */
 import { randomUUID } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
 import { refuseWhileHeld, type VmContext, type Work, withVm } from './context.js';
@@ -96,6 +97,8 @@ interface Instant {
   readonly memoryState?: MemoryState;
 }
 
+const CONSISTENT: Instant = { consistency: 'consistent' };
+
 interface Sealing {
   /** For the message when there is no room for it. */
   readonly what: string;
@@ -125,20 +128,32 @@ async function sealAs<T>(
   refuseWhileWritesWait(room, what);
   requireRoom(room, { what, deltas: before.disks.filter(moves).length, fromReserve });
   return Preparation.run(context, async (preparation) => {
-    const { disks, switches } = await prepareHeads(preparation, before.disks, moves);
+    const { disks, switches } = prepareHeads(preparation, before.disks, moves);
     const file = memory === undefined ? undefined : preparation.nameMemory();
+    const write = (instant: Instant) => {
+      const { manifest, record } = describe(before, instant);
+      return { record, pending: store.prepareChange(entry, { ...manifest, disks }) };
+    };
+    // Written while the disks are flushed, as it will be if nothing keeps them from being so.
+    const guess = file === undefined ? write(CONSISTENT) : undefined;
+    if (guess !== undefined) preparation.expect(guess.pending);
     const flushed = await hooks.flushExposed(
       entry.name,
       file && { file, hardware: hardwareOf(before), disks: namesOf(before), work: memory ?? {} },
     );
+    let released: Promise<void> | undefined;
+    const release = () => (released ??= flushed.release());
     try {
       const instant = await instantOf(context, flushed, file);
-      const { manifest, record } = describe(before, instant);
-      const pending = await store.prepareChange(entry, { ...manifest, disks });
-      await preparation.commitHeads(switches, pending);
+      const isGuessed = isDeepStrictEqual(instant, CONSISTENT);
+      const { record, pending } = (isGuessed ? guess : undefined) ?? write(instant);
+      // What stood still goes on when the heads have moved; how that ends is waited for below.
+      await preparation.commitHeads(switches, await pending, () => {
+        release().catch(() => undefined);
+      });
       return record;
     } finally {
-      await flushed.release();
+      await release();
     }
   });
 }
@@ -247,7 +262,7 @@ function label(before: Manifest, request: SnapshotRequest, instant: Instant): Ta
   return { manifest: { ...withSnapshot(before, record), nextNode }, record };
 }
 
-async function prepareHeads(
+function prepareHeads(
   preparation: Preparation,
   disks: readonly DiskRecord[],
   moves: (disk: DiskRecord) => boolean,
@@ -259,7 +274,7 @@ async function prepareHeads(
       moved.push(disk);
       continue;
     }
-    const head = await preparation.createDelta({
+    const head = preparation.beginDelta({
       below: { kind: 'delta', id: disk.head },
       virtualSize: disk.size,
       allocation: 'dynamic',

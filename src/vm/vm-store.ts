@@ -13,6 +13,7 @@ import {
   hostFiles,
   type PendingFile,
   prepareFile,
+  sharingSyncs,
   unsettledError,
   writeError,
 } from '../storage/atomic-write.js';
@@ -74,9 +75,9 @@ export class VmStore {
   ) {
     this.layout = layout;
     this.identity = identity;
-    this.files = files;
-    this.trash = new Trash(layout.trash, files);
-    this.copies = new ManifestCopies(layout, files);
+    this.files = sharingSyncs(files);
+    this.trash = new Trash(layout.trash, this.files);
+    this.copies = new ManifestCopies(layout, this.files);
     this.#lock = lock;
   }
 
@@ -112,7 +113,7 @@ export class VmStore {
       const store = new VmStore(layout, identity, files, lock);
       store.#loadAll();
       for (const { name } of store.catalog.list()) {
-        if (store.copies.isBehind(name)) await store.copies.refresh(name);
+        if (store.copies.compare(name) !== 'same') await store.copies.refresh(name);
       }
       return store;
     } catch (error) {

@@ -133,12 +133,11 @@ export class FakeEngine implements TestEngine {
 
   #makeDeltas(): Deltas {
     return {
-      create: async (spec) => {
+      create: async (spec, id = newDeltaId()) => {
         this.faults.reach('delta.create');
         await nextTurn();
         invariant(spec.allocation === 'dynamic' || spec.below.kind === 'none', 'static on a delta');
         if (spec.below.kind === 'delta') this.#get(spec.below.id);
-        const id = newDeltaId();
         this.#all.set(id, { spec, blocks: new Map(), sealed: false });
         return id;
       },
