@@ -39,8 +39,11 @@ export async function compete(targets, jobs, options) {
         ...speed,
       };
       if (target.pid !== undefined) {
-        const ratios = spread(cpu[index].map((value, round) => value / cpu[0][round]));
-        row.cpu = { us: median(cpu[index]), ...ratios };
+        row.cpu = { us: median(cpu[index]) };
+        // Where ours has one, too: of a daemon that serves others at the same time it says nothing.
+        if (cpu[0].length > 0) {
+          Object.assign(row.cpu, spread(cpu[index].map((value, round) => value / cpu[0][round])));
+        }
       }
       rows.push(row);
       print(row, index === 0);
@@ -65,7 +68,7 @@ function spread(ratios) {
 function print({ job, target, iops, cpu, ...speed }, isFirst) {
   const compared = isFirst ? '' : `  the first is ${shown(speed)}`;
   const used = cpu === undefined ? '' : `  CPU ${cpu.us.toFixed(1).padStart(5)} us`;
-  const more = cpu === undefined || isFirst ? '' : `, ${shown(cpu)}`;
+  const more = cpu?.ratio === undefined || isFirst ? '' : `, ${shown(cpu)}`;
   console.log(
     `${job.padEnd(7)} ${target.padEnd(24)} ${String(iops).padStart(8)}/s${compared}${used}${more}`,
   );
