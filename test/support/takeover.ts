@@ -62,6 +62,11 @@ export interface Kills {
 
 /** Of so many kills one hits a daemon that may not serve yet. */
 const EARLY = 4;
+/**
+ * After so many kills a daemon may collect its garbage: where none lives for as long as a merge
+ * takes, chains only ever grow.
+ */
+const REST_AFTER = 50;
 
 /**
  * Kills the daemon that serves, again and again.
@@ -75,6 +80,7 @@ export async function killAgainAndAgain(
 ): Promise<number[]> {
   const takeovers: number[] = [];
   for (let former = 0, kill = 0, killedAt = 0; kill < count; kill += 1) {
+    if (kill % REST_AFTER === REST_AFTER - 1) await ask(daemon, 'gc', {});
     const look = (): number | undefined => (isOver() ? former : successor(daemon, former));
     former = await eventually('a daemon to kill', look);
     if (kill % EARLY !== EARLY - 1) {
