@@ -80,13 +80,13 @@ export async function killAgainAndAgain(
 ): Promise<number[]> {
   const takeovers: number[] = [];
   for (let former = 0, kill = 0, killedAt = 0; kill < count; kill += 1) {
-    if (kill % REST_AFTER === REST_AFTER - 1) await ask(daemon, 'gc', {});
     const look = (): number | undefined => (isOver() ? former : successor(daemon, former));
     former = await eventually('a daemon to kill', look);
     if (kill % EARLY !== EARLY - 1) {
       await ask(daemon, 'daemon.status', {});
       if (kill > 0) takeovers.push(performance.now() - killedAt);
     }
+    if (kill % REST_AFTER === REST_AFTER - 1) await ask(daemon, 'gc', {});
     await sleep(random.below(2 * pauseMs));
     if (isOver()) break;
     process.kill(former, 'SIGKILL');
