@@ -36,7 +36,7 @@ export async function withCommitLock<T>(
 }
 
 /** The caller holds the commit lock. */
-export async function flushLocked(views: SharedViews, row: VolumeRow): Promise<void> {
+async function flushLocked(views: SharedViews, row: VolumeRow): Promise<void> {
   if (row.failed) throw suspectError();
   if (!row.takeDirty()) return;
   try {

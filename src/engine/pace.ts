@@ -44,7 +44,7 @@ export class Pace {
   readonly #work: JobWork;
   readonly #share: number;
   #since = performance.now();
-  #served: number | undefined;
+  #served: number;
   #inUseUntil = 0;
   /** Requests lately: what was seen, halved every IN_USE_MS. */
   #recent = 0;
@@ -57,7 +57,7 @@ export class Pace {
   constructor(work: JobWork, share = 1) {
     this.#work = work;
     this.#share = share;
-    this.#served = work.served?.();
+    this.#served = this.#countServed();
   }
 
   /** Called between small pieces of work. @throws DiskError `interrupted` when cancelled. */
@@ -76,17 +76,21 @@ export class Pace {
     this.#since = performance.now();
   }
 
+  #countServed(): number {
+    return this.#work.served?.() ?? 0;
+  }
+
   /** The part of the time that whoever uses disks now leaves to the job. */
   #shareBeside(now: number): number {
-    const served = this.#work.served?.() ?? 0;
-    const more = (served - (this.#served ?? 0)) | 0;
+    const served = this.#countServed();
+    const more = (served - this.#served) >>> 0;
     this.#served = served;
     if (now - this.#halvedAt > IN_USE_MS) {
       this.#recent /= 2;
       this.#halvedAt = now;
     }
-    if (more !== 0) {
-      this.#recent += more >>> 0;
+    if (more > 0) {
+      this.#recent += more;
       this.#inUseUntil = now + IN_USE_MS;
     }
     if (now >= this.#inUseUntil) {

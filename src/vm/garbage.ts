@@ -65,7 +65,7 @@ export class GarbageCollector {
   #lastEnd = 0;
   #stopped = false;
   readonly #ended = new AbortController();
-  /** Collections that wait for the one under way. */
+  /** Those who wait for the collection under way. */
   #waiting = 0;
   #reclaiming: AbortController | undefined;
 
@@ -135,7 +135,15 @@ export class GarbageCollector {
 
   /** Runs `task` while nothing is collected, reclaimed or merged. */
   quiet<T>(task: () => Promise<T>): Promise<T> {
-    return this.#mutex.run(task);
+    return this.#alone(task);
+  }
+
+  #alone<T>(task: () => Promise<T>): Promise<T> {
+    this.#waiting += 1;
+    return this.#mutex.run(() => {
+      this.#waiting -= 1;
+      return task();
+    });
   }
 
   /** Whether a collection is due anyway. */
@@ -149,9 +157,7 @@ export class GarbageCollector {
     { trashBefore, asked }: { readonly trashBefore: number; readonly asked: boolean },
   ): Promise<Collected> {
     const { store, pins, room } = this.#context;
-    this.#waiting += 1;
-    return this.#mutex.run(async () => {
-      this.#waiting -= 1;
+    return this.#alone(async () => {
       const start = performance.now();
       const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
       const { reclaimed, ...unreachable } = await pins.deltas.watch((deltas) =>
@@ -184,7 +190,7 @@ export class GarbageCollector {
   /**
    * Gives back what deltas without a label hold under their only child. A delta that has lost its
    * label never gets one again, so what is known here stays true while others go on. What takes
-   * long lets the collections in that wait, which remove what became garbage meanwhile.
+   * long lets in who waits: a check, or a collection of what became garbage meanwhile.
    */
   async #reclaim(reach: Reach, pinned: ReadonlySet<DeltaId>, asked: boolean): Promise<number> {
     const labelled = new Set([...reach.labelled, ...pinned]);
