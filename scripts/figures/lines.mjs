@@ -92,6 +92,12 @@ export const LINES = [
     file: 'test/torture/fio-engines.test.ts',
   },
   {
+    id: 'R15f',
+    title: 'random operations as fsx does them, on files and loop devices, on one layer and on ten',
+    tries: 1_000_000,
+    file: 'test/torture/file-operations.test.ts',
+  },
+  {
     id: 'R15c',
     title: 'ext4, xfs and btrfs with SQLite and stress-ng on them, after each kind of crash',
     tries: 45,

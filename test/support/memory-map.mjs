@@ -7,14 +7,18 @@ const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
+const MS_SYNC = 4;
+const PAGE = 4096;
 
 const libc = koffi.load(null);
 const mmap = libc.func(
   'int64_t mmap(int64_t address, size_t length, int protection, int flags, int fd, int64_t offset)',
 );
 const munmap = libc.func('int munmap(int64_t address, size_t length)');
+const msync = libc.func('int msync(int64_t address, size_t length, int flags)');
 const memset = libc.func('int64_t memset(int64_t to, int byte, size_t length)');
 const memcpy = libc.func('int64_t memcpy(_Out_ void *to, int64_t from, size_t length)');
+const memcpyInto = libc.func('int64_t memcpy(int64_t to, const void *from, size_t length)');
 
 /**
  * A shared, read-only mapping of the first `length` bytes of an open file.
@@ -56,4 +60,35 @@ export function writeByMapping(fd, length, byte, onWritten) {
   if (Number(mmap(address, length, protection, flags, -1, 0)) === -1) {
     throw new Error(`mmap over it: errno ${koffi.errno()}`);
   }
+}
+
+/** Maps what holds these bytes for as long as `use` takes, which gets the address of the first. */
+function throughMapping(fd, offset, length, protection, use) {
+  const from = offset - (offset % PAGE);
+  const mapped = offset + length - from;
+  const address = Number(mmap(0, mapped, protection, MAP_SHARED, fd, from));
+  if (address === -1) throw new Error(`mmap: errno ${koffi.errno()}`);
+  use(address + (offset - from), address, mapped);
+  if (munmap(address, mapped) !== 0) throw new Error(`munmap: errno ${koffi.errno()}`);
+}
+
+/**
+ * Fills the first `length` bytes of `into` through a mapping of their own.
+ *
+ * @param {number} fd
+ * @param {number} offset bytes in the file, of any alignment
+ * @param {Buffer} into
+ * @param {number} length bytes
+ */
+export function readMapped(fd, offset, into, length) {
+  throughMapping(fd, offset, length, PROT_READ, (at) => memcpy(into, at, length));
+}
+
+/** Writes likewise; with `sync` it waits until that is in the file, else the kernel decides. */
+export function writeMapped(fd, offset, bytes, length, sync) {
+  throughMapping(fd, offset, length, PROT_READ | PROT_WRITE, (at, address, mapped) => {
+    memcpyInto(at, bytes, length);
+    if (!sync) return;
+    if (msync(address, mapped, MS_SYNC) !== 0) throw new Error(`msync: errno ${koffi.errno()}`);
+  });
 }

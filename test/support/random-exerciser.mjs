@@ -1,13 +1,23 @@
 /**
- * Random operations on one file until standard input ends: writes and reads of any alignment, the
- * same past the page cache, punched holes, zeroed ranges, flushes. Every byte is compared with a
+ * Random operations on one file, as fsx does them, OPERATIONS or until standard input ends: writes
+ * and reads of any alignment, the same through mappings and past the page cache, copies, punched
+ * holes, zeroed ranges, flushes, dropped caches, closing and opening. Every byte is compared with a
  * model in memory: at each read, and all of them at the end.
  *
- * node random-exerciser.mjs FILE SIZE SEED
- * Prints how long the slowest operation took and how many there were; fails at the first wrong
- * byte.
+ * node random-exerciser.mjs FILE SIZE SEED [OPERATIONS]
+ * FILE has SIZE zero bytes, or more of which the first are used; a block device, too. Prints how
+ * long the slowest operation took and how many there were; fails at the first wrong byte.
  */
-import { constants, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fdatasyncSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readSync,
+  writeSync,
+} from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import {
   FALLOC_FL_KEEP_SIZE,
@@ -15,16 +25,20 @@ import {
   FALLOC_FL_ZERO_RANGE,
   fallocate,
 } from '../../dist/modules/storage/libc.js';
+import { copyWithin, dropCached } from './cache-calls.mjs';
+import { readMapped, writeMapped } from './memory-map.mjs';
 
 const SECTOR = 512;
 const MOST = 128 * 1024;
 /** So many operations between two looks at the standard input. */
 const BATCH = 16;
 
-const [path, sizeText, seedText] = process.argv.slice(2);
+const [path, sizeText, seedText, mostText] = process.argv.slice(2);
 const size = Number(sizeText);
-const cached = openSync(path, constants.O_RDWR);
+const most = mostText === undefined ? Number.POSITIVE_INFINITY : Number(mostText);
+let cached = openSync(path, constants.O_RDWR);
 const direct = openSync(path, constants.O_RDWR | constants.O_DIRECT);
+const isDevice = fstatSync(cached).isBlockDevice();
 // O_DIRECT wants aligned memory, and a WebAssembly memory begins on a page.
 const memory = new WebAssembly.Memory({ initial: MOST / 65_536 });
 const buffer = Buffer.from(memory.buffer, 0, MOST);
@@ -45,8 +59,8 @@ if (state === 0) state = 1;
 
 function range(unit) {
   const offset = below(size / unit) * unit;
-  const most = below(4) === 0 ? MOST : 16 * 1024;
-  const length = (1 + below(most / unit)) * unit;
+  const longest = below(4) === 0 ? MOST : 16 * 1024;
+  const length = (1 + below(longest / unit)) * unit;
   return { offset, length: Math.min(length, size - offset) };
 }
 
@@ -83,32 +97,75 @@ function read(fd, unit, how) {
   compare(into, offset, length, how);
 }
 
-function clear(mode, unit) {
-  const { offset, length } = range(unit);
+function writeByMapping() {
+  const place = range(1);
+  fill(place);
+  writeMapped(cached, place.offset, buffer, place.length, below(4) === 0);
+}
+
+function readByMapping() {
+  const { offset, length } = range(1);
+  readMapped(cached, offset, found, length);
+  compare(found, offset, length, 'mapped read');
+}
+
+/** Block devices clear whole sectors only. */
+function clear(mode) {
+  const { offset, length } = range(isDevice || below(2) === 0 ? SECTOR : 1);
   fallocate(cached, FALLOC_FL_KEEP_SIZE | mode, offset, length);
   model.fill(0, offset, offset + length);
 }
 
+function copy() {
+  const { offset, length } = range(1);
+  const to = below(size - length + 1);
+  if (isDevice || (to < offset + length && offset < to + length)) return;
+  copyWithin(cached, offset, to, length);
+  model.copyWithin(to, offset, offset + length);
+}
+
+function reopen() {
+  closeSync(cached);
+  cached = openSync(path, constants.O_RDWR);
+}
+
+/** Each with its share of a hundred. */
+const STEPS = [
+  [20, () => write(cached, 1)],
+  [14, () => write(direct, SECTOR)],
+  [10, writeByMapping],
+  [16, () => read(cached, 1, 'read')],
+  [12, () => read(direct, SECTOR, 'direct read')],
+  [8, readByMapping],
+  [8, () => clear(FALLOC_FL_PUNCH_HOLE)],
+  [4, () => clear(FALLOC_FL_ZERO_RANGE)],
+  [3, copy],
+  [2, () => fsyncSync(cached)],
+  [1, () => fdatasyncSync(direct)],
+  [1, () => dropCached(cached)],
+  [1, reopen],
+];
+
 function step() {
-  const dice = below(100);
-  if (dice < 25) write(cached, 1);
-  else if (dice < 45) write(direct, SECTOR);
-  else if (dice < 65) read(cached, 1, 'read');
-  else if (dice < 80) read(direct, SECTOR, 'direct read');
-  else if (dice < 90) clear(FALLOC_FL_PUNCH_HOLE, below(2) === 0 ? 1 : SECTOR);
-  else if (dice < 95) clear(FALLOC_FL_ZERO_RANGE, below(2) === 0 ? 1 : SECTOR);
-  else fsyncSync(cached);
+  let dice = below(100);
+  for (const [share, run] of STEPS) {
+    if (dice < share) return run();
+    dice -= share;
+  }
+  throw new Error('the shares are less than a hundred');
 }
 
 let stopping = false;
-process.stdin.on('end', () => {
-  stopping = true;
-});
-process.stdin.resume();
+if (mostText === undefined) {
+  process.stdin.on('end', () => {
+    stopping = true;
+  });
+  process.stdin.resume();
+}
 
 let operations = 0;
 let slowest = 0;
-while (!stopping) {
+while (!stopping && operations < most) {
   for (let done = 0; done < BATCH; done += 1) {
     const begin = performance.now();
     step();
