@@ -10,6 +10,7 @@ import { SharedRun, together } from '../common/together.js';
 import { BLOCK_SIZE, divCeil } from '../common/units.js';
 import { hostFiles } from '../storage/atomic-write.js';
 import { hostError, orHostError, writeExact } from '../storage/exact-io.js';
+import { syncFolderNow } from '../storage/folder-sync.js';
 import { hostCalls } from '../storage/host-calls.js';
 import { preallocate } from '../storage/sparse-space.js';
 import { type DeltaId, isDeltaId, newDeltaId } from './delta-id.js';
@@ -246,12 +247,7 @@ export class DeltaFiles {
 
   /** The same, at once. */
   syncFolderNow(): void {
-    const folder = openSync(this.folder, 'r');
-    try {
-      hostCalls.sync(folder, 'sums.sync-folder');
-    } finally {
-      closeSync(folder);
-    }
+    syncFolderNow(this.folder, 'sums.sync-folder');
   }
 
   /** @throws DiskError `not-found`, `damaged` when neither header copy is intact. */

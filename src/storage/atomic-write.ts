@@ -1,10 +1,11 @@
 /** Replacing a small file as a whole: write a temporary one, fsync it, rename, fsync the folder. */
 import { randomBytes } from 'node:crypto';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { SharedRun } from '../common/together.js';
 import { writeExact } from './exact-io.js';
+import { syncFolderLater } from './folder-sync.js';
 import { hostCalls } from './host-calls.js';
 
 /**
@@ -35,14 +36,7 @@ export const hostFiles: DurableFiles = {
     }
   },
   rename: (from, to, step) => hostCalls.rename(from, to, step),
-  async syncFolder(path, step) {
-    const folder = openSync(path, 'r');
-    try {
-      await hostCalls.syncLater(folder, step);
-    } finally {
-      closeSync(folder);
-    }
-  },
+  syncFolder: (path, step) => syncFolderLater(path, step),
   async remove(path, step) {
     try {
       hostCalls.unlink(path, step);

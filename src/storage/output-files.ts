@@ -4,11 +4,12 @@
  * the caller allows otherwise.
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { MiB } from '../common/units.js';
 import { fileId } from './file-id.js';
+import { syncFolderNow } from './folder-sync.js';
 import { hostCalls } from './host-calls.js';
 
 /** EOPNOTSUPP and ENOTSUP are one number on Linux; this is what Node calls it. */
@@ -203,13 +204,10 @@ export class OutputFiles {
 }
 
 function syncFolder(path: string): void {
-  const fd = openSync(path, 'r');
   try {
-    hostCalls.sync(fd, 'image.sync-folder');
+    syncFolderNow(path, 'image.sync-folder');
   } catch (error) {
     throw failure(path, 'cannot be made durable', error);
-  } finally {
-    closeSync(fd);
   }
 }
 
