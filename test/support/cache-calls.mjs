@@ -8,7 +8,8 @@ const posix_fadvise = libc.func(
   'int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)',
 );
 const copy_file_range = libc.func(
-  'int64_t copy_file_range(int from, _Inout_ int64_t *at, int to, _Inout_ int64_t *at, size_t length, uint flags)',
+  `int64_t copy_file_range(int from, _Inout_ int64_t *at, int to, _Inout_ int64_t *at,
+    size_t length, uint flags)`,
 );
 
 /**
