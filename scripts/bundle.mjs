@@ -4,20 +4,12 @@
  * load in a third of the time. Native packages stay where they are.
  */
 import { execFileSync } from 'node:child_process';
-import { chmod, copyFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 const DIST = fileURLToPath(new URL('../dist/', import.meta.url));
 const MODULES = `${DIST}modules/`;
-
-/** What the daemon starts as processes and threads. */
-const PROGRAMS = [
-  'daemon/main.js',
-  'daemon/io-thread.js',
-  'daemon/background-thread.js',
-  'identity/main.js',
-];
 const NATIVE = ['koffi', 'fuse-native', '@node-rs/crc32'];
 /** Packages of the older kind ask for Node's own modules with it. */
 const REQUIRE = [
@@ -51,8 +43,32 @@ const noDecoder = {
     bundler.onLoad({ filter: /\/formats\/qcow2\/zstd\.js$/ }, () => ({
       contents: `export function unpackZstd() {
         throw new Error('a command reads data of an image');
-      }`,
+      }
+      export const decoderReady = Promise.resolve();`,
     }));
+  },
+};
+
+/** Only modules wait at their top: a program that unpacks waits for the decoder by itself. */
+const WAITING = '\nawait decoderReady;\n';
+const noWaiting = {
+  name: 'no-waiting',
+  setup(bundler) {
+    bundler.onLoad({ filter: /\/formats\/qcow2\/zstd\.js$/ }, async ({ path }) => {
+      const text = await readFile(path, 'utf8');
+      if (!text.includes(WAITING)) throw new Error(`${path} has no${WAITING}`);
+      return { contents: text.replace(WAITING, '\n') };
+    });
+  },
+};
+
+/** A program of its own, which a supervisor does not load. */
+const serveApart = {
+  name: 'serve-apart',
+  setup(bundler) {
+    bundler.onResolve({ filter: /\/serve\.js$/ }, ({ path, kind }) =>
+      kind === 'entry-point' ? undefined : { path, external: true },
+    );
   },
 };
 
@@ -64,41 +80,60 @@ const COMMON = {
   logLevel: 'warning',
 };
 
-await rm(`${DIST}chunks`, { recursive: true, force: true });
+/** V8 keeps code of programs of the older kind only. */
+async function makeProgram(room, name, plugins) {
+  const path = `${DIST}${room}/${name}`;
+  await build({
+    ...COMMON,
+    entryPoints: [`${MODULES}${room}/${name}.js`],
+    outfile: `${path}.cjs`,
+    format: 'cjs',
+    define: { 'import.meta.url': 'programUrl' },
+    banner: { js: "const programUrl = require('node:url').pathToFileURL(__filename).href;" },
+    plugins,
+    // Code that was kept does not know who is to import for it.
+    supported: { 'dynamic-import': false },
+  });
+  await copyFile(new URL('launcher.cjs', import.meta.url), `${path}.js`);
+  await chmod(`${path}.js`, 0o755);
+  await writeFile(`${DIST}${room}/package.json`, '{ "type": "commonjs" }\n');
+}
+
+/** What keeps V8's code of a program, with what `work` (an async function of it) has run of it. */
+function keepCode(name, work = 'async () => {}') {
+  const path = JSON.stringify(DIST + name);
+  return `
+    const program = require(${path} + '.js');
+    (${work})(program).then(() => {
+      require('node:fs').writeFileSync(${path} + '.cache', program.script.createCachedData());
+      process.exit(0);
+    });`;
+}
+
+function run(script) {
+  execFileSync(process.execPath, ['-e', script], { stdio: 'ignore' });
+}
+
+function runInThread(script) {
+  const thread = "new (require('node:worker_threads').Worker)";
+  run(`${thread}(${JSON.stringify(script)}, { eval: true });`);
+}
+
 await build({
   ...COMMON,
-  entryPoints: PROGRAMS.map((program) => MODULES + program),
-  outbase: MODULES,
-  outdir: DIST,
-  // Programs find each other by `../ROOM/FILE.js`, from a room and from here.
-  chunkNames: 'chunks/[name]-[hash]',
-  splitting: true,
+  entryPoints: [`${MODULES}identity/main.js`],
+  outfile: `${DIST}identity/main.js`,
   format: 'esm',
   banner: { js: REQUIRE },
 });
+await makeProgram('cli', 'main', [helpWhenAsked, noDecoder]);
+await makeProgram('daemon', 'main', [serveApart, noDecoder]);
+for (const name of ['serve', 'io-thread', 'background-thread']) {
+  await makeProgram('daemon', name, [noWaiting]);
+}
 
-/** The command is one file of the older kind: V8 keeps no code of the newer one. */
-const COMMAND = `${DIST}cli/`;
-await build({
-  ...COMMON,
-  entryPoints: [`${MODULES}cli/main.js`],
-  outfile: `${COMMAND}program.cjs`,
-  format: 'cjs',
-  define: { 'import.meta.url': 'programUrl' },
-  banner: { js: "const programUrl = require('node:url').pathToFileURL(__filename).href;" },
-  plugins: [helpWhenAsked, noDecoder],
-  // Code that was kept does not know who is to import for it.
-  supported: { 'dynamic-import': false },
-});
-await copyFile(new URL('launcher.cjs', import.meta.url), `${COMMAND}main.js`);
-await chmod(`${COMMAND}main.js`, 0o755);
-await writeFile(`${COMMAND}package.json`, '{ "type": "commonjs" }\n');
 // What a command line runs that gets as far as asking a daemon is what is worth keeping.
-const KEEP_CODE = `
-  const { script, runCommandLine } = require('./main.js');
-  const { writeFileSync } = require('node:fs');
-  runCommandLine(['list', '--quiet', '--socket', '/nonexistent/socket']).then(() => {
-    writeFileSync('program.cache', script.createCachedData());
-    process.exitCode = 0;
-  });`;
-execFileSync(process.execPath, ['-e', KEEP_CODE], { cwd: COMMAND, stdio: 'ignore' });
+const ASK = "(it) => it.runCommandLine(['list', '--quiet', '--socket', '/nonexistent/socket'])";
+run(keepCode('cli/main', ASK));
+run(keepCode('daemon/serve'));
+runInThread(keepCode('daemon/io-thread'));

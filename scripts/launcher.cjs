@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 /**
- * Becomes dist/cli/main.js, the command `layerdisk`: starts the program beside it with the code
- * that V8 made of it when it was built, for reading and compiling it take longer than most commands.
- * Another version of V8 does not take that code, and compiles the program.
+ * Becomes NAME.js beside each program NAME.cjs in dist/: starts it with the code that V8 made of it
+ * when it was built (NAME.cache), for reading and compiling a program takes longer than most
+ * commands, and most of what a daemon needs to take a mount over. Another version of V8 does not
+ * take that code, and compiles the program.
  */
 'use strict';
 
@@ -10,11 +11,11 @@ const { readFileSync } = require('node:fs');
 const { wrap } = require('node:module');
 const { Script } = require('node:vm');
 
-const program = `${__dirname}/program.cjs`;
+const stem = __filename.slice(0, -'.js'.length);
 
 function codeCache() {
   try {
-    return readFileSync(`${__dirname}/program.cache`);
+    return readFileSync(`${stem}.cache`);
   } catch {
     // It only saves time.
     return undefined;
@@ -22,13 +23,12 @@ function codeCache() {
 }
 
 // It is ASCII: the bundler writes all else in escapes.
-const script = new Script(wrap(readFileSync(program, 'latin1')), {
-  filename: program,
+const script = new Script(wrap(readFileSync(`${stem}.cjs`, 'latin1')), {
+  filename: `${stem}.cjs`,
   cachedData: codeCache(),
 });
 const loaded = { exports: {} };
-script.runInThisContext()(loaded.exports, require, loaded, program, __dirname);
-const { runCommandLine } = loaded.exports;
-
-if (require.main === module) void runCommandLine(process.argv.slice(2));
-else module.exports = { script, runCommandLine };
+script.runInThisContext()(loaded.exports, require, loaded, __filename, __dirname);
+module.exports = { ...loaded.exports, script };
+// The command itself: others may have use for its functions.
+if (require.main === module) loaded.exports.runCommandLine?.(process.argv.slice(2));

@@ -1,10 +1,11 @@
 /** The daemon as a process: starting it, hearing that it is ready, seeing that it is gone. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { DiskError, type DiskErrorJson, ERROR_CODES, errnoName } from '../common/errors.js';
 import type { Places } from '../common/places.js';
 import { onInterrupt } from './interrupt.js';
@@ -55,9 +56,9 @@ export function daemonArguments(options: DaemonOptions): string[] {
  * Becomes the daemon: it runs in this process, with its log on stderr, and signals reach it
  * directly.
  */
-export async function runInForeground(program: string, options: DaemonOptions): Promise<void> {
+export function runInForeground(program: string, options: DaemonOptions): void {
   process.argv = [process.execPath, program, ...daemonArguments(options)];
-  await import(pathToFileURL(program).href);
+  createRequire(import.meta.url)(program);
 }
 
 /**

@@ -8,7 +8,7 @@ import { type JobWork, Pace, servedByOthers } from '../engine/pace.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext } from '../engine/thread.js';
 import { type TidyOrder, type TidyOutcome, tidyDeltas } from '../engine/tidy-deltas.js';
-import { openBase } from '../formats/base.js';
+import { formatsReady, openBase } from '../formats/base.js';
 import type { WriteHooks } from '../formats/write-image.js';
 import type { ExportJob, ExportOutcome } from '../vm/exports.js';
 import { exportImage } from './export-image.js';
@@ -84,7 +84,9 @@ const context = createThreadContext({
   onRot: verifyReads ? (rot) => answer({ type: 'rot', rot }) : undefined,
 });
 
-port.on('message', (request: BackgroundRequest) => {
+void formatsReady.then(() => port.on('message', take));
+
+function take(request: BackgroundRequest): void {
   if (request.type === 'base') {
     context.bases.apply(request);
   } else if (request.type === 'copy') {
@@ -97,7 +99,7 @@ port.on('message', (request: BackgroundRequest) => {
   } else {
     void run(request.id, () => tidyDeltas(request, workOf(request)));
   }
-});
+}
 
 function answer(message: BackgroundAnswer): void {
   port?.postMessage(message);

@@ -8,7 +8,7 @@ import type { BaseNotice, BaseTable } from '../engine/base-table.js';
 import type { FoundRot } from '../engine/read-verifier.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext, volumesOf } from '../engine/thread.js';
-import { openBase } from '../formats/base.js';
+import { formatsReady, openBase } from '../formats/base.js';
 import {
   type ChannelThreadSetup,
   serveKernelChannel,
@@ -76,8 +76,10 @@ class Notices {
 
 const port = parentPort;
 invariant(port !== null, 'an I/O thread is started by the daemon');
-port.once('message', (work: IoThreadData) => serve(port, work));
-port.postMessage({ type: 'loaded' } satisfies ThreadLoaded);
+void formatsReady.then(() => {
+  port.once('message', (work: IoThreadData) => serve(port, work));
+  port.postMessage({ type: 'loaded' } satisfies ThreadLoaded);
+});
 
 /** Returns when the mount is gone. */
 function serve(main: MessagePort, work: IoThreadData) {

@@ -23,4 +23,6 @@ async function run(args: readonly string[]): Promise<number> {
   return await new Supervisor({ program, args, readyFd: options.readyFd }).run();
 }
 
-process.exitCode = await run(process.argv.slice(2));
+void run(process.argv.slice(2)).then((code) => {
+  process.exitCode = code;
+});

@@ -1,6 +1,7 @@
 /** The daemon proper as a process: log, signals, readiness, and what it says to its supervisor. */
 import { closeSync, writeSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
+import { formatsReady } from '../formats/base.js';
 import { exitNow } from '../storage/libc.js';
 import { Daemon } from './daemon.js';
 import { dieLoudly } from './last-words.js';
@@ -19,6 +20,7 @@ const THREADS_GRACE_MS = 2000;
 export async function serve(options: DaemonOptions): Promise<number> {
   const log = createLogger({ level: options.logLevel });
   const loaded = new LoadedThreads(options.transport === 'fuse-native' ? 0 : options.threads);
+  await formatsReady;
   // The supervisor is told that this daemon is ready to begin: its threads should be, too.
   if (options.part === 'supervised') await loaded.loaded;
   const link = options.part === 'supervised' ? await SupervisorLink.open() : undefined;

@@ -15,6 +15,9 @@ import { inOneBudget } from './memory-budget.js';
 import { type ChainOptions, openChain } from './open-chain.js';
 import { openImage } from './registry.js';
 
+/** Resolves when images of every kind can be read. */
+export { decoderReady as formatsReady } from './qcow2/zstd.js';
+
 export interface BaseDescription {
   /** What `openBase` takes; its `id` is new. */
   readonly spec: BaseSpec;

@@ -7,14 +7,22 @@ import t from 'tap';
 import { VERSION } from '../../src/common/version.js';
 import { tool } from '../support/run-program.js';
 
-const BUILT = fileURLToPath(new URL('../../dist/cli', import.meta.url));
+const DIST = fileURLToPath(new URL('../../dist/', import.meta.url));
+const BUILT = join(DIST, 'cli');
 
 /** Without the flags of the test runner, which V8 makes other code for. */
 const node = (...args: string[]) => tool('env', ['-u', 'NODE_OPTIONS', 'node', ...args]);
 
 t.test('V8 takes the code that was kept', async (t) => {
   const ask = 'console.log(require(process.argv[1]).script.cachedDataRejected)';
-  t.equal(await node('-e', ask, join(BUILT, 'main.js')), 'false\n');
+  for (const program of ['cli/main', 'daemon/serve']) {
+    t.equal(await node('-e', ask, join(DIST, `${program}.js`)), 'false\n', program);
+  }
+  const thread = `const { Worker } = require('node:worker_threads');
+    const program = process.argv[1];
+    const say = 'process.argv[1] = ' + JSON.stringify(program) + ';' + process.argv[2];
+    new Worker(say + '; process.exit()', { eval: true });`;
+  t.equal(await node('-e', thread, join(DIST, 'daemon/io-thread.js'), ask), 'false\n', 'a thread');
 });
 
 t.test('without it, or with other code, the command is compiled', async (t) => {
@@ -22,7 +30,7 @@ t.test('without it, or with other code, the command is compiled', async (t) => {
   t.teardown(() => rmSync(folder, { recursive: true }));
   cpSync(BUILT, folder, { recursive: true });
   const version = () => node(join(folder, 'main.js'), '--version');
-  const cache = join(folder, 'program.cache');
+  const cache = join(folder, 'main.cache');
   truncateSync(cache, 1000);
   t.equal(await version(), `${VERSION}\n`, 'cut off');
   writeFileSync(cache, 'of another version');

@@ -128,3 +128,23 @@ t.test('through the command line', { skip: cannotServe() }, async (t) => {
   const left = await runProgram('pgrep', ['-f', daemon.store]);
   t.equal(left.stdout, '', 'and no process stays');
 });
+
+for (const how of [[], ['--no-supervise']]) {
+  t.test(`in the foreground ${how.join()}`, { skip: cannotServe() }, async (t) => {
+    const daemon = await prepareDaemon(t);
+    const places = ['--store', daemon.store, '--socket', daemon.socket];
+    const stop = () => runCli(['daemon', 'stop', ...places]);
+    t.teardown(stop);
+    const start = ['daemon', 'start', ...places, '--mountpoint', daemon.mountpoint, ...how];
+    let isOver = false;
+    const running = runCli([...start, '--foreground']).finally(() => {
+      isOver = true;
+    });
+    const status = () => runCli(['daemon', 'status', ...places]);
+    while (!isOver && (await status()).code !== 0);
+    t.same(mountsBelow(daemon.folder), [daemon.mountpoint]);
+    t.match(await stop(), { code: 0 });
+    t.match(await running, { code: 0, stderr: /mounted/ });
+    t.same(mountsBelow(daemon.folder), [], 'stopped means unmounted');
+  });
+}

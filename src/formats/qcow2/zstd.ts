@@ -15,7 +15,9 @@ const DICTIONARY_ID_SIZES = [0, 1, 2, 4] as const;
 const CONTENT_SIZE_SIZES = [0, 2, 4, 8] as const;
 
 const decoder = new ZSTDDecoder();
-await load(decoder);
+/** Whoever imports this as a module finds it done; a bundled program waits for it before work. */
+export const decoderReady = load(decoder);
+await decoderReady;
 
 /**
  * Unpacks frames until `size` bytes have come out; what follows is ignored, for a compressed
