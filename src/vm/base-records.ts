@@ -1,7 +1,7 @@
 /** The base images that a store refers to: what each is, and whether it still is what it was. */
 import { randomBytes } from 'node:crypto';
 import { basename, join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
 import { formatSealed, parseSealed } from '../common/sealed-json.js';
 import type { BaseSpec } from '../engine/base.js';

@@ -2,7 +2,7 @@
  * The manifest: one JSON file that says all there is to know of one VM; its file name is the VM's
  * name.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { DiskError } from '../common/errors.js';
 import { formatSealed, parseSealed } from '../common/sealed-json.js';
 import { MAX_DISK_SIZE, MIN_DISK_SIZE, SECTOR_SIZE } from '../common/units.js';

@@ -15,7 +15,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { basename, join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
 import { formatSealed, parseSealed, type SealedJson } from '../common/sealed-json.js';
 import { type DurableFiles, isTemporaryName, replaceFile } from '../storage/atomic-write.js';

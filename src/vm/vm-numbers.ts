@@ -2,7 +2,7 @@
  * Numbers of VMs: the upper half of inode numbers, which the kernel may remember longer than the
  * daemon lives.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { DiskError } from '../common/errors.js';
 import { Mutex } from '../common/mutex.js';
 import { formatSealed, parseSealed } from '../common/sealed-json.js';
