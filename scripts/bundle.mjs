@@ -66,9 +66,7 @@ const noWaiting = {
 const serveApart = {
   name: 'serve-apart',
   setup(bundler) {
-    bundler.onResolve({ filter: /\/serve\.js$/ }, ({ path, kind }) =>
-      kind === 'entry-point' ? undefined : { path, external: true },
-    );
+    bundler.onResolve({ filter: /^\.\/serve\.js$/ }, ({ path }) => ({ path, external: true }));
   },
 };
 
@@ -127,7 +125,7 @@ await build({
   banner: { js: REQUIRE },
 });
 await makeProgram('cli', 'main', [helpWhenAsked, noDecoder]);
-await makeProgram('daemon', 'main', [serveApart, noDecoder]);
+await makeProgram('daemon', 'main', [serveApart]);
 for (const name of ['serve', 'io-thread', 'background-thread']) {
   await makeProgram('daemon', name, [noWaiting]);
 }

@@ -36,7 +36,7 @@ export const hostFiles: DurableFiles = {
     }
   },
   rename: (from, to, step) => hostCalls.rename(from, to, step),
-  syncFolder: (path, step) => syncFolderLater(path, step),
+  syncFolder: syncFolderLater,
   async remove(path, step) {
     try {
       hostCalls.unlink(path, step);

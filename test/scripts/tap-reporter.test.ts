@@ -185,5 +185,5 @@ t.test('a file that hangs is named, and is one failure', async (t) => {
     hangs: `${TEST}t.test('hangs', () => { setInterval(() => {}, 1000); });`,
   });
   t.match(said, /^FAIL test\/hangs\.test\.ts: /m);
-  t.match(said, /\n0 passed, 1 failed, 0 skipped\n/);
+  t.match(said, /\n0 passed, 1 failed, 0 skipped\n$/);
 });

@@ -20,6 +20,13 @@ const memset = libc.func('int64_t memset(int64_t to, int byte, size_t length)');
 const memcpy = libc.func('int64_t memcpy(_Out_ void *to, int64_t from, size_t length)');
 const memcpyInto = libc.func('int64_t memcpy(int64_t to, const void *from, size_t length)');
 
+/** @returns the address */
+function map(address, length, protection, flags, fd, offset) {
+  const mapped = mmap(address, length, protection, flags, fd, offset);
+  if (Number(mapped) === -1) throw new Error(`mmap: errno ${koffi.errno()}`);
+  return mapped;
+}
+
 /**
  * A shared, read-only mapping of the first `length` bytes of an open file.
  *
@@ -27,8 +34,7 @@ const memcpyInto = libc.func('int64_t memcpy(int64_t to, const void *from, size_
  * @param {number} length bytes
  */
 export function mapFile(fd, length) {
-  const address = mmap(0, length, PROT_READ, MAP_SHARED, fd, 0);
-  if (Number(address) === -1) throw new Error(`mmap: errno ${koffi.errno()}`);
+  const address = map(0, length, PROT_READ, MAP_SHARED, fd, 0);
   return {
     read() {
       const bytes = Buffer.alloc(length);
@@ -52,22 +58,17 @@ export function mapFile(fd, length) {
  */
 export function writeByMapping(fd, length, byte, onWritten) {
   const protection = PROT_READ | PROT_WRITE;
-  const address = mmap(0, length, protection, MAP_SHARED, fd, 0);
-  if (Number(address) === -1) throw new Error(`mmap: errno ${koffi.errno()}`);
+  const address = map(0, length, protection, MAP_SHARED, fd, 0);
   memset(address, byte, length);
   onWritten();
-  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-  if (Number(mmap(address, length, protection, flags, -1, 0)) === -1) {
-    throw new Error(`mmap over it: errno ${koffi.errno()}`);
-  }
+  map(address, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 /** Maps what holds these bytes for as long as `use` takes, which gets the address of the first. */
 function throughMapping(fd, offset, length, protection, use) {
   const from = offset - (offset % PAGE);
   const mapped = offset + length - from;
-  const address = Number(mmap(0, mapped, protection, MAP_SHARED, fd, from));
-  if (address === -1) throw new Error(`mmap: errno ${koffi.errno()}`);
+  const address = Number(map(0, mapped, protection, MAP_SHARED, fd, from));
   use(address + (offset - from), address, mapped);
   if (munmap(address, mapped) !== 0) throw new Error(`munmap: errno ${koffi.errno()}`);
 }
