@@ -58,7 +58,10 @@ const ROOMS = {
     'storage/',
     'common/',
   ],
-  transport: ['engine/block-device.ts', 'storage/libc.ts', 'storage/positioned-io.ts', 'common/'],
+  transport: [
+    ...['engine/block-device.ts', 'storage/libc.ts', 'storage/positioned-io.ts'],
+    ...['host/mountinfo.ts', 'common/'],
+  ],
   control: ['common/'],
   guest: ['storage/', 'common/'],
   host: ['common/'],

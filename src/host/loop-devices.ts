@@ -1,14 +1,10 @@
 /** The host's loop devices: which stand on our files, and how to make and end one. Linux only. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
-import { commandError, requireCommand, runCommand } from './host-command.js';
+import { requireCommand } from './host-command.js';
 
 const SYS_BLOCK = '/sys/block';
-/** How long the kernel is given to take a loop device down. */
-const RELEASE_TIMEOUT_MS = 10_000;
-const RELEASE_POLL_MS = 10;
 
 export interface LoopDevice {
   /** `/dev/loop3`. */
@@ -145,37 +141,8 @@ export async function flushLoopDevice({ device, readOnly }: LoopDevice): Promise
   }
 }
 
-/**
- * Ends a loop device that nobody uses, and waits until it is free.
- * @throws DiskError `busy` when somebody turned up in between.
- */
-export async function endLoopDevice(loop: LoopDevice): Promise<void> {
-  const result = await runCommand('losetup', ['--detach', loop.device]);
-  if (result.code !== 0 && isThere(loop)) {
-    throw commandError(`cannot detach ${loop.device}`, 'losetup', result);
-  }
-  await waitUntilGone(loop);
-}
-
-/**
- * Waits for the end of a loop device that was told to end, or that goes by itself.
- * @throws DiskError `busy`.
- */
-export async function waitUntilGone(loop: LoopDevice): Promise<void> {
-  const deadline = Date.now() + RELEASE_TIMEOUT_MS;
-  while (isThere(loop)) {
-    if (Date.now() > deadline) {
-      throw new DiskError('busy', `${loop.device} is still in use`, {
-        errno: 'EBUSY',
-        hint: `see who: fuser -v ${loop.device}; it goes by itself after its last user`,
-      });
-    }
-    await delay(RELEASE_POLL_MS);
-  }
-}
-
 /** Whether the device still stands on the same file. */
-function isThere({ device, file }: LoopDevice): boolean {
+export function isThere({ device, file }: LoopDevice): boolean {
   return textOf(`${SYS_BLOCK}/${device.slice('/dev/'.length)}/loop/backing_file`) === file;
 }
 

@@ -6,9 +6,12 @@
  * Reads an order as JSON from its input, writes one answer as JSON to its output.
  */
 import { readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import { mountOptionsOf } from '../host/file-systems.js';
 import { commandError, requireCommand, runCommand } from '../host/host-command.js';
+import { isMountedFrom, loopsOn } from '../host/loop-devices.js';
+import { type MountEntry, readMounts } from '../host/mountinfo.js';
 import { type Clearing, clearMounted } from './clear.js';
 import type { ResetAnswer, ResetOrder } from './reset.js';
 import { describePlace, type FoundFileSystem, findFileSystems, noSystem } from './systems.js';
@@ -19,6 +22,7 @@ const TOP_SUBVOLUME = 'subvolid=5';
 
 async function main(): Promise<ResetAnswer> {
   const order = JSON.parse(readFileSync(STANDARD_INPUT, 'utf8')) as ResetOrder;
+  await dropCopies(order);
   const clearing: Clearing = { cleared: [], left: [] };
   let isSystem = false;
   for (const found of await findFileSystems(order.vm, order.disks)) {
@@ -30,6 +34,19 @@ async function main(): Promise<ResetAnswer> {
   }
   if (!isSystem) throw noSystem(order.vm);
   return { outcome: clearing };
+}
+
+/**
+ * The namespace began with a copy of every mount. Copies of other disks would keep them in use
+ * after their owner has unmounted them.
+ */
+async function dropCopies({ disks }: ResetOrder): Promise<void> {
+  const exposed = disks.map(({ path }) => dirname(dirname(path)));
+  const loops = loopsOn((file) => exposed.some((folder) => file.startsWith(`${folder}/`)));
+  const isCopy = (mount: MountEntry) => loops.some((loop) => isMountedFrom(mount, loop));
+  for (const { mountpoint } of readMounts().filter(isCopy).reverse()) {
+    await runCommand('umount', ['--lazy', '--', mountpoint]);
+  }
 }
 
 async function visit(

@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DiskError, type DiskErrorJson } from '../common/errors.js';
+import { waitUntilGone } from '../host/end-loop-device.js';
 import { COMMAND_ENVIRONMENT } from '../host/host-command.js';
-import { listLoopDevices, waitUntilGone } from '../host/loop-devices.js';
+import { listLoopDevices } from '../host/loop-devices.js';
 import type { ClearedFile, LeftFile } from './clear.js';
 import type { RawDisk } from './systems.js';
 

@@ -6,7 +6,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
-import { readMounts } from './mountinfo.js';
+import { readMounts } from '../host/mountinfo.js';
 import type { Holder } from './transport.js';
 
 /** What may happen to an entry of /proc or /sys while it is read: gone, or not ours to see. */

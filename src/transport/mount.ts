@@ -19,6 +19,7 @@ import { statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
+import { type MountEntry, readMounts, topMountAt } from '../host/mountinfo.js';
 import {
   MNT_DETACH,
   MNT_FORCE,
@@ -29,7 +30,6 @@ import {
   umount,
 } from '../storage/libc.js';
 import { fusermount, fusermountUnmount } from './fusermount.js';
-import { type MountEntry, readMounts, topMountAt } from './mountinfo.js';
 
 /** Type and source under which our mounts appear in mountinfo: how a later start knows them. */
 export const SUBTYPE = 'layerdisk';

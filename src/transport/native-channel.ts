@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path';
 import type Fuse from 'fuse-native';
 import { DiskError } from '../common/errors.js';
 import type { BlockDevice } from '../engine/block-device.js';
+import { readMounts, topMountAt } from '../host/mountinfo.js';
 import { preloadLibrary } from '../storage/libc.js';
 import { HolderSearch, inUse } from './holders.js';
 import {
@@ -19,7 +20,6 @@ import {
   SUBTYPE,
   unmountKernelChannel,
 } from './mount.js';
-import { readMounts, topMountAt } from './mountinfo.js';
 import type { Namespace } from './namespace.js';
 import { NativeOperations } from './native-operations.js';
 import type { Holder, StopOptions, Transport, TransportEnd, TransportEvent } from './transport.js';

@@ -19,6 +19,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { VmSummary, VmView } from '../../src/control/protocol.js';
 import { listLoopDevices } from '../../src/host/loop-devices.js';
+import { readMounts } from '../../src/host/mountinfo.js';
+import { findMountElsewhere } from '../../src/host/mounts-elsewhere.js';
 import type { ResetOutcome } from '../../src/identity/reset.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
@@ -65,14 +67,15 @@ async function inside(
   }
 }
 
+/** The loop devices on disks of the daemon. */
+function devices(daemon: TestDaemon): string[] {
+  const ours = listLoopDevices().filter(({ file }) => file.startsWith(`${daemon.mountpoint}/`));
+  return ours.map(({ device }) => device).sort();
+}
+
 /** Nothing of the work is to be seen on the host. */
-function checkNothingLeft(t: Test, daemon: TestDaemon) {
-  const isOurs = (file: string) => file.startsWith(`${daemon.mountpoint}/`);
-  t.same(
-    listLoopDevices().filter(({ file }) => isOurs(file)),
-    [],
-    'no loop device',
-  );
+function checkNothingLeft(t: Test, daemon: TestDaemon, before: readonly string[] = []) {
+  t.same(devices(daemon), before, 'no loop device');
   const places = readdirSync(tmpdir()).filter((name) => name.startsWith('layerdisk-identity-'));
   t.same(places, [], 'no place to mount at');
 }
@@ -265,6 +268,7 @@ async function prepareLongWork(daemon: TestDaemon) {
  * nothing stays mounted.
  */
 async function interrupted(t: Test, daemon: TestDaemon, happens: (cliPid: number) => void) {
+  const before = devices(daemon);
   const args = ['clone', 'data', 'late', '--full', '--reset-identity'];
   const child = spawn(
     'env',
@@ -288,8 +292,21 @@ async function interrupted(t: Test, daemon: TestDaemon, happens: (cliPid: number
     code === 0,
     `ended with ${code}: a clone or none`,
   );
-  checkNothingLeft(t, daemon);
+  checkNothingLeft(t, daemon, before);
   if (code === 0) await daemon.ok('delete', 'late');
+}
+
+/** The work begins with a copy of all mounts; it keeps none of other disks. */
+async function beside(t: Test, daemon: TestDaemon) {
+  await inside(daemon, 'web', ['--partition', '2'], async (root) => {
+    const isThere = ({ mountpoint }: { mountpoint: string }) => mountpoint === root;
+    const number = readMounts().find(isThere)?.device ?? '';
+    const mounted = listLoopDevices().find(({ numbers }) => numbers.includes(number));
+    if (mounted === undefined) throw new Error('the disk has no loop device');
+    const copies: unknown[] = [];
+    await interrupted(t, daemon, () => copies.push(findMountElsewhere(mounted)));
+    t.same(copies, [undefined], 'looked once, found none');
+  });
 }
 
 function killChildOf(pid: number): void {
@@ -325,6 +342,7 @@ t.test('identities', { skip: cannotServe() }, async (t) => {
   });
   await t.test('refusals leave nothing', (t) => refusals(t, daemon));
   await prepareLongWork(daemon);
+  await t.test('other disks meanwhile', (t) => beside(t, daemon));
   await t.test('ctrl-C leaves nothing', (t) =>
     interrupted(t, daemon, (pid) => process.kill(pid, 'SIGINT')),
   );

@@ -10,6 +10,7 @@ import t, { type Test } from 'tap';
 import { errnoName } from '../../src/common/errors.js';
 import { prepareDaemon, startDaemon, type TestDaemon } from '../support/daemon.js';
 import { mountsBelow } from '../support/mount-guard.js';
+import { elsewhere } from '../support/mount-namespace.js';
 import { checkPrefix, readNumbers, startWriter } from '../support/numbered-writer.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { cleanEnvironment, PROJECT, runProgram, tool } from '../support/run-program.js';
@@ -198,24 +199,6 @@ t.test('a mount that is taken away lazily while a file is open', limits, async (
   await checkNothingLeft(t, daemon);
 });
 
-/** A program that has a copy of all mounts, and `redirection` of its own. */
-async function elsewhere(t: Test, redirection = ''): Promise<() => Promise<void>> {
-  const script = `echo there >&2; exec sleep 1000 ${redirection}`;
-  const command = ['-m', '--propagation', 'private', 'sh', '-c', script];
-  const child = spawn('unshare', command, {
-    env: cleanEnvironment(),
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  const gone = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  const end = (): Promise<void> => {
-    child.kill('SIGKILL');
-    return gone;
-  };
-  t.teardown(end);
-  await new Promise<void>((resolve) => child.stderr.once('data', () => resolve()));
-  return end;
-}
-
 t.test('a copy of the mount in another mount namespace', limits, async (t) => {
   const daemon = await startDaemon(t, { supervise: true });
   await daemon.ok('create', 'vm', '--disk', '4M');
@@ -226,7 +209,7 @@ t.test('a copy of the mount in another mount namespace', limits, async (t) => {
   await endIdle();
 
   await daemon.start();
-  const endUser = await elsewhere(t, `<${daemon.rawFile('vm')}`);
+  const endUser = await elsewhere(t, { redirection: `<${daemon.rawFile('vm')}` });
   await eventually('the disk is open', async () => {
     const { openDisks } = await ask(daemon, 'daemon.status', {});
     return openDisks > 0 ? true : undefined;

@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { CliResult } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
+import { DROP_LOOP_COPIES } from '../support/mount-namespace.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import {
   cleanEnvironment,
@@ -39,6 +40,7 @@ class UserSpace {
     const folder = await mkdtemp(join(tmpdir(), 'layerdisk-user-'));
     const device = `${folder}.fuse`;
     const script =
+      `${DROP_LOOP_COPIES}; ` +
       'mknod -m 666 "$0" c 10 229 && mount --bind "$0" /dev/fuse && rm "$0" && ' +
       'chown "$1" "$2" && echo ready && exec sleep 3600';
     const command = ['-m', '--propagation', 'private', 'sh', '-c', script];

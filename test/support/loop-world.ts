@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { type AttachMethod, attachHandlers } from '../../src/daemon/handlers/attach-handlers.js';
 import { DiskUsers } from '../../src/daemon/handlers/disk-users.js';
 import { listLoopDevices } from '../../src/host/loop-devices.js';
-import { readMounts } from '../../src/transport/mountinfo.js';
+import { readMounts } from '../../src/host/mountinfo.js';
 import { exposedPath } from '../../src/vm/exposure.js';
 import { type Calls, callable } from './handler-calls.js';
 import { noGuests } from './no-guests.js';

@@ -2,12 +2,12 @@
 import { constants } from 'node:os';
 import t from 'tap';
 import { DiskError } from '../../src/common/errors.js';
+import { parseMountinfo, topMountAt } from '../../src/host/mountinfo.js';
 import { errnoNumber, errnoOf, isBug } from '../../src/transport/errno.js';
 import { writeInitReply } from '../../src/transport/kernel/init.js';
 import { forwardedRequest } from '../../src/transport/kernel/messages.js';
 import { attrReply, listingReply } from '../../src/transport/kernel/replies.js';
 import { TroubleReporter } from '../../src/transport/kernel/trouble.js';
-import { parseMountinfo, topMountAt } from '../../src/transport/mountinfo.js';
 
 const { errno } = constants;
 

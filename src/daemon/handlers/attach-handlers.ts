@@ -4,8 +4,8 @@
  */
 import { DiskError } from '../../common/errors.js';
 import type { AttachView, Handlers, Params } from '../../control/protocol.js';
+import { endLoopDevice } from '../../host/end-loop-device.js';
 import {
-  endLoopDevice,
   flushLoopDevice,
   isOn,
   type LoopDevice,

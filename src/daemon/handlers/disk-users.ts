@@ -9,7 +9,7 @@ import {
   type LoopDevice,
   loopsOn,
 } from '../../host/loop-devices.js';
-import { type MountEntry, readMounts } from '../../transport/mountinfo.js';
+import { type MountEntry, readMounts } from '../../host/mountinfo.js';
 import type { Holder as FileHolder } from '../../transport/transport.js';
 import type { Exposed, Flushed, Holder } from '../../vm/hooks.js';
 import { type FrozenMount, freezeMount } from './frozen-mount.js';

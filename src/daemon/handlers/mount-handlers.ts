@@ -2,17 +2,12 @@
 import { realpath, stat } from 'node:fs/promises';
 import { DiskError, errnoName } from '../../common/errors.js';
 import type { MountView, Params } from '../../control/protocol.js';
+import { waitUntilGone } from '../../host/end-loop-device.js';
 import { mountOptionsOf, type Place, probeType } from '../../host/file-systems.js';
 import { type CommandResult, commandError, runCommand } from '../../host/host-command.js';
-import {
-  isMountedFrom,
-  isOn,
-  type LoopDevice,
-  listLoopDevices,
-  waitUntilGone,
-} from '../../host/loop-devices.js';
+import { isMountedFrom, isOn, type LoopDevice, listLoopDevices } from '../../host/loop-devices.js';
+import { type MountEntry, readMounts, topMountAt } from '../../host/mountinfo.js';
 import { findPartition, listPartitions } from '../../host/partitions.js';
-import { type MountEntry, readMounts, topMountAt } from '../../transport/mountinfo.js';
 import {
   type AttachSources,
   alreadyAttached,

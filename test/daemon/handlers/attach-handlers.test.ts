@@ -11,6 +11,8 @@ import { DiskError } from '../../../src/common/errors.js';
 import { MiB } from '../../../src/common/units.js';
 import { listLoopDevices } from '../../../src/host/loop-devices.js';
 import { LoopWorld, noLoopDevices, run } from '../../support/loop-world.js';
+import { elsewhere } from '../../support/mount-namespace.js';
+import { eventually } from '../../support/takeover.js';
 
 const skip = noLoopDevices();
 
@@ -73,6 +75,27 @@ t.test('attach and detach', { skip }, async (t) => {
     /^not-found: .* is not attached/,
   );
   t.equal(await errorOf(world.vms.service.rename('web', 'new')), 'ok');
+});
+
+t.test('mounted in another mount namespace', { skip }, async (t) => {
+  const world = await open(t);
+  const { handlers } = world;
+  await world.expose('web', undefined, 4 * MiB);
+  const { device } = await handlers.attach({ vm: 'web' });
+  run('mkfs.ext4', '-q', device);
+  const directory = await world.directory('guest');
+  await handlers.mount({ vm: 'web', directory });
+  const end = await elsewhere(t, { keepLoops: true });
+  await handlers.unmount({ directory });
+  t.match(
+    await errorOf(handlers.detach({ device })),
+    new RegExp(
+      `^busy: ${device} is still mounted for sleep \\(pid \\d+\\), which has mounts of its own, ` +
+        `at ${directory} \\| end that program, or: nsenter --mount --target \\d+ umount`,
+    ),
+  );
+  await end();
+  await eventually('gone with its last user', async () => loopsIn(world).length === 0 || undefined);
 });
 
 t.test('a snapshot is attached read-only, by device detached', { skip }, async (t) => {
