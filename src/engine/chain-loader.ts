@@ -8,6 +8,7 @@ import { BLOCK_SIZE, divCeil } from '../common/units.js';
 import type { BaseSpec } from './base.js';
 import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from './chain-map.js';
 import type { DeltaFiles } from './delta-files.js';
+import type { SealedDelta } from './delta-header.js';
 import type { DeltaId } from './delta-id.js';
 import { type DeltaHeader, RECORD_ZERO, recordSeed, type TupleRecord } from './delta-layout.js';
 import type { DeltaTable, OpenDelta } from './delta-table.js';
@@ -35,6 +36,9 @@ export interface LoadedChain {
   readonly sealed: SealedMap | undefined;
 }
 
+/** Sealed deltas that were read as wholes. */
+export type FoundDeltas = Map<DeltaId, SealedDelta>;
+
 export interface ChainTools {
   readonly views: SharedViews;
   /** For maps that no thread reads yet. */
@@ -45,14 +49,14 @@ export interface ChainTools {
 }
 
 /**
- * Headers from `top` down to the bottom.
- * @param known chains that need not be read again.
+ * Headers from `top` down to the bottom; chains that `sealed` knows are not read again.
+ * @param found takes what is read besides: `loadChain` need not read it a second time.
  * @throws DiskError `damaged` for a cycle or a missing delta, `not-supported` past MAX_DEPTH.
  */
 export function walkChain(
-  files: DeltaFiles,
+  { files, sealed: known }: Pick<ChainTools, 'files'> & Partial<Pick<ChainTools, 'sealed'>>,
   top: DeltaId,
-  known?: Pick<SealedMaps, 'headersUnder'>,
+  found?: FoundDeltas,
 ): DeltaHeader[] {
   const headers: DeltaHeader[] = [];
   const seen = new Set<DeltaId>();
@@ -68,7 +72,9 @@ export function walkChain(
       break;
     }
     seen.add(id);
-    const header: DeltaHeader = files.readHeader(id).current;
+    const { copies, sealed } = files.readWhole(id);
+    if (sealed !== undefined) found?.set(id, sealed);
+    const header: DeltaHeader = copies.current;
     headers.push(header);
     id = header.below.kind === 'delta' ? header.below.id : undefined;
   }
@@ -86,6 +92,8 @@ export interface LoadOptions {
   readonly writable: boolean;
   readonly base: BaseSpec | undefined;
   readonly baseIndex: number;
+  /** What walking the chain found, if nothing happened since. */
+  readonly found?: FoundDeltas;
 }
 
 /**
@@ -111,7 +119,8 @@ export function loadChain(
     const apply = (from: number, end: number): void => {
       for (let at = end - 1; at >= from; at -= 1) {
         const isHead = options.writable && at === 0;
-        applyDelta(tools, row, table.get(headers[at]!.id)!, isHead);
+        const delta = table.get(headers[at]!.id)!;
+        applyDelta(tools, row, delta, isHead ? 'head' : options.found?.get(delta.id));
       }
     };
     const stand = (map: SealedMap): void => {
@@ -181,9 +190,15 @@ function spaceOf({ views, nodes }: ChainTools, index: number): SlotSpace {
   return new SlotSpace(views.volumes, nodes.pages, index);
 }
 
-/** Brings one delta's records into the map. */
-function applyDelta(tools: ChainTools, row: VolumeRow, delta: OpenDelta, isHead: boolean): void {
+/** Brings one delta's records into the map. @param known that it is the head, or what it holds. */
+function applyDelta(
+  tools: ChainTools,
+  row: VolumeRow,
+  delta: OpenDelta,
+  known: 'head' | SealedDelta | undefined,
+): void {
   const { nodes, table } = tools;
+  const isHead = known === 'head';
   const place = { root: row.get(VOLUME.mapRoot), levels: row.get(VOLUME.mapLevels) };
   const map = new ChainMap(nodes, place);
   const space = spaceOf(tools, row.index);
@@ -201,7 +216,7 @@ function applyDelta(tools: ChainTools, row: VolumeRow, delta: OpenDelta, isHead:
   const blocks = divCeil(row.size, BLOCK_SIZE);
   const hidden = row.get(VOLUME.base) === 0 ? UNMAPPED : ZERO;
   let mapped = row.get(VOLUME.mappedBlocks);
-  const scan = table.load(delta, isHead ? 'head' : 'below', (record: TupleRecord) => {
+  const apply = (record: TupleRecord): void => {
     // A delta from before the disk was made smaller may know blocks past its end.
     const count = Math.min(record.count, blocks - record.block);
     if (record.kind === RECORD_ZERO) {
@@ -214,7 +229,11 @@ function applyDelta(tools: ChainTools, row: VolumeRow, delta: OpenDelta, isHead:
       mapped += map.set(record.block + done, part, DATA, addressOf(slot));
       done += part;
     }
-  });
+  };
+  const scan =
+    typeof known === 'object'
+      ? table.loadSealed(delta, known, apply)
+      : table.load(delta, known ?? 'below', apply);
   row.set(VOLUME.mappedBlocks, mapped);
   if (!isHead) return;
   row.set(VOLUME.head, delta.index);

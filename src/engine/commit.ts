@@ -9,7 +9,7 @@
 import { DiskError } from '../common/errors.js';
 import { hostError } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
-import { readHeaderFrom, writeHeader } from './delta-files.js';
+import { readHeaderFrom, writeHeader } from './delta-header.js';
 import type { DeltaHeader } from './delta-layout.js';
 import { mirrorHeader } from './header-copies.js';
 import { type SharedViews, VOLUME } from './shared-memory.js';

@@ -2,7 +2,7 @@
  * The delta files of a store: names, creation, headers. The only file of the engine that knows
  * their paths.
  */
-import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, existsSync, openSync, statSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
@@ -13,14 +13,13 @@ import { hostError, orHostError, writeExact } from '../storage/exact-io.js';
 import { syncFolderNow } from '../storage/folder-sync.js';
 import { hostCalls } from '../storage/host-calls.js';
 import { preallocate } from '../storage/sparse-space.js';
+import { type HeaderCopies, readHeaderFrom, readWhole, writeHeader } from './delta-header.js';
 import { type DeltaId, isDeltaId, newDeltaId } from './delta-id.js';
 import {
   type DeltaHeader,
-  decodeHeader,
   encodeHeader,
   encodeRecords,
   HEADER_OFFSETS,
-  HEADER_SIZE,
   MAX_SLOTS,
   RECORD_SIZE,
   RECORDS_OFFSET,
@@ -32,17 +31,6 @@ import type { DeltaSpec } from './engine.js';
 const TUPLES = '.tuples';
 const DATA = '.data';
 const SUMS = '.sums';
-
-/** Both headers as found, newest first. */
-export interface HeaderCopies {
-  readonly current: DeltaHeader;
-  /**
-   * `committedRecords` of the other copy when it is intact: what was durable one commit earlier.
-   */
-  readonly previousCommitted: number;
-  /** What the other copy says lies below, where it says something else: see `changeBelow`. */
-  readonly otherBelow?: DeltaId;
-}
 
 export class DeltaFiles {
   readonly folder: string;
@@ -60,11 +48,11 @@ export class DeltaFiles {
   }
 
   tuplesPath(id: DeltaId): string {
-    return join(this.folder, id + TUPLES);
+    return `${this.folder}/${id}${TUPLES}`;
   }
 
   dataPath(id: DeltaId, dataGeneration: number): string {
-    return join(this.folder, `${id}.${dataGeneration}${DATA}`);
+    return `${this.folder}/${id}.${dataGeneration}${DATA}`;
   }
 
   /** Checksums of a sealed delta's slots: see sums-layout.ts. */
@@ -252,6 +240,15 @@ export class DeltaFiles {
 
   /** @throws DiskError `not-found`, `damaged` when neither header copy is intact. */
   readHeader(id: DeltaId): HeaderCopies {
+    return this.#withTuples(id, (fd, path) => readHeaderFrom(fd, path, id));
+  }
+
+  /** The same, with all that the file says of a small delta that is sealed. */
+  readWhole(id: DeltaId): ReturnType<typeof readWhole> {
+    return this.#withTuples(id, (fd, path) => readWhole(fd, path, id));
+  }
+
+  #withTuples<T>(id: DeltaId, look: (fd: number, path: string) => T): T {
     const path = this.tuplesPath(id);
     let fd: number;
     try {
@@ -263,7 +260,7 @@ export class DeltaFiles {
       throw hostError(`cannot open ${path}`, error);
     }
     try {
-      return readHeaderFrom(fd, path, id);
+      return look(fd, path);
     } finally {
       closeSync(fd);
     }
@@ -342,50 +339,4 @@ export class DeltaFiles {
     }
     return { files, bytes };
   }
-}
-
-/**
- * Both copies of an open tuple file (of the delta `id`, if given). @throws DiskError `damaged` when
- * neither is intact.
- */
-export function readHeaderFrom(fd: number, path: string, id: DeltaId | undefined): HeaderCopies {
-  const copies: DeltaHeader[] = [];
-  for (const offset of HEADER_OFFSETS) {
-    const bytes = Buffer.alloc(HEADER_SIZE);
-    if (readSync(fd, bytes, 0, HEADER_SIZE, offset) < HEADER_SIZE) continue;
-    const header = decodeHeader(bytes, path);
-    if (header !== undefined && (id === undefined || header.id === id)) copies.push(header);
-  }
-  copies.sort((a, b) => b.generation - a.generation);
-  const [current, previous] = copies;
-  if (current === undefined) {
-    throw new DiskError('damaged', `${path}: both header copies of the delta are damaged`, {
-      errno: 'EIO',
-      hint: 'restore this file from a backup of the store',
-    });
-  }
-  const previousCommitted = previous?.committedRecords ?? 0;
-  const other = previous?.below;
-  if (other?.kind !== 'delta') return { current, previousCommitted };
-  if (current.below.kind === 'delta' && current.below.id === other.id) {
-    return { current, previousCommitted };
-  }
-  return { current, previousCommitted, otherBelow: other.id };
-}
-
-/**
- * Publishes a header: the copy that is not in force is overwritten. Not durable until the file is
- * synced.
- * @returns the header as written, with its new generation.
- */
-export function writeHeader(fd: number, header: DeltaHeader, label: string): DeltaHeader {
-  const next = { ...header, generation: header.generation + 1 };
-  writeExact(fd, encodeHeader(next), 0, HEADER_SIZE, HEADER_OFFSETS[next.generation % 2]!, label);
-  return next;
-}
-
-/** Cuts the file after its last trusted record, so that new ones follow it. */
-export function truncateRecords(fd: number, count: number): void {
-  hostCalls.truncate(fd, RECORDS_OFFSET + count * RECORD_SIZE, 'repair.truncate');
-  hostCalls.sync(fd, 'repair.sync');
 }

@@ -2,7 +2,8 @@
 import { closeSync, openSync } from 'node:fs';
 import { BLOCK_SIZE, divCeil, GiB } from '../common/units.js';
 import { ChainMap, DATA, levelsFor, UNMAPPED } from './chain-map.js';
-import { type DeltaFiles, readHeaderFrom } from './delta-files.js';
+import type { DeltaFiles } from './delta-files.js';
+import { readHeaderFrom } from './delta-header.js';
 import type { DeltaId } from './delta-id.js';
 import {
   type DeltaHeader,

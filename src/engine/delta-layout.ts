@@ -128,15 +128,20 @@ export function decodeHeader(bytes: Buffer, path: string): DeltaHeader | undefin
   return {
     id: bytes.toString('hex', FIELD.deltaId, FIELD.deltaId + 16),
     below: belowKind === 'none' ? { kind: 'none' } : { kind: belowKind, id: belowId },
-    virtualSize: Number(bytes.readBigUInt64LE(FIELD.virtualSize)),
+    virtualSize: readCount(bytes, FIELD.virtualSize),
     allocation,
     sealed: (flags & FLAG_SEALED) !== 0,
     dataGeneration: bytes.readUInt32LE(FIELD.dataGeneration),
-    generation: Number(bytes.readBigUInt64LE(FIELD.generation)),
-    committedRecords: Number(bytes.readBigUInt64LE(FIELD.committedRecords)),
-    mappedBlocks: Number(bytes.readBigUInt64LE(FIELD.mappedBlocks)),
+    generation: readCount(bytes, FIELD.generation),
+    committedRecords: readCount(bytes, FIELD.committedRecords),
+    mappedBlocks: readCount(bytes, FIELD.mappedBlocks),
     cacheEpoch: bytes.toString('hex', FIELD.cacheEpoch, FIELD.cacheEpoch + 16),
   };
+}
+
+/** 64 bits; those of an intact header are a safe integer. */
+function readCount(bytes: Buffer, at: number): number {
+  return bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 2 ** 32;
 }
 
 export const RECORD_WRITE = 1;

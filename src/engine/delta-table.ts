@@ -2,19 +2,19 @@
  * Deltas that are open: descriptors, shared by all volumes whose chains contain them. Main thread
  * only.
  */
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { invariant } from '../common/assert.js';
 import { DiskError, errnoName } from '../common/errors.js';
 import { BLOCK_SIZE } from '../common/units.js';
 import { hostError, orHostError } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
-import { fileSize } from '../storage/small-files.js';
-import { type DeltaFiles, readHeaderFrom, writeHeader } from './delta-files.js';
+import type { DeltaFiles } from './delta-files.js';
+import { readHeaderFrom, type SealedDelta, writeHeader } from './delta-header.js';
 import type { DeltaId } from './delta-id.js';
 import type { DeltaHeader, TupleRecord } from './delta-layout.js';
 import { mirrorHeader } from './header-copies.js';
 import { CLOSED, DELTA, DELTA_WORDS, type SharedViews } from './shared-memory.js';
-import { repairTuples, type ScanResult, scanTuples } from './tuple-scan.js';
+import { repairTuples, type ScanResult, scanSealed, scanTuples } from './tuple-scan.js';
 
 export interface OpenDelta {
   readonly id: DeltaId;
@@ -67,6 +67,19 @@ export class DeltaTable {
     return orHostError(`cannot open delta ${delta.id}`, () => this.#load(delta, role, apply));
   }
 
+  /** The same for a delta below a head that was read as a whole and needs no putting in order. */
+  loadSealed(
+    delta: OpenDelta,
+    found: SealedDelta,
+    apply: (record: TupleRecord) => void,
+  ): ScanResult {
+    return orHostError(`cannot open delta ${delta.id}`, () => {
+      const scan = scanSealed(found, this.#files.tuplesPath(delta.id), this.#files.epoch, apply);
+      this.#refuseShortData(delta, found.copies.current, scan);
+      return scan;
+    });
+  }
+
   #load(
     delta: OpenDelta,
     role: 'head' | 'below',
@@ -79,7 +92,7 @@ export class DeltaTable {
     try {
       const copies = readHeaderFrom(tuples, path, delta.id);
       const scan = scanTuples(tuples, path, copies, this.#files.epoch, apply);
-      this.#refuseShortData(copies.current, scan);
+      this.#refuseShortData(delta, copies.current, scan);
       // Of those below, only what the head stands on may have been sealed a moment ago.
       const { below } = copies.current;
       if (role === 'head') {
@@ -103,11 +116,14 @@ export class DeltaTable {
    * Data is in its file before its record is: one that ends earlier is not ours, but what a copy of
    * a store in use looks like. The next write would make zeroes of what is missing.
    */
-  #refuseShortData({ id, dataGeneration }: DeltaHeader, { nextSlot }: ScanResult): void {
+  #refuseShortData(
+    delta: OpenDelta,
+    { id, dataGeneration }: DeltaHeader,
+    { nextSlot }: ScanResult,
+  ): void {
+    if (nextSlot * BLOCK_SIZE <= fstatSync(this.dataFd(delta)).size) return;
     const path = this.#files.dataPath(id, dataGeneration);
-    const size = fileSize(path);
-    if (nextSlot * BLOCK_SIZE <= (size ?? 0)) return;
-    const what = size === undefined ? 'is missing' : 'is shorter than its tuples say';
+    const what = 'is shorter than its tuples say';
     throw new DiskError('damaged', `${path}: the delta's data file ${what}`, {
       hint: 'restore it and its tuple file from one backup of the store; layerdisk check says more',
       errno: 'EIO',

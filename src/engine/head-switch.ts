@@ -122,7 +122,7 @@ export async function switchOpenHeads(
 function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch): Prepared {
   const { chain } = change.entry;
   if (!change.snapshot) {
-    const headers = walkChain(tools.files, change.to, tools.sealed);
+    const headers = walkChain(tools, change.to);
     const row = takeRow();
     const options = {
       writable: true,

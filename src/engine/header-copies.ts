@@ -9,7 +9,8 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { hostError, orHostError, writeExact } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
-import { type DeltaFiles, readHeaderFrom } from './delta-files.js';
+import type { DeltaFiles } from './delta-files.js';
+import { readHeaderFrom } from './delta-header.js';
 import type { DeltaId } from './delta-id.js';
 import {
   type DeltaHeader,

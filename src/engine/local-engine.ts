@@ -172,7 +172,7 @@ export class LocalEngine implements Engine {
     if (below.kind !== 'delta') return below.kind === 'base' ? below.id : undefined;
     const known = this.#bottoms.get(below.id);
     if (known !== undefined) return known.base;
-    const bottom = walkChain(this.#files, below.id).at(-1)!.below;
+    const bottom = walkChain({ files: this.#files }, below.id).at(-1)!.below;
     const base = bottom.kind === 'base' ? bottom.id : undefined;
     if (this.#bottoms.size >= REMEMBERED_BOTTOMS) this.#bottoms.clear();
     this.#bottoms.set(below.id, { base });

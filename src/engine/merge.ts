@@ -17,7 +17,8 @@ import { BLOCK_SIZE, GiB, MiB } from '../common/units.js';
 import { readPadded, writeExact } from '../storage/exact-io.js';
 import { reflink } from '../storage/reflink.js';
 import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from './chain-map.js';
-import { type DeltaFiles, readHeaderFrom } from './delta-files.js';
+import type { DeltaFiles } from './delta-files.js';
+import { readHeaderFrom } from './delta-header.js';
 import { type DeltaId, newDeltaId } from './delta-id.js';
 import {
   type DeltaHeader,

@@ -2,6 +2,7 @@
 import { invariant } from '../common/assert.js';
 import { Periodic } from '../common/periodic.js';
 import type { BaseSpec } from './base.js';
+import type { DeltaHeader } from './delta-layout.js';
 import type { VolumesOptions } from './volumes-options.js';
 
 /** How often bases that stay open are looked at, milliseconds. */
@@ -68,6 +69,12 @@ export class OpenBases {
     }
     base.users += 1;
     return base;
+  }
+
+  /** The same for the base that a chain, top first, stands on; undefined for none. */
+  async useUnder(chain: readonly DeltaHeader[]): Promise<UsedBase | undefined> {
+    const below = chain.at(-1)?.below;
+    return below?.kind === 'base' ? await this.use(below.id) : undefined;
   }
 
   /** One user less; the last one's closes the base on every thread. */

@@ -74,7 +74,7 @@ export class StoreDeltas implements Deltas {
     const keep = new Map<DeltaId, number>();
     const mark = (top: DeltaId): void => {
       if (keep.has(top)) return;
-      for (const header of walkChain(this.#files, top)) {
+      for (const header of walkChain({ files: this.#files }, top)) {
         keep.set(header.id, header.dataGeneration);
         const { otherBelow } = this.#files.readHeader(header.id);
         // After a power cut the other copy may be the one in force.

@@ -4,7 +4,7 @@ import { DiskError } from '../common/errors.js';
 import { MiB } from '../common/units.js';
 import { readPadded, writeExact } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
-import { type HeaderCopies, truncateRecords } from './delta-files.js';
+import type { HeaderCopies, SealedDelta } from './delta-header.js';
 import {
   decodeRecord,
   encodeRecord,
@@ -17,6 +17,7 @@ import {
 } from './delta-layout.js';
 
 const CHUNK_RECORDS = MiB / RECORD_SIZE;
+const NOTHING = Buffer.alloc(0);
 
 export interface ScanResult {
   /** Records that count: they are numbered 0 .. count - 1. */
@@ -29,16 +30,7 @@ export interface ScanResult {
   readonly uncommitted: boolean;
 }
 
-/**
- * Hands every record that counts to `apply`, oldest first.
- *
- * Within one cache epoch every record that verifies counts: the process died, the page cache did
- * not. In another epoch only committed ones do. Among the records of the very last commit (newer
- * than the other header copy) one may be torn: that commit was never acknowledged, so it is
- * skipped.
- *
- * @throws DiskError `damaged` (EIO) naming the first damaged record that was durable.
- */
+/** Hands every record that counts to `apply`, oldest first. @throws DiskError as `scan`. */
 export function scanTuples(
   fd: number,
   path: string,
@@ -46,23 +38,63 @@ export function scanTuples(
   epoch: string,
   apply: (record: TupleRecord) => void,
 ): ScanResult {
-  const { current, previousCommitted } = copies;
   const inFile = Math.floor((fstatSync(fd).size - RECORDS_OFFSET) / RECORD_SIZE);
+  let bytes = Buffer.alloc(0);
+  const read = (first: number, count: number): Buffer => {
+    const length = count * RECORD_SIZE;
+    if (bytes.length < length) bytes = Buffer.alloc(length);
+    readPadded(fd, bytes, 0, length, RECORDS_OFFSET + first * RECORD_SIZE, 'tuples.read');
+    return bytes;
+  };
+  return scan({ path, copies, inFile, read }, epoch, apply);
+}
+
+/** The same of a delta that was read as a whole. */
+export function scanSealed(
+  { copies, records }: SealedDelta,
+  path: string,
+  epoch: string,
+  apply: (record: TupleRecord) => void,
+): ScanResult {
+  const inFile = Math.floor(records.length / RECORD_SIZE);
+  const read = (first: number): Buffer => records.subarray(first * RECORD_SIZE);
+  return scan({ path, copies, inFile, read }, epoch, apply);
+}
+
+interface TupleSource {
+  readonly path: string;
+  readonly copies: HeaderCopies;
+  /** Records that the file has room for. */
+  readonly inFile: number;
+  /** Those from `first` on; zeroes past the end of the file. */
+  readonly read: (first: number, count: number) => Buffer;
+}
+
+/**
+ * Within one cache epoch every record that verifies counts: the process died, the page cache did
+ * not. In another epoch only committed ones do. Among the records of the very last commit (newer
+ * than the other header copy) one may be torn: that commit was never acknowledged, so it is
+ * skipped.
+ *
+ * @throws DiskError `damaged` (EIO) naming the first damaged record that was durable.
+ */
+function scan(
+  { path, copies, inFile, read }: TupleSource,
+  epoch: string,
+  apply: (record: TupleRecord) => void,
+): ScanResult {
+  const { current, previousCommitted } = copies;
   const sameEpoch = current.cacheEpoch === epoch;
   const committed = current.committedRecords;
   const limit = sameEpoch ? Math.max(inFile, committed) : committed;
   const seed = recordSeed(current.id);
   const record: TupleRecord = { kind: RECORD_WRITE, block: 0, count: 0, slot: 0 };
-  const bytes = Buffer.alloc(Math.min(limit, CHUNK_RECORDS) * RECORD_SIZE);
+  let bytes: Buffer = NOTHING;
   const torn: number[] = [];
   let nextSlot = 0;
   for (let sequence = 0; sequence < limit; sequence += 1) {
     const inChunk = sequence % CHUNK_RECORDS;
-    if (inChunk === 0) {
-      const length = Math.min(limit - sequence, CHUNK_RECORDS) * RECORD_SIZE;
-      const offset = RECORDS_OFFSET + sequence * RECORD_SIZE;
-      readPadded(fd, bytes, 0, length, offset, 'tuples.read');
-    }
+    if (inChunk === 0) bytes = read(sequence, Math.min(limit - sequence, CHUNK_RECORDS));
     if (!decodeRecord(bytes, inChunk * RECORD_SIZE, record, { sequence, seed })) {
       if (sequence >= committed) {
         return { count: sequence, torn, nextSlot, uncommitted: sequence > committed };
@@ -101,4 +133,10 @@ export function repairTuples(fd: number, id: string, found: ScanResult): void {
   if (found.torn.length > 0) hostCalls.syncData(fd, 'repair.sync-void');
   const size = fstatSync(fd).size;
   if (size > RECORDS_OFFSET + found.count * RECORD_SIZE) truncateRecords(fd, found.count);
+}
+
+/** Cuts the file after its last trusted record, so that new ones follow it. */
+function truncateRecords(fd: number, count: number): void {
+  hostCalls.truncate(fd, RECORDS_OFFSET + count * RECORD_SIZE, 'repair.truncate');
+  hostCalls.sync(fd, 'repair.sync');
 }

@@ -4,7 +4,13 @@
  */
 import { invariant } from '../common/assert.js';
 import { Periodic } from '../common/periodic.js';
-import { type LoadedChain, loadChain, unloadChain, walkChain } from './chain-loader.js';
+import {
+  type FoundDeltas,
+  type LoadedChain,
+  loadChain,
+  unloadChain,
+  walkChain,
+} from './chain-loader.js';
 import { type CopyOptions, copyInto } from './copy-into.js';
 import type { DeltaId } from './delta-id.js';
 import { flushVolumeAsync, settleClosed, withCommitLock } from './durable-switch.js';
@@ -108,10 +114,11 @@ export class OpenVolumes implements Volumes {
 
   async #open(top: DeltaId, writable: boolean, claimed?: number): Promise<OpenEntry> {
     const { tools } = this.#options;
-    const bottom = walkChain(tools.files, top, tools.sealed).at(-1)!.below;
-    const base = bottom.kind === 'base' ? await this.#bases.use(bottom.id) : undefined;
+    const found: FoundDeltas = new Map();
+    let headers = walkChain(tools, top, found);
+    const base = await this.#bases.useUnder(headers);
     // Walked again: a row of the chain may have been merged while the base was looked at.
-    const headers = walkChain(tools.files, top, tools.sealed);
+    if (base !== undefined) headers = walkChain(tools, top, found);
     const index = claimed ?? this.#rows.take();
     if (claimed === undefined) tools.views.suspects.clear(index);
     let chain: LoadedChain;
@@ -120,6 +127,7 @@ export class OpenVolumes implements Volumes {
         writable,
         base: base?.spec,
         baseIndex: base?.index ?? 0,
+        found,
       });
     } catch (error) {
       if (claimed === undefined) this.#rows.give(index);
@@ -320,10 +328,10 @@ export class OpenVolumes implements Volumes {
       clearTimeout(entry.rest);
       try {
         const snapshot = isSnapshot(change);
-        const base = snapshot ? undefined : await this.#useBaseUnder(change.to);
+        const chain = snapshot ? [] : walkChain(this.#options.tools, change.to);
+        const base = await this.#bases.useUnder(chain);
         open.push({ ...change, entry, snapshot, base });
-        // One that is in use was flushed from above. What a restore leaves goes: no need to keep
-        // it.
+        // One that is in use was flushed from above. What a restore leaves need not be kept.
         if (snapshot && entry.users === 1) await this.flushHandle(entry.index);
       } catch (error) {
         if (open.at(-1)?.entry !== entry) this.#letGo(entry, undefined);
@@ -332,12 +340,6 @@ export class OpenVolumes implements Volumes {
       }
     }
     return open;
-  }
-
-  async #useBaseUnder(top: DeltaId): Promise<UsedBase | undefined> {
-    const { files, sealed } = this.#options.tools;
-    const { below } = walkChain(files, top, sealed).at(-1)!;
-    return below.kind === 'base' ? await this.#bases.use(below.id) : undefined;
   }
 
   #letGo(entry: OpenEntry, base: UsedBase | undefined): void {

@@ -62,6 +62,39 @@ t.test('what a killed process had not synced is synced before it is used', async
   volumes.release(opened);
 });
 
+t.test('a tuple file that can be read in part only is not taken for a short one', async (t) => {
+  const scratch = scratchEngine(t);
+  const { below, head } = await twoDeltas(scratch);
+  await scratch.reopen();
+  const { volumes } = scratch.engine;
+  // As the host reads what lies before a bad sector: behind it is the header that counts, or
+  // tuples.
+  for (const readable of [4096, 8192]) {
+    let met = 0;
+    const restore = aroundHostCalls(({ label, args }, run) => {
+      if (label !== 'tuples.read-start') return run();
+      const [fd, target, at, length, offset] = args as [number, Buffer, number, number, number];
+      if (offset + length <= readable) return run();
+      met += 1;
+      if (offset < readable) return run(fd, target, at, readable - offset, offset, label);
+      throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
+    });
+    t.teardown(restore);
+    await t.rejects(
+      volumes.acquire(head, { writable: true }),
+      { code: 'EIO' },
+      `${readable} bytes`,
+    );
+    restore();
+    t.ok(met > 1);
+  }
+  const opened = await volumes.acquire(head, { writable: true });
+  const bytes = Buffer.alloc(BLOCK_SIZE);
+  scratch.volumeOf(opened.handle).read(bytes, 0, 0, BLOCK_SIZE);
+  t.equal(bytes[0], 2, `the head ${head} on ${below}`);
+  volumes.release(opened);
+});
+
 t.test('a change of what lies below that broke off is done again', async (t) => {
   const scratch = scratchEngine(t);
   const { below, head } = await twoDeltas(scratch);
