@@ -260,7 +260,7 @@ export class DeltaFiles {
       throw hostError(`cannot open ${path}`, error);
     }
     try {
-      return look(fd, path);
+      return orHostError(`cannot read ${path}`, () => look(fd, path));
     } finally {
       closeSync(fd);
     }
