@@ -53,31 +53,45 @@ export class Reclaimer {
   }
 
   async reclaim(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed> {
+    const sum = { bytes: 0, merged: 0, left: false };
+    try {
+      await this.#reclaim(request, signal, sum);
+    } catch (error) {
+      // What was broken off the next collection does.
+      const isOver = error instanceof DiskError && error.code === 'interrupted';
+      if (!isOver && !this.#isOneGone(request)) throw error;
+      sum.left = true;
+    }
+    return sum;
+  }
+
+  /** Whether a delta that an operation was making has gone, because that failed meanwhile. */
+  #isOneGone({ reached }: ReclaimRequest): boolean {
+    return [...reached].some((id) => !this.#parts.files.exists(id));
+  }
+
+  async #reclaim(
+    request: ReclaimRequest,
+    signal: AbortSignal | undefined,
+    sum: { bytes: number; merged: number; left: boolean },
+  ): Promise<void> {
     await this.#finishChanges(request);
     const hidden = this.#findHidden(request);
     const pressing = request.pressing === true || hidden.size >= MANY_HIDDEN;
     const how: How = { pressing, signal };
     const isOver = (): boolean => signal?.aborted === true || request.isEnough?.() === true;
-    const sum = { bytes: 0, merged: 0, left: false };
-    try {
-      for (const [delta, { child }] of hidden) {
-        sum.bytes += await this.#punch(delta, child, how);
-        sum.left = isOver();
-        if (sum.left) return sum;
-      }
-      for (const delta of this.#done.keys())
-        if (!request.reached.has(delta)) this.#done.delete(delta);
-      for (const row of rowsOf(hidden)) {
-        sum.merged += await this.#merge(row, hidden, how);
-        sum.left = isOver();
-        if (sum.left) return sum;
-      }
-    } catch (error) {
-      // What was broken off the next collection does.
-      if (!(error instanceof DiskError) || error.code !== 'interrupted') throw error;
-      sum.left = true;
+    for (const [delta, { child }] of hidden) {
+      sum.bytes += await this.#punch(delta, child, how);
+      sum.left = isOver();
+      if (sum.left) return;
     }
-    return sum;
+    for (const delta of this.#done.keys())
+      if (!request.reached.has(delta)) this.#done.delete(delta);
+    for (const row of rowsOf(hidden)) {
+      sum.merged += await this.#merge(row, hidden, how);
+      sum.left = isOver();
+      if (sum.left) return;
+    }
   }
 
   /** Does again what broke off between the two copies of a header. */

@@ -92,6 +92,22 @@ t.test('a tuple file that can be read in part only is not taken for a short one'
   volumes.release(opened);
 });
 
+t.test('a delta that goes while space is given back', async (t) => {
+  const scratch = scratchEngine(t);
+  const { below, head } = await twoDeltas(scratch);
+  const { deltas, volumes } = scratch.engine;
+  await write(scratch, head, 3);
+  await volumes.closeAll();
+  const made = await deltas.create(on(below));
+  const reached = new Set([below, head, made]);
+  const request = { reached, labelled: new Set([head, made]) };
+  await deltas.discard([made]);
+  const done = await scratch.engine.reclaim(request);
+  t.match(done, { merged: 0, left: true }, 'is nobody’s error: the next collection does the rest');
+  const next = { reached: new Set([below, head]), labelled: new Set([head]) };
+  t.match(await scratch.engine.reclaim(next), { left: false });
+});
+
 t.test('a change of what lies below that broke off is done again', async (t) => {
   const scratch = scratchEngine(t);
   const { below, head } = await twoDeltas(scratch);
