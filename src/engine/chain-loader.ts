@@ -72,13 +72,18 @@ export function walkChain(
       break;
     }
     seen.add(id);
-    const { copies, sealed } = files.readWhole(id);
-    if (sealed !== undefined) found?.set(id, sealed);
-    const header: DeltaHeader = copies.current;
+    const header: DeltaHeader = readHeader(files, id, found);
     headers.push(header);
     id = header.below.kind === 'delta' ? header.below.id : undefined;
   }
   return headers;
+}
+
+function readHeader(files: DeltaFiles, id: DeltaId, found: FoundDeltas | undefined): DeltaHeader {
+  if (found === undefined) return files.readHeader(id).current;
+  const { copies, sealed } = files.readWhole(id);
+  if (sealed !== undefined) found.set(id, sealed);
+  return copies.current;
 }
 
 function tooDeep(): DiskError {
@@ -92,7 +97,7 @@ export interface LoadOptions {
   readonly writable: boolean;
   readonly base: BaseSpec | undefined;
   readonly baseIndex: number;
-  /** What walking the chain found, if nothing happened since. */
+  /** What walking the chain found. */
   readonly found?: FoundDeltas;
 }
 

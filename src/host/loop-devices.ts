@@ -1,8 +1,8 @@
-/** The host's loop devices: which stand on our files, and how to make and end one. Linux only. */
-import { readdirSync, readFileSync } from 'node:fs';
+/** The host's loop devices: which stand on our files, and how to make one. Linux only. */
 import { open } from 'node:fs/promises';
 import { DiskError, errnoName } from '../common/errors.js';
 import { requireCommand } from './host-command.js';
+import { namesIn, textOf } from './kernel-files.js';
 
 const SYS_BLOCK = '/sys/block';
 
@@ -144,21 +144,4 @@ export async function flushLoopDevice({ device, readOnly }: LoopDevice): Promise
 /** Whether the device still stands on the same file. */
 export function isThere({ device, file }: LoopDevice): boolean {
   return textOf(`${SYS_BLOCK}/${device.slice('/dev/'.length)}/loop/backing_file`) === file;
-}
-
-// Loop devices come and go while we look: what can't be read is not there (any more).
-function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-function textOf(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8').replace(/\n$/, '');
-  } catch {
-    return undefined;
-  }
 }

@@ -3,9 +3,9 @@
  * of every mount; a private copy stays when the original is unmounted, and keeps the device in use.
  * Linux only.
  */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { processFolders, processName, targetOf, textOf } from './kernel-files.js';
 import { isMountedFrom, type LoopDevice } from './loop-devices.js';
-import { type MountEntry, parseMountinfo } from './mountinfo.js';
+import { parseMountinfo } from './mountinfo.js';
 
 export interface MountElsewhere {
   /** One of the processes of that namespace. */
@@ -16,33 +16,20 @@ export interface MountElsewhere {
 
 /** The first mount of a device, or of a partition of it, in a namespace other than our own. */
 export function findMountElsewhere(loop: LoopDevice): MountElsewhere | undefined {
-  const seen = new Set([namespaceOf('self')]);
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue;
-    const namespace = namespaceOf(pid);
+  const seen = new Set([namespaceOf('/proc/self')]);
+  for (const folder of processFolders()) {
+    const namespace = namespaceOf(folder);
     if (namespace === undefined || seen.has(namespace)) continue;
     seen.add(namespace);
-    const mount = mountsOf(pid).find((each) => isMountedFrom(each, loop));
+    const mounts = parseMountinfo(textOf(`${folder}/mountinfo`) ?? '');
+    const mount = mounts.find((each) => isMountedFrom(each, loop));
     if (mount === undefined) continue;
-    const name = unlessGone(() => readFileSync(`/proc/${pid}/comm`, 'utf8').trim());
-    return { pid: Number(pid), name: name ?? 'a process', mountpoint: mount.mountpoint };
+    const pid = Number(folder.slice('/proc/'.length));
+    return { pid, name: processName(folder), mountpoint: mount.mountpoint };
   }
   return undefined;
 }
 
-function namespaceOf(pid: string): string | undefined {
-  return unlessGone(() => readlinkSync(`/proc/${pid}/ns/mnt`));
-}
-
-function mountsOf(pid: string): readonly MountEntry[] {
-  return parseMountinfo(unlessGone(() => readFileSync(`/proc/${pid}/mountinfo`, 'utf8')) ?? '');
-}
-
-// A process may end, or be hidden, at any moment of the look: what can't be read holds nothing.
-function unlessGone<T>(look: () => T): T | undefined {
-  try {
-    return look();
-  } catch {
-    return undefined;
-  }
+function namespaceOf(folder: string): string | undefined {
+  return targetOf(`${folder}/ns/mnt`);
 }

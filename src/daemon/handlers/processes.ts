@@ -1,5 +1,5 @@
 /** Processes that keep a device or a mounted file system busy, from /proc. Linux only. */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { namesIn, processFolders, processName, targetOf } from '../../host/kernel-files.js';
 
 export interface Process {
   readonly pid: number;
@@ -18,12 +18,10 @@ const NAMED = 3;
 export function findProcesses(path: string): Process[] {
   const isUser = (held: string) => held === path || held.startsWith(`${path}/`);
   const found: Process[] = [];
-  for (const entry of namesIn('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
-    const folder = `/proc/${entry}`;
+  for (const folder of processFolders()) {
     const links = [...LINKS, ...namesIn(`${folder}/fd`).map((fd) => `fd/${fd}`)];
-    if (!links.some((link) => isUser(targetOf(`${folder}/${link}`)))) continue;
-    found.push({ pid: Number(entry), name: nameOf(folder) });
+    if (!links.some((link) => isUser(targetOf(`${folder}/${link}`) ?? ''))) continue;
+    found.push({ pid: Number(folder.slice('/proc/'.length)), name: processName(folder) });
   }
   return found;
 }
@@ -33,29 +31,4 @@ export function describeProcesses(processes: readonly Process[]): string {
   const named = processes.slice(0, NAMED).map(({ name, pid }) => `${name} (pid ${pid})`);
   if (processes.length > NAMED) named.push(`${processes.length - NAMED} more`);
   return named.join(', ');
-}
-
-// A process may end at any moment of the look: what can't be read holds nothing any more.
-function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-function targetOf(link: string): string {
-  try {
-    return readlinkSync(link);
-  } catch {
-    return '';
-  }
-}
-
-function nameOf(folder: string): string {
-  try {
-    return readFileSync(`${folder}/comm`, 'utf8').trim();
-  } catch {
-    return 'a process';
-  }
 }
