@@ -13,6 +13,7 @@ import {
   type OrderlyEnd,
   type SupervisorWord,
 } from './supervision.js';
+import { easeOff, hurry } from './urgency.js';
 
 /** How often a dead process is looked for that cannot go away. */
 const STUCK_CHECK_MS = 500;
@@ -96,6 +97,7 @@ export class DaemonLife {
   begin(handover: Handover): void {
     this.#mountpoint = handover.mount?.mountpoint;
     this.#say(handover);
+    if (handover.mount !== undefined && this.#child.pid !== undefined) hurry(this.#child.pid);
   }
 
   /** Tells it whether the next one is loaded. */
@@ -123,7 +125,10 @@ export class DaemonLife {
   #note(word: DaemonWord): void {
     if (word.warm === true) this.#resolveWarm(true);
     this.#mountpoint = word.mount?.mountpoint ?? this.#mountpoint;
-    if (word.ready === true) this.#readyAt = performance.now();
+    if (word.ready === true) {
+      this.#readyAt = performance.now();
+      if (this.#child.pid !== undefined) easeOff(this.#child.pid);
+    }
     this.#ended = word.ended ?? this.#ended;
     this.#refusal = word.error ?? this.#refusal;
     this.#crash = word.crash ?? this.#crash;

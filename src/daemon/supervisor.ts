@@ -13,6 +13,7 @@ import { canResend, type Negotiated } from '../transport/kernel/channel.js';
 import { unmountKernelChannel } from '../transport/mount.js';
 import { DaemonLife, type LifeEnd } from './daemon-life.js';
 import { logPlainly } from './plain-log.js';
+import { Spares } from './spares.js';
 import {
   type DaemonWord,
   FIRST_KEPT_FD,
@@ -42,6 +43,7 @@ export interface SupervisorOptions {
 export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #kept = new Map<KeptName, number>();
+  readonly #spares = new Spares(() => this.#load());
   readonly #stop = new AbortController();
   #mount: MountFacts | undefined;
   #negotiated: Negotiated | undefined;
@@ -49,8 +51,6 @@ export class Supervisor {
   #failures = 0;
   #kills = 0;
   #life: DaemonLife | undefined;
-  /** The next daemon, loaded and waiting. */
-  #spare: DaemonLife | undefined;
   #hasAnnounced = false;
 
   constructor(options: SupervisorOptions) {
@@ -72,14 +72,13 @@ export class Supervisor {
       const end = await this.#live();
       const code = await this.#judge(end);
       if (code === undefined) continue;
-      await this.#dropSpare();
+      await this.#spares.discard();
       return code;
     }
   }
 
   #live(): Promise<LifeEnd> {
-    const life = this.#spare ?? this.#load();
-    this.#spare = undefined;
+    const life = this.#spares.take();
     this.#life = life;
     const names = KEPT.filter((name) => this.#kept.has(name));
     life.begin({
@@ -89,52 +88,47 @@ export class Supervisor {
       ...(this.#mount === undefined ? {} : { mount: this.#mount }),
       ...(this.#negotiated === undefined ? {} : { negotiated: this.#negotiated }),
     });
+    // Deaths may come in a row: the one after it need not wait until it is ready.
+    this.#prepareSpares();
     return life.over;
   }
 
   /** A daemon that has all descriptors which are kept now, loads its program, and waits. */
   #load(): DaemonLife {
     const { program, args } = this.#options;
-    const life: DaemonLife = new DaemonLife({
+    return new DaemonLife({
       program,
       args,
       keptFds: KEPT.flatMap((name) => this.#kept.get(name) ?? []),
       hear: (word, fd) => this.#hear(word, fd),
     });
-    void life.over.then(() => {
-      if (this.#spare === life) this.#spare = undefined;
-    });
-    return life;
+  }
+
+  #prepareSpares(): void {
+    if (this.#kept.has('fuse') && !this.#stop.signal.aborted) this.#spares.fill();
   }
 
   #hear(word: DaemonWord, fd: number | undefined): void {
     if (word.keep !== undefined && fd !== undefined) {
       this.#drop(word.keep);
       this.#kept.set(word.keep, fd);
+      // They would begin without it.
+      void this.#spares.discard();
     }
     this.#mount = word.mount ?? this.#mount;
     this.#negotiated = word.negotiated ?? this.#negotiated;
     if (word.renew === true) void this.#renew();
     if (word.ready !== true) return;
     this.#announce({ ready: true });
-    // Loading takes most of the time that a start takes: the next one does it ahead.
-    if (this.#kept.has('fuse') && !this.#stop.signal.aborted) this.#spare ??= this.#load();
+    this.#prepareSpares();
   }
 
   /** The program may be another one by now. */
   async #renew(): Promise<void> {
     const life = this.#life;
-    await this.#dropSpare();
-    const spare = this.#load();
-    this.#spare = spare;
+    const spare = await this.#spares.renew();
     const isWarm = await spare.warm;
     life?.tellRenewed(isWarm ? undefined : (await spare.over).how);
-  }
-
-  async #dropSpare(): Promise<void> {
-    const spare = this.#spare;
-    this.#spare = undefined;
-    await spare?.discard();
   }
 
   /** What follows from the end of a daemon. @returns the exit code when nothing more does. */
@@ -151,6 +145,7 @@ export class Supervisor {
       return 1;
     }
     logPlainly('error', `the daemon died (${end.how})`, { part: 'supervisor' });
+    this.#spares.alert();
     if (this.#stop.signal.aborted || !this.#kept.has('fuse')) return await this.#giveUp();
     this.#count(end);
     if (this.#failures + Math.floor(this.#kills / KILLS_PER_FAILURE) >= MOST_FAILURES) {
@@ -176,7 +171,7 @@ export class Supervisor {
       const message = 'this kernel cannot send requests again (Linux 6.9 and later can)';
       const outcome = 'whatever had disks open got errors, and the mount is made anew';
       logPlainly('warn', `${message}: ${outcome}`, { part: 'supervisor' });
-      await this.#dropSpare();
+      await this.#spares.discard();
       await this.#unmount();
     }
     if (this.#failures === 0) return;

@@ -3,8 +3,9 @@
  * faults at start, a supervisor that is killed, restarts, kernels that cannot send requests again.
  */
 import { spawn } from 'node:child_process';
-import { appendFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cp, open, readFile, symlink } from 'node:fs/promises';
+import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { errnoName } from '../../src/common/errors.js';
@@ -84,6 +85,16 @@ async function checkNothingLeft(t: Test, daemon: TestDaemon): Promise<void> {
   t.equal(left, '', 'and no process stays');
 }
 
+/** Whether none of its threads goes before those of others any more. */
+function takesItsTurn(pid: number): boolean {
+  const threads = readdirSync(`/proc/${pid}/task`).map(Number);
+  const session = `/proc/${pid}/autogroup`;
+  const sessions = existsSync(session) ? readFileSync(session, 'utf8') : 'nice 0';
+  return (
+    threads.every((thread) => getPriority(thread) === getPriority()) && /nice 0/.test(sessions)
+  );
+}
+
 t.test('a thread that fails ends the process, and the next one goes on', limits, async (t) => {
   const daemon = await startDaemon(t, { supervise: true });
   await daemon.ok('create', 'vm', '--disk', 'a=4M');
@@ -98,6 +109,7 @@ t.test('a thread that fails ends the process, and the next one goes on', limits,
   await eventually('the next daemon', () => successor(daemon, former));
   const { pid } = await ask(daemon, 'daemon.status', {});
   t.not(pid, former);
+  await eventually('it takes its turn', () => (takesItsTurn(pid) ? true : undefined));
   const { last } = await writer.stop();
   t.equal(checkPrefix(t, await readNumbers(t, files), 'the disk'), last);
   // The error also hits the reads of the thread's own event loop, which libuv answers by abort():

@@ -1,0 +1,77 @@
+/**
+ * Daemons that have their program loaded and wait: loading takes most of the time that a start
+ * takes, so the next ones do it ahead.
+ */
+/** What a spare is to those who keep it: a `DaemonLife`. */
+interface Waiting {
+  /** Resolves when it has ended. */
+  readonly over: Promise<unknown>;
+  discard(): Promise<void>;
+}
+
+/** After a death the next one is likely: for so long, one spare is no longer enough. */
+const ALERT_MS = 30_000;
+const USUALLY = 1;
+/** One takes over while the other one still loads. */
+const ON_ALERT = 2;
+
+export class Spares<Life extends Waiting> {
+  readonly #load: () => Life;
+  /** The one that was loaded first comes first. */
+  readonly #lives: Life[] = [];
+  readonly #alertMs: number;
+  #alert: NodeJS.Timeout | undefined;
+
+  /** @param load starts a daemon that waits after it has loaded. */
+  constructor(load: () => Life, alertMs = ALERT_MS) {
+    this.#load = load;
+    this.#alertMs = alertMs;
+  }
+
+  /** The next daemon, which may still be loading. */
+  take(): Life {
+    return this.#lives.shift() ?? this.#load();
+  }
+
+  /** Has as many as the times call for. */
+  fill(): void {
+    const wanted = this.#alert === undefined ? USUALLY : ON_ALERT;
+    while (this.#lives.length < wanted) this.#add();
+  }
+
+  #add(): Life {
+    const life = this.#load();
+    this.#lives.push(life);
+    void life.over.then(() => {
+      const index = this.#lives.indexOf(life);
+      if (index !== -1) this.#lives.splice(index, 1);
+    });
+    return life;
+  }
+
+  /** A daemon died. */
+  alert(): void {
+    clearTimeout(this.#alert);
+    this.#alert = setTimeout(() => {
+      this.#alert = undefined;
+      void this.#discard(USUALLY);
+    }, this.#alertMs);
+  }
+
+  /** One with the program as it is now, instead of those that are there. */
+  async renew(): Promise<Life> {
+    await this.#discard(0);
+    return this.#add();
+  }
+
+  /** Ends all of them, and with them what they have open. */
+  async discard(): Promise<void> {
+    clearTimeout(this.#alert);
+    this.#alert = undefined;
+    await this.#discard(0);
+  }
+
+  async #discard(from: number): Promise<void> {
+    await Promise.all(this.#lives.splice(from).map((life) => life.discard()));
+  }
+}

@@ -1,0 +1,78 @@
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { Spares } from '../../src/daemon/spares.js';
+
+class Life {
+  ended = false;
+  readonly #end = new AbortController();
+  readonly over = once(this.#end.signal, 'abort');
+
+  async discard(): Promise<void> {
+    this.ended = true;
+    this.#end.abort();
+    await this.over;
+  }
+}
+
+/** What was loaded, in order. */
+function makeSpares(alertMs?: number) {
+  const loaded: Life[] = [];
+  const load = (): Life => {
+    const life = new Life();
+    loaded.push(life);
+    return life;
+  };
+  return { loaded, spares: new Spares(load, alertMs) };
+}
+
+t.test('one waits, and the first one is taken first', async (t) => {
+  const { loaded, spares } = makeSpares();
+  spares.fill();
+  spares.fill();
+  t.equal(loaded.length, 1);
+  t.equal(spares.take(), loaded[0]);
+  t.equal(spares.take(), loaded[1], 'without a spare, one is loaded');
+});
+
+t.test('one that ends is none', async (t) => {
+  const { loaded, spares } = makeSpares();
+  spares.fill();
+  await loaded[0]?.discard();
+  spares.fill();
+  t.equal(spares.take(), loaded[1]);
+});
+
+t.test('after a death two wait, for a while', async (t) => {
+  const { loaded, spares } = makeSpares(50);
+  spares.fill();
+  spares.alert();
+  spares.fill();
+  t.equal(loaded.length, 2);
+  await loaded[1]?.over;
+  t.equal(loaded[0]?.ended, false, 'the first one still waits');
+  spares.fill();
+  t.equal(loaded.length, 2, 'and is enough');
+});
+
+t.test('renewed, it is another one', async (t) => {
+  const { loaded, spares } = makeSpares();
+  spares.fill();
+  const renewed = await spares.renew();
+  t.equal(loaded[0]?.ended, true);
+  t.equal(spares.take(), renewed);
+});
+
+t.test('discarded, none waits and nothing is awaited', async (t) => {
+  const { loaded, spares } = makeSpares(50);
+  spares.alert();
+  spares.fill();
+  await spares.discard();
+  t.same(
+    loaded.map(({ ended }) => ended),
+    [true, true],
+  );
+  await sleep(100);
+  spares.fill();
+  t.equal(loaded.length, 3, 'and there is no alarm any more');
+});
