@@ -1,3 +1,4 @@
+/** Which daemons wait for a death of the one that serves. */
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
