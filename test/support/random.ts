@@ -21,17 +21,17 @@ export function createRandom(seed: number): Random {
     state = (state + 0x6d2b79f5) >>> 0;
     let mixed = Math.imul(state ^ (state >>> 15), state | 1);
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000;
+    return (mixed ^ (mixed >>> 14)) >>> 0;
   }
-  const below = (limit: number) => Math.floor(next() * limit);
+  const below = (limit: number) => Math.floor((next() / 0x1_0000_0000) * limit);
   return {
     seed,
     below,
     pick: (items) => items[below(items.length)]!,
     bytes(length) {
-      const bytes = Buffer.alloc(length);
-      for (let at = 0; at < length; at += 1) bytes[at] = below(256);
-      return bytes;
+      const words = new Uint32Array(Math.ceil(length / 4));
+      for (let at = 0; at < words.length; at += 1) words[at] = next();
+      return Buffer.from(words.buffer, 0, length);
     },
   };
 }
