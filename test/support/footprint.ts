@@ -6,6 +6,7 @@ import type { TestDaemon } from './daemon.js';
 export interface Footprint {
   /** Open descriptors of the daemon by kind: path, or `socket`, `anon_inode:[eventpoll]`. */
   readonly daemon: readonly string[];
+  /** Without those that lead to daemons: after a death it has one more of them for a while. */
   readonly supervisor: readonly string[];
   /** Files of the store with the bytes of the host that each takes; its log and lock aside. */
   readonly files: readonly string[];
@@ -19,9 +20,21 @@ const SECTOR = 512;
 export function footprintOf(daemon: TestDaemon): Footprint {
   return {
     daemon: descriptorsOf(daemon.servingPid),
-    supervisor: descriptorsOf(daemon.pid),
+    supervisor: withoutLinks(descriptorsOf(daemon.pid), childrenOf(daemon.pid)),
     files: filesOf(daemon.store),
   };
+}
+
+/** The supervisor has two sockets for each daemon that lives: for words and for descriptors. */
+function withoutLinks(descriptors: readonly string[], daemons: number): string[] {
+  const sockets = descriptors.filter((kind) => kind === 'socket');
+  const others = descriptors.filter((kind) => kind !== 'socket');
+  return [...others, ...sockets.slice(2 * daemons)];
+}
+
+function childrenOf(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  return children.split(' ').filter((child) => child !== '').length;
 }
 
 /** Resident memory of a process, bytes. */
