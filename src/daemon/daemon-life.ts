@@ -13,7 +13,7 @@ import {
   type OrderlyEnd,
   type SupervisorWord,
 } from './supervision.js';
-import { easeOff, hurry } from './urgency.js';
+import { hurry } from './urgency.js';
 
 /** How often a dead process is looked for that cannot go away. */
 const STUCK_CHECK_MS = 500;
@@ -58,6 +58,7 @@ export class DaemonLife {
   #refusal: DiskErrorJson | undefined;
   #crash: string | undefined;
   #resolveWarm: (isWarm: boolean) => void = () => undefined;
+  #easeOff: () => void = () => undefined;
 
   constructor(options: LifeOptions) {
     const [theirs, ours] = socketPair();
@@ -87,6 +88,7 @@ export class DaemonLife {
       this.#resolveWarm = resolve;
     });
     this.over = this.#untilGone().finally(() => {
+      this.#easeOff();
       closeSync(ours);
       link?.destroy();
       this.#resolveWarm(false);
@@ -97,7 +99,8 @@ export class DaemonLife {
   begin(handover: Handover): void {
     this.#mountpoint = handover.mount?.mountpoint;
     this.#say(handover);
-    if (handover.mount !== undefined && this.#child.pid !== undefined) hurry(this.#child.pid);
+    const { pid } = this.#child;
+    if (handover.mount !== undefined && pid !== undefined) this.#easeOff = hurry(pid);
   }
 
   /** Tells it whether the next one is loaded. */
@@ -127,7 +130,7 @@ export class DaemonLife {
     this.#mountpoint = word.mount?.mountpoint ?? this.#mountpoint;
     if (word.ready === true) {
       this.#readyAt = performance.now();
-      if (this.#child.pid !== undefined) easeOff(this.#child.pid);
+      this.#easeOff();
     }
     this.#ended = word.ended ?? this.#ended;
     this.#refusal = word.error ?? this.#refusal;

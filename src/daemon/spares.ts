@@ -2,6 +2,7 @@
  * Daemons that have their program loaded and wait: loading takes most of the time that a start
  * takes, so the next ones do it ahead.
  */
+
 /** What a spare is to those who keep it: a `DaemonLife`. */
 interface Waiting {
   /** Resolves when it has ended. */

@@ -9,14 +9,24 @@ import { namesIn } from '../host/kernel-files.js';
 /** A nice value: of two that want one CPU, this one gets nine tenths. */
 const URGENT = -10;
 
-/** Puts a process that leads its session, and all threads that it has, before others. */
-export function hurry(pid: number): void {
-  prioritize(pid, URGENT, Math.min(URGENT, getPriority()));
-}
+/** A start that takes longer has a reason that more CPU does not mend. */
+const LONGEST_MS = 5000;
 
-/** Has it take its turn again, as this process does. */
-export function easeOff(pid: number): void {
-  prioritize(pid, 0, getPriority());
+/**
+ * Puts a process that leads its session, and all threads that it has, before others.
+ * @returns what has it take its turn again, which it does by itself after a while.
+ */
+export function hurry(pid: number): () => void {
+  const usual = getPriority();
+  prioritize(pid, URGENT, Math.min(URGENT, usual));
+  const end = setTimeout(easeOff, LONGEST_MS);
+  let isOver = false;
+  function easeOff(): void {
+    clearTimeout(end);
+    if (!isOver) prioritize(pid, 0, usual);
+    isOver = true;
+  }
+  return easeOff;
 }
 
 /** Where the kernel shares the CPU among sessions first, threads only have a say within theirs. */
