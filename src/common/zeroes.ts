@@ -1,11 +1,12 @@
-/** Whether bytes are zero: asked of everything that is copied. */
+/** Zeroes, and whether bytes are zero: asked of everything that is copied. */
 import { invariant } from './assert.js';
 import { MiB } from './units.js';
 
 /** The most that one call may look at, bytes. */
 export const MOST_ZEROES = MiB;
 
-const ZEROES = Buffer.alloc(MOST_ZEROES);
+/** `MOST_ZEROES` of them, to be read only. */
+export const ZEROES = Buffer.alloc(MOST_ZEROES);
 
 /** Whether `length` bytes at `at` are all zero. */
 export function isZero(bytes: Buffer, at: number, length: number): boolean {

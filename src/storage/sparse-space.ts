@@ -1,8 +1,12 @@
 /** Space of host files: preallocating it, punching it out, zeroing it. */
 import { errnoName } from '../common/errors.js';
-import { hostError } from './exact-io.js';
+import { ZEROES } from '../common/zeroes.js';
+import { hostError, writeExact } from './exact-io.js';
 import { hostCalls } from './host-calls.js';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from './libc.js';
+
+/** What a file system says that has no such call, as tmpfs has none that zeroes. */
+const UNKNOWN_CALL = new Set(['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
 
 /** A part of an open file, bytes. */
 interface Range {
@@ -36,5 +40,13 @@ export function punchHole(fd: number, offset: number, length: number, label: str
 /** Makes a range read as zero while it keeps its space. */
 export function zeroRange(fd: number, offset: number, length: number, label: string): void {
   const mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
-  call({ fd, offset, length }, mode, `cannot zero ${length} bytes at ${offset}`, label);
+  try {
+    call({ fd, offset, length }, mode, `cannot zero ${length} bytes at ${offset}`, label);
+  } catch (error) {
+    if (!UNKNOWN_CALL.has(errnoName(error) ?? '')) throw error;
+    for (let done = 0; done < length; done += ZEROES.length) {
+      const piece = Math.min(ZEROES.length, length - done);
+      writeExact(fd, ZEROES, 0, piece, offset + done, label);
+    }
+  }
 }

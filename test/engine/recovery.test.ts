@@ -22,6 +22,7 @@ import {
 } from '../../src/engine/delta-layout.js';
 import type { Volume } from '../../src/engine/volume.js';
 import { ScratchEngine } from '../support/engine.js';
+import { aroundHostCalls } from '../support/host-faults.js';
 
 const SIZE = MiB;
 
@@ -221,6 +222,25 @@ t.test('a static disk has all its space from the start and keeps it', async (t) 
   volume.discard(0, 8 * MiB);
   t.ok(readBlock(volume, 16).equals(block(0)));
   t.ok(taken() >= 8 * MiB, 'a discard gives nothing back');
+});
+
+t.test('a static disk where the host cannot zero a range by a call', async (t) => {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  const spec = { below: { kind: 'none' }, virtualSize: 8 * MiB, allocation: 'static' } as const;
+  const volume = await open(scratch, await scratch.engine.deltas.create(spec));
+  const filled = Buffer.alloc(8 * MiB, 7);
+  volume.write(filled, 0, 0, filled.length);
+  const restore = aroundHostCalls(({ name, label }, run) => {
+    if (name !== 'allocate' || label !== 'head.zero') return run();
+    throw Object.assign(new Error('EOPNOTSUPP: as on tmpfs'), { code: 'ENOTSUP' });
+  });
+  t.teardown(restore);
+  volume.discard(2 * BLOCK_SIZE, 3 * MiB);
+  filled.fill(0, 2 * BLOCK_SIZE, 2 * BLOCK_SIZE + 3 * MiB);
+  const found = Buffer.alloc(filled.length);
+  volume.read(found, 0, 0, found.length);
+  t.ok(found.equals(filled), 'zeroes are written there, and nowhere else');
 });
 
 t.test('reclaim punches what the only child overrides, and nothing else', async (t) => {
