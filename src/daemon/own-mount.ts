@@ -3,7 +3,7 @@
  * served itself (a flush, an invalidation, an unmount). Nobody will answer them before the next
  * daemon does, so that one must not wait for the end of this one.
  */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { namesIn, targetOf, textOf } from '../host/kernel-files.js';
 
 /** What the kernel calls the wait for an answer from a FUSE daemon. */
 const WAITS_FOR_ANSWER = /^(request_wait_answer|fuse_)/;
@@ -17,42 +17,17 @@ const UMOUNT_NUMBERS: Readonly<Record<string, string>> = { x64: '166', arm64: '3
 export function isStuckInOwnMount(pid: number, mountpoint: string): boolean {
   const process = `/proc/${pid}`;
   // `pid (name) STATE ...`: the first thread is dead, and stays until the last one is.
-  if (!/\) Z [^)]*$/.test(textOf(`${process}/stat`))) return false;
+  if (!/\) Z [^)]*$/.test(textOf(`${process}/stat`) ?? '')) return false;
   const others = namesIn(`${process}/task`).filter((task) => task !== String(pid));
   return others.length > 0 && others.every((task) => waits(`${process}/task/${task}`, mountpoint));
 }
 
 function waits(task: string, mountpoint: string): boolean {
-  if (WAITS_FOR_ANSWER.test(textOf(`${task}/wchan`))) return true;
+  if (WAITS_FOR_ANSWER.test(textOf(`${task}/wchan`) ?? '')) return true;
   // Number and arguments; `running` for a thread that does not wait.
-  const [call, first] = textOf(`${task}/syscall`).split(' ');
+  const [call, first] = textOf(`${task}/syscall`)?.split(' ') ?? [];
   if (call === undefined || first === undefined) return false;
   if (call === UMOUNT_NUMBERS[process.arch]) return true;
-  const file = targetOf(`${task}/fd/${Number(first)}`);
+  const file = targetOf(`${task}/fd/${Number(first)}`) ?? '';
   return file === '/dev/fuse' || file.startsWith(`${mountpoint}/`) || /^\/dev\/loop\d/.test(file);
-}
-
-// A thread may end while it is looked at: then it waits for nothing.
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    return '';
-  }
-}
-
-function targetOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-function namesIn(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
 }

@@ -8,6 +8,7 @@
  * discards are not, which must go on when the store is full.
  */
 import { BLOCK_SIZE } from '../common/units.js';
+import { ZEROES } from '../common/zeroes.js';
 import { writeExact } from '../storage/exact-io.js';
 import { reflink } from '../storage/reflink.js';
 import { punchHole, zeroRange } from '../storage/sparse-space.js';
@@ -18,8 +19,6 @@ import { HeadLog } from './head-log.js';
 import { VOLUME } from './shared-memory.js';
 import { slotsToSegmentEnd } from './slot-space.js';
 import type { ThreadContext, Volume } from './volume.js';
-
-const ZEROES = Buffer.alloc(BLOCK_SIZE);
 
 export class HeadWriter {
   readonly #context: ThreadContext;

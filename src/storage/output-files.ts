@@ -7,13 +7,11 @@ import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
-import { MiB } from '../common/units.js';
+import { ZEROES } from '../common/zeroes.js';
 import { fileId } from './file-id.js';
 import { syncFolderNow } from './folder-sync.js';
 import { hostCalls } from './host-calls.js';
-
-/** EOPNOTSUPP and ENOTSUP are one number on Linux; this is what Node calls it. */
-const NOT_SUPPORTED = 'ENOTSUP';
+import { isUnknownCall, NOT_SUPPORTED } from './sparse-space.js';
 
 /** One file under construction. Offsets and lengths are bytes. */
 export class OutputFile {
@@ -71,8 +69,7 @@ export class OutputFile {
     try {
       hostCalls.allocate(this.fd, 0, this.#start, size, 'image.allocate');
     } catch (error) {
-      const errno = errnoName(error);
-      if (errno !== NOT_SUPPORTED && errno !== 'ENOSYS') {
+      if (!isUnknownCall(error)) {
         throw failure(this.path, `cannot take ${size} bytes of space`, error);
       }
       this.#fillWithZeroes(size);
@@ -81,8 +78,9 @@ export class OutputFile {
 
   /** What takes space on every host (ext3, NFS 3 and others have no fallocate). */
   #fillWithZeroes(size: number): void {
-    const zeroes = Buffer.alloc(MiB);
-    for (let at = 0; at < size; at += MiB) this.write(zeroes, 0, Math.min(MiB, size - at), at);
+    for (let at = 0; at < size; at += ZEROES.length) {
+      this.write(ZEROES, 0, Math.min(ZEROES.length, size - at), at);
+    }
   }
 }
 

@@ -5,8 +5,14 @@ import { hostError, writeExact } from './exact-io.js';
 import { hostCalls } from './host-calls.js';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from './libc.js';
 
-/** What a file system says that has no such call, as tmpfs has none that zeroes. */
-const UNKNOWN_CALL = new Set(['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
+/** EOPNOTSUPP and ENOTSUP are one number on Linux; this is what Node calls it. */
+export const NOT_SUPPORTED = 'ENOTSUP';
+
+/** Whether a file system has no such call, as tmpfs has none that zeroes. */
+export function isUnknownCall(error: unknown): boolean {
+  const errno = errnoName(error);
+  return errno === NOT_SUPPORTED || errno === 'ENOSYS';
+}
 
 /** A part of an open file, bytes. */
 interface Range {
@@ -43,7 +49,7 @@ export function zeroRange(fd: number, offset: number, length: number, label: str
   try {
     call({ fd, offset, length }, mode, `cannot zero ${length} bytes at ${offset}`, label);
   } catch (error) {
-    if (!UNKNOWN_CALL.has(errnoName(error) ?? '')) throw error;
+    if (!isUnknownCall(error)) throw error;
     for (let done = 0; done < length; done += ZEROES.length) {
       const piece = Math.min(ZEROES.length, length - done);
       writeExact(fd, ZEROES, 0, piece, offset + done, label);

@@ -23,6 +23,7 @@ import { readMounts } from '../../src/host/mountinfo.js';
 import { findMountElsewhere } from '../../src/host/mounts-elsewhere.js';
 import type { ResetOutcome } from '../../src/identity/reset.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
+import { childrenOf } from '../support/footprint.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { cleanEnvironment, PROJECT, runProgram, tool } from '../support/run-program.js';
@@ -310,8 +311,7 @@ async function beside(t: Test, daemon: TestDaemon) {
 }
 
 function killChildOf(pid: number): void {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-  for (const child of children.split(' ').filter(Boolean)) process.kill(Number(child), 'SIGKILL');
+  for (const child of childrenOf(pid)) process.kill(child, 'SIGKILL');
 }
 
 t.test('identities', { skip: cannotServe() }, async (t) => {

@@ -20,7 +20,7 @@ const SECTOR = 512;
 export function footprintOf(daemon: TestDaemon): Footprint {
   return {
     daemon: descriptorsOf(daemon.servingPid),
-    supervisor: withoutLinks(descriptorsOf(daemon.pid), childrenOf(daemon.pid)),
+    supervisor: withoutLinks(descriptorsOf(daemon.pid), childrenOf(daemon.pid).length),
     files: filesOf(daemon.store),
   };
 }
@@ -32,9 +32,10 @@ function withoutLinks(descriptors: readonly string[], daemons: number): string[]
   return [...others, ...sockets.slice(2 * daemons)];
 }
 
-function childrenOf(pid: number): number {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  return children.split(' ').filter((child) => child !== '').length;
+/** Processes that the first thread of another one started. */
+export function childrenOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  return children.split(' ').filter(Boolean).map(Number);
 }
 
 /** Resident memory of a process, bytes. */
