@@ -43,6 +43,8 @@ export interface ChainTools {
   readonly views: SharedViews;
   /** For maps that no thread reads yet. */
   readonly nodes: NodePool;
+  /** For maps that threads may be reading. */
+  readonly liveNodes: NodePool;
   readonly files: DeltaFiles;
   readonly table: DeltaTable;
   readonly sealed: SealedMaps;

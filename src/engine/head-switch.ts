@@ -56,16 +56,23 @@ export interface SwitchTools {
   returnRow(index: number): void;
 }
 
-/** What a volume moves to, opened ahead. */
-interface Prepared {
+/** What a volume moves to, opened ahead: a new head on its chain, or another chain. */
+type Prepared = {
   readonly change: OpenSwitch;
-  /** Row that holds the other chain (restore only). */
-  readonly row?: number;
-  readonly chain: LoadedChain;
-  readonly former: LoadedChain;
-  /** Page for the new head's slot table (snapshot only): nothing may fail inside the gate. */
-  readonly slotRoot?: number;
+} & (NewHead | OtherChain);
+
+interface NewHead {
+  readonly kind: 'head';
+  /** Page for the new head's slot table: nothing may fail inside the gate. */
+  readonly slotRoot: number;
   retired?: RetiredHead;
+}
+
+interface OtherChain {
+  readonly kind: 'chain';
+  /** Row that holds it; after the switch, the one that was left behind. */
+  readonly row: number;
+  chain: LoadedChain;
 }
 
 export async function switchOpenHeads(
@@ -74,7 +81,7 @@ export async function switchOpenHeads(
   commit: () => void,
   settle: () => Promise<void>,
 ): Promise<void> {
-  const { tools, returnRow } = switchTools;
+  const { tools } = switchTools;
   const { views } = tools;
   const rows = changes.map(({ entry }) => entry.index).sort((a, b) => a - b);
   const prepared: Prepared[] = [];
@@ -107,11 +114,9 @@ export async function switchOpenHeads(
     try {
       await makeDurable(tools, prepared, settle);
     } finally {
-      for (const { row, former } of prepared) {
-        if (row === undefined) continue;
-        // The row now holds the chain that was left behind; nobody will ask for its head again.
-        unloadChain(tools, row, former);
-        returnRow(row);
+      for (const one of prepared) {
+        // Nobody will ask for the head again that was left behind.
+        if (one.kind === 'chain') dropChain(switchTools, one);
       }
     }
   } finally {
@@ -120,7 +125,6 @@ export async function switchOpenHeads(
 }
 
 function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch): Prepared {
-  const { chain } = change.entry;
   if (!change.snapshot) {
     const headers = walkChain(tools, change.to);
     const row = takeRow();
@@ -130,7 +134,7 @@ function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch)
       baseIndex: change.base?.index ?? 0,
     };
     try {
-      return { change, row, former: chain, chain: loadChain(tools, row, headers, options) };
+      return { kind: 'chain', change, row, chain: loadChain(tools, row, headers, options) };
     } catch (error) {
       returnRow(row);
       throw error;
@@ -139,26 +143,24 @@ function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch)
   const delta = tools.table.use(tools.files.readHeader(change.to).current);
   try {
     tools.table.load(delta, 'head', () => {});
-    const deltas = [change.to, ...chain.deltas];
-    return {
-      change,
-      former: chain,
-      chain: { ...chain, deltas },
-      slotRoot: tools.nodes.pages.allocate(),
-    };
+    return { kind: 'head', change, slotRoot: tools.nodes.pages.allocate() };
   } catch (error) {
     tools.table.release(change.to);
     throw error;
   }
 }
 
-function abandon({ tools, returnRow }: SwitchTools, prepared: Prepared): void {
-  const { change, row, chain, slotRoot } = prepared;
-  if (row === undefined) {
-    tools.table.release(change.to);
-    if (slotRoot !== undefined) tools.nodes.pages.release(slotRoot);
+function abandon(switchTools: SwitchTools, prepared: Prepared): void {
+  if (prepared.kind === 'chain') {
+    dropChain(switchTools, prepared);
     return;
   }
+  const { tools } = switchTools;
+  tools.table.release(prepared.change.to);
+  tools.nodes.pages.release(prepared.slotRoot);
+}
+
+function dropChain({ tools, returnRow }: SwitchTools, { row, chain }: OtherChain): void {
   unloadChain(tools, row, chain);
   returnRow(row);
 }
@@ -168,8 +170,11 @@ function switchRow(tools: ChainTools, one: Prepared): void {
   const { views, table } = tools;
   const { entry, to } = one.change;
   const row = new VolumeRow(views, entry.index);
-  if (one.row !== undefined) {
+  const former = entry.chain;
+  if (one.kind === 'chain') {
     swapRows(views, entry.index, one.row);
+    entry.chain = one.chain;
+    one.chain = former;
   } else {
     one.retired = {
       dataFd: row.headDataFd,
@@ -183,9 +188,9 @@ function switchRow(tools: ChainTools, one: Prepared): void {
     row.set(VOLUME.nextSlot, 0);
     row.set(VOLUME.recordSeed, recordSeed(to));
     row.set(VOLUME.flags, row.get(VOLUME.flags) & ~VOLUME_STATIC);
-    new SlotSpace(views.volumes, tools.nodes.pages, entry.index).resetHead(one.slotRoot!);
+    new SlotSpace(views.volumes, tools.nodes.pages, entry.index).resetHead(one.slotRoot);
+    entry.chain = { ...former, deltas: [to, ...former.deltas] };
   }
-  entry.chain = one.chain;
 }
 
 /** Fields that belong to the row itself, whatever chain is in it. */
@@ -215,14 +220,16 @@ async function makeDurable(
   settle: () => Promise<void>,
 ): Promise<void> {
   const { views, table } = tools;
-  const heads = prepared.flatMap(({ retired }) => retired ?? []);
+  const retiredOf = (one: Prepared): RetiredHead | undefined =>
+    one.kind === 'head' ? one.retired : undefined;
+  const heads = prepared.flatMap((one) => retiredOf(one) ?? []);
   try {
     await together([settle(), ...heads.map(syncRetired)]);
     // Not before the commit is durable: a head that is still one must not be marked sealed.
     await together(heads.map(sealRetired));
-    for (const { change, retired } of prepared) {
-      const delta = table.get(change.from);
-      if (retired !== undefined && delta !== undefined) table.closeTuples(delta);
+    for (const one of prepared) {
+      const delta = table.get(one.change.from);
+      if (retiredOf(one) !== undefined && delta !== undefined) table.closeTuples(delta);
     }
   } catch (error) {
     for (const { change } of prepared) new VolumeRow(views, change.entry.index).markFailed();

@@ -117,7 +117,7 @@ export class Health implements StoreHealth {
   }
 
   async repairHeader(id: DeltaId): Promise<boolean> {
-    return await this.#parts.volumes().repairHeader(id);
+    return await this.#parts.volumes().changes.repairHeader(id);
   }
 
   #run(job: TidyOrder['job'], work: Work = {}): Promise<TidyOutcome> {

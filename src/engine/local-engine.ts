@@ -133,6 +133,7 @@ export class LocalEngine implements Engine {
         this.#sums?.publish();
       },
       onSealed: () => this.health.schedule(),
+      onMerged: () => this.#sums?.publish(),
       onError: options.onError,
     });
     this.#reclaimer = new Reclaimer({
@@ -252,5 +253,12 @@ function chainTools(
 ): ChainTools {
   // Of chains that are being opened: nobody reads their maps yet.
   const unread = new NodePool(nodes.pages);
-  return { views, nodes: unread, files, table, sealed: new SealedMaps(unread, table) };
+  return {
+    views,
+    nodes: unread,
+    liveNodes: nodes,
+    files,
+    table,
+    sealed: new SealedMaps(unread, table),
+  };
 }

@@ -75,7 +75,7 @@ export class Reclaimer {
     signal: AbortSignal | undefined,
     sum: { bytes: number; merged: number; left: boolean },
   ): Promise<void> {
-    await this.#finishChanges(request);
+    await this.#finishChanges(request, signal);
     const hidden = this.#findHidden(request);
     const pressing = request.pressing === true || hidden.size >= MANY_HIDDEN;
     const how: How = { pressing, signal };
@@ -94,14 +94,18 @@ export class Reclaimer {
     }
   }
 
-  /** Does again what broke off between the two copies of a header. */
-  async #finishChanges({ reached }: ReclaimRequest): Promise<void> {
+  /** Does the rest of what broke off: between the two copies of a header, and after it. */
+  async #finishChanges(
+    { reached }: ReclaimRequest,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const { files, volumes } = this.#parts;
     for (const id of reached) {
       const { current, otherBelow } = files.readHeader(id);
       if (otherBelow === undefined || current.below.kind !== 'delta') continue;
-      await volumes.changeBelow(id, current.below.id);
+      await volumes.changes.changeBelow(id, current.below.id);
     }
+    await volumes.changes.follow(signal);
   }
 
   #findHidden({ reached, labelled }: ReclaimRequest): Map<DeltaId, Hidden> {
@@ -169,7 +173,8 @@ export class Reclaimer {
     }
     invariant(made !== undefined, 'a merge makes a delta');
     // If that fails the header may name it all the same: the next collection sees.
-    await volumes.changeBelow(hidden.get(part.at(-1)!)!.child, made);
+    await volumes.changes.replaceRow(hidden.get(part.at(-1)!)!.child, part, made);
+    await volumes.changes.follow(signal);
     return part.length;
   }
 }

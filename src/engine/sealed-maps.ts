@@ -147,11 +147,13 @@ export class SealedMaps {
   }
 
   /**
-   * A chain was changed on disk: who opens one from here on reads what it is now, so that what
-   * became garbage is not held for ever. Those who are open go on.
+   * What `id` stands on was changed on disk: who opens a chain with it from here on reads what it
+   * is now, so that what became garbage is not held for ever. Those who are open go on.
    */
-  forgetAll(): void {
-    this.#byTop.clear();
+  forget(id: DeltaId): void {
+    for (const map of [...this.#byTop.values()].flat()) {
+      if (map.headers.some((header) => header.id === id)) this.#forget(map);
+    }
   }
 }
 

@@ -61,21 +61,51 @@ export class SlotSpace {
    * @throws DiskError ENOSPC past 16 TiB of delta data in one chain.
    */
   addSegment(delta: number, firstSlot: number): number {
-    const segment = this.#volumes[this.#row + VOLUME.segmentCount]! + 1;
-    if (segment >= MAX_SEGMENTS) {
+    const root = this.#volumes[this.#row + VOLUME.segmentRoot]! * PAGE_WORDS;
+    const fresh = this.#volumes[this.#row + VOLUME.segmentCount]! + 1;
+    const segment = fresh < MAX_SEGMENTS ? fresh : this.#takeFreed(root);
+    if (segment === undefined) {
       throw new DiskError('failed', 'the chain holds more than 16 TiB of delta data', {
         errno: 'ENOSPC',
         hint: 'make a full clone, which starts with a chain of its own',
       });
     }
-    const root = this.#volumes[this.#row + VOLUME.segmentRoot]! * PAGE_WORDS;
     const at = root + (segment >>> SEGMENTS_PER_PAGE_BITS);
     if (this.#pages[at] === 0) Atomics.store(this.#pages, at, this.#pool.allocate());
     const entry = this.#pages[at]! * PAGE_WORDS + (segment & SEGMENTS_PER_PAGE_MASK) * 2;
     this.#pages[entry + 1] = firstSlot;
     Atomics.store(this.#pages, entry, delta);
-    this.#volumes[this.#row + VOLUME.segmentCount] = segment;
+    if (segment === fresh) this.#volumes[this.#row + VOLUME.segmentCount] = segment;
     return segment * SEGMENT_SLOTS;
+  }
+
+  /**
+   * Frees the segments of deltas that no entry of the map names any more. Caller holds the log
+   * lock, and nobody is inside the volume.
+   */
+  freeSegments(deltas: ReadonlySet<number>): void {
+    const root = this.#volumes[this.#row + VOLUME.segmentRoot]! * PAGE_WORDS;
+    this.#eachOwn(root, (entry) => {
+      if (deltas.has(this.#pages[entry]!)) this.#pages[entry] = 0;
+      return false;
+    });
+  }
+
+  #takeFreed(root: number): number | undefined {
+    return this.#eachOwn(root, (entry) => this.#pages[entry] === 0);
+  }
+
+  /** The first segment, of those in pages of this volume's own, whose entry is looked for. */
+  #eachOwn(root: number, isWanted: (entry: number) => boolean): number | undefined {
+    const count = this.#volumes[this.#row + VOLUME.segmentCount]!;
+    const inherited = fullPages(this.#volumes[this.#row + VOLUME.inheritedSegments]!);
+    const first = Math.max(1, inherited << SEGMENTS_PER_PAGE_BITS);
+    for (let segment = first; segment <= count; segment += 1) {
+      const page = this.#pages[root + (segment >>> SEGMENTS_PER_PAGE_BITS)]!;
+      const entry = page * PAGE_WORDS + (segment & SEGMENTS_PER_PAGE_MASK) * 2;
+      if (isWanted(entry)) return segment;
+    }
+    return undefined;
   }
 
   /**

@@ -6,6 +6,7 @@ import { readPadded, writeExact } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
 import type { HeaderCopies, SealedDelta } from './delta-header.js';
 import {
+  type DeltaHeader,
   decodeRecord,
   encodeRecord,
   RECORD_SIZE,
@@ -108,6 +109,28 @@ function scan(
     apply(record);
   }
   return { count: limit, torn, nextSlot, uncommitted: limit > committed };
+}
+
+/**
+ * Some records of a sealed delta, from number `from` on, for who must not read all of them at once.
+ * @throws DiskError `damaged` when one is not what was written.
+ */
+export function readRecords(
+  fd: number,
+  header: DeltaHeader,
+  { from, count }: { readonly from: number; readonly count: number },
+): TupleRecord[] {
+  const seed = recordSeed(header.id);
+  const bytes = Buffer.alloc(count * RECORD_SIZE);
+  readPadded(fd, bytes, 0, bytes.length, RECORDS_OFFSET + from * RECORD_SIZE, 'tuples.read');
+  return Array.from({ length: count }, (_, at) => {
+    const record: TupleRecord = { kind: RECORD_WRITE, block: 0, count: 0, slot: 0 };
+    const sequence = from + at;
+    if (!decodeRecord(bytes, at * RECORD_SIZE, record, { sequence, seed })) {
+      throw damagedRecord(`the tuple file of delta ${header.id}`, sequence);
+    }
+    return record;
+  });
 }
 
 function damagedRecord(path: string, sequence: number): DiskError {

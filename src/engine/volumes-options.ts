@@ -27,6 +27,8 @@ export interface VolumesOptions {
   readonly onOpen: (row: number) => void;
   /** Heads became sealed deltas. */
   readonly onSealed: () => void;
+  /** Volumes read deltas that nobody read before. */
+  readonly onMerged: () => void;
   /** An error that no caller waits for. */
   readonly onError: (what: string, error: unknown) => void;
 }

@@ -4,6 +4,7 @@
  */
 import { invariant } from '../common/assert.js';
 import { Periodic } from '../common/periodic.js';
+import { ChainChanges } from './chain-changes.js';
 import {
   type FoundDeltas,
   type LoadedChain,
@@ -13,11 +14,10 @@ import {
 } from './chain-loader.js';
 import { type CopyOptions, copyInto } from './copy-into.js';
 import type { DeltaId } from './delta-id.js';
-import { flushVolumeAsync, settleClosed, withCommitLock } from './durable-switch.js';
+import { flushVolumeAsync, settleClosed } from './durable-switch.js';
 import type { HeadSwitch, OpenVolume, Volumes } from './engine.js';
 import { closeGates, drain, openGates } from './gate.js';
 import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
-import { repairCopies } from './header-copies.js';
 import { MovedHeads } from './moved-heads.js';
 import { OpenBases, type UsedBase } from './open-bases.js';
 import { RowNumbers } from './row-numbers.js';
@@ -25,6 +25,7 @@ import { describeVolume, VolumeRow } from './volume-row.js';
 import { FLUSH_MS, REST_MS, type VolumesOptions } from './volumes-options.js';
 
 export class OpenVolumes implements Volumes {
+  readonly changes: ChainChanges;
   readonly #options: VolumesOptions;
   readonly #byTop = new Map<DeltaId, OpenEntry>();
   readonly #byHandle = new Map<number, OpenEntry>();
@@ -38,6 +39,11 @@ export class OpenVolumes implements Volumes {
   constructor(options: VolumesOptions) {
     this.#options = options;
     this.#bases = new OpenBases(options);
+    this.changes = new ChainChanges({
+      ...options,
+      entries: () => [...this.#byHandle.values()],
+      holding: (entry, task) => this.#holding(entry, task),
+    });
   }
 
   /** Flushes what was written every few seconds, as file systems do. */
@@ -50,15 +56,22 @@ export class OpenVolumes implements Volumes {
     const { views } = this.#options.tools;
     for (const entry of [...this.#byHandle.values()]) {
       const row = new VolumeRow(views, entry.index);
-      if (this.#byHandle.get(entry.index) !== entry || row.readOnly || row.failed) continue;
-      entry.users += 1;
-      try {
-        await flushVolumeAsync(views, row);
-      } catch (error) {
-        this.#options.onError('cannot make a disk durable: it is suspect now', error);
-      } finally {
-        this.release({ handle: entry.index });
-      }
+      if (row.readOnly || row.failed) continue;
+      await this.#holding(entry, () => flushVolumeAsync(views, row)).catch((error: unknown) =>
+        this.#options.onError('cannot make a disk durable: it is suspect now', error),
+      );
+    }
+  }
+
+  /** Runs `task` while the volume stays open; not at all when it has closed. */
+  async #holding(entry: OpenEntry, task: () => Promise<void>): Promise<void> {
+    if (this.#byHandle.get(entry.index) !== entry) return;
+    entry.users += 1;
+    clearTimeout(entry.rest);
+    try {
+      await task();
+    } finally {
+      this.release({ handle: entry.index });
     }
   }
 
@@ -204,30 +217,6 @@ export class OpenVolumes implements Volumes {
 
   get openCount(): number {
     return this.#byTop.size;
-  }
-
-  /** Lets a delta stand on another one that shows the same. What is open goes on with its own. */
-  async changeBelow(id: DeltaId, below: DeltaId): Promise<void> {
-    const { files, sealed } = this.#options.tools;
-    await this.#rewriteHeader(id, (isOpen) => {
-      // Puts a torn commit right first: afterwards both copies count all its records.
-      if (!isOpen) settleClosed(files, id, false);
-      files.changeBelow(id, below);
-      sealed.forgetAll();
-    });
-  }
-
-  /** Writes a damaged header copy anew from the intact one. @returns whether there was one. */
-  async repairHeader(id: DeltaId): Promise<boolean> {
-    return await this.#rewriteHeader(id, () => repairCopies(this.#options.tools.files, id));
-  }
-
-  /** Runs `write` while no flush of an open head writes the same header. */
-  async #rewriteHeader<T>(id: DeltaId, write: (isOpen: boolean) => T): Promise<T> {
-    const entry = this.#byTop.get(id);
-    if (entry === undefined) return write(false);
-    const { views } = this.#options.tools;
-    return await withCommitLock(views, new VolumeRow(views, entry.index), async () => write(true));
   }
 
   /** Whether a flush failed of a disk that has this delta in its chain. */

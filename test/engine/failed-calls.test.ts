@@ -124,7 +124,7 @@ t.test('a change of what lies below that broke off is done again', async (t) => 
     throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
   });
   t.teardown(restore);
-  await t.rejects(volumes.changeBelow(head, other), { code: 'failed' });
+  await t.rejects(volumes.changes.changeBelow(head, other), { code: 'failed' });
   const reached = new Set([head, other]);
   const kept = await deltas.collect(reached, true);
   const names = kept.files.map((file) => basename(file).slice(0, 32));

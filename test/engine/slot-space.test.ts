@@ -15,6 +15,26 @@ function makeSpace(pool: PagePool, index: number): { space: SlotSpace; row: Volu
   return { space: new SlotSpace(views.volumes, pool, index), row };
 }
 
+t.test('segments that were freed are used again when there are no others', async (t) => {
+  const pool = new PagePool(views);
+  const { space, row } = makeSpace(pool, 4);
+  const LAST = 2 ** 19 - 1;
+  for (let n = 1; n <= LAST; n += 1) space.addSegment(n, 0);
+  // As if the first page of the table were a sealed map's.
+  row.set(VOLUME.inheritedSegments, 520);
+  space.freeSegments(new Set([300, 601, LAST]));
+  const again = [space.addSegment(8, 0), space.addSegment(9, 16384)];
+  t.same(again, [601 * 8192, LAST * 8192]);
+  space.resolve(LAST * 8192 + 3);
+  t.same([space.delta, space.slot], [9, 16387]);
+  t.throws(() => space.addSegment(10, 0), { code: 'failed', errno: 'ENOSPC' });
+  space.resolve(600 * 8192);
+  t.equal(space.delta, 600, 'those that are in use stay');
+  row.set(VOLUME.inheritedSegments, 0);
+  space.release();
+  t.equal(pool.bytes, 0);
+});
+
 // A page holds 512 segments, of which number 0 is none.
 for (const inherited of [0, 1, 510, 511, 512, 1022, 1023, 1500]) {
   t.test(`${inherited} segments inherited`, async (t) => {
