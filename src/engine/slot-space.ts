@@ -47,10 +47,7 @@ export class SlotSpace {
   /** Which delta (index) and slot an address names, into `delta` and `slot`. */
   resolve(address: number): void {
     const pages = this.#pages;
-    const segment = address >>> SLOT_BITS;
-    const root = this.#volumes[this.#row + VOLUME.segmentRoot]!;
-    const page = pages[root * PAGE_WORDS + (segment >>> SEGMENTS_PER_PAGE_BITS)]!;
-    const at = page * PAGE_WORDS + (segment & SEGMENTS_PER_PAGE_MASK) * 2;
+    const at = this.#entryOf(address >>> SLOT_BITS);
     this.delta = pages[at]!;
     this.slot = pages[at + 1]! + (address & SLOT_MASK);
   }
@@ -61,18 +58,18 @@ export class SlotSpace {
    * @throws DiskError ENOSPC past 16 TiB of delta data in one chain.
    */
   addSegment(delta: number, firstSlot: number): number {
-    const root = this.#volumes[this.#row + VOLUME.segmentRoot]! * PAGE_WORDS;
     const fresh = this.#volumes[this.#row + VOLUME.segmentCount]! + 1;
-    const segment = fresh < MAX_SEGMENTS ? fresh : this.#takeFreed(root);
+    const segment = fresh < MAX_SEGMENTS ? fresh : this.#takeFreed();
     if (segment === undefined) {
       throw new DiskError('failed', 'the chain holds more than 16 TiB of delta data', {
         errno: 'ENOSPC',
         hint: 'make a full clone, which starts with a chain of its own',
       });
     }
+    const root = this.#volumes[this.#row + VOLUME.segmentRoot]! * PAGE_WORDS;
     const at = root + (segment >>> SEGMENTS_PER_PAGE_BITS);
     if (this.#pages[at] === 0) Atomics.store(this.#pages, at, this.#pool.allocate());
-    const entry = this.#pages[at]! * PAGE_WORDS + (segment & SEGMENTS_PER_PAGE_MASK) * 2;
+    const entry = this.#entryOf(segment);
     this.#pages[entry + 1] = firstSlot;
     Atomics.store(this.#pages, entry, delta);
     if (segment === fresh) this.#volumes[this.#row + VOLUME.segmentCount] = segment;
@@ -84,28 +81,32 @@ export class SlotSpace {
    * lock, and nobody is inside the volume.
    */
   freeSegments(deltas: ReadonlySet<number>): void {
-    const root = this.#volumes[this.#row + VOLUME.segmentRoot]! * PAGE_WORDS;
-    this.#eachOwn(root, (entry) => {
+    for (const segment of this.#ownSegments()) {
+      const entry = this.#entryOf(segment);
       if (deltas.has(this.#pages[entry]!)) this.#pages[entry] = 0;
-      return false;
-    });
+    }
   }
 
-  #takeFreed(root: number): number | undefined {
-    return this.#eachOwn(root, (entry) => this.#pages[entry] === 0);
+  #takeFreed(): number | undefined {
+    for (const segment of this.#ownSegments()) {
+      if (this.#pages[this.#entryOf(segment)] === 0) return segment;
+    }
+    return undefined;
   }
 
-  /** The first segment, of those in pages of this volume's own, whose entry is looked for. */
-  #eachOwn(root: number, isWanted: (entry: number) => boolean): number | undefined {
+  /** Those in pages that are no sealed map's. */
+  *#ownSegments(): Generator<number> {
     const count = this.#volumes[this.#row + VOLUME.segmentCount]!;
     const inherited = fullPages(this.#volumes[this.#row + VOLUME.inheritedSegments]!);
     const first = Math.max(1, inherited << SEGMENTS_PER_PAGE_BITS);
-    for (let segment = first; segment <= count; segment += 1) {
-      const page = this.#pages[root + (segment >>> SEGMENTS_PER_PAGE_BITS)]!;
-      const entry = page * PAGE_WORDS + (segment & SEGMENTS_PER_PAGE_MASK) * 2;
-      if (isWanted(entry)) return segment;
-    }
-    return undefined;
+    for (let segment = first; segment <= count; segment += 1) yield segment;
+  }
+
+  /** Index of the two words of a segment: delta, first slot. */
+  #entryOf(segment: number): number {
+    const root = this.#volumes[this.#row + VOLUME.segmentRoot]!;
+    const page = this.#pages[root * PAGE_WORDS + (segment >>> SEGMENTS_PER_PAGE_BITS)]!;
+    return page * PAGE_WORDS + (segment & SEGMENTS_PER_PAGE_MASK) * 2;
   }
 
   /**
