@@ -2,12 +2,17 @@
  * Snapshots taken while somebody writes hold the state of one instant: a writer puts down 1, 2, 3,
  * ... in order, over two disks, and every snapshot must hold exactly the numbers up to some number.
  */
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
+import { MiB } from '../../src/common/units.js';
 import { startDaemon, type TestDaemon, TRANSPORTS } from '../support/daemon.js';
+import { mapForWriting } from '../support/memory-map.mjs';
 import { cannotServe } from '../support/mount-guard.js';
 import { checkPrefix, readNumbers, startWriter } from '../support/numbered-writer.js';
+import { createRandom } from '../support/random.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { runProgram, tool } from '../support/run-program.js';
+import { ask } from '../support/takeover.js';
 
 const LONG = process.env.LAYERDISK_LONG === '1';
 const SNAPSHOTS = LONG ? 200 : 20;
@@ -83,11 +88,39 @@ async function checkFio(t: Test, daemon: TestDaemon) {
   t.equal(await tool('cmp', [path, daemon.rawFile('busy', last)]), '');
 }
 
+/** What was written through a mapping is nowhere but in the kernel's page cache. */
+async function checkMapped(t: Test, daemon: TestDaemon) {
+  const size = 2 * MiB;
+  await daemon.ok('create', 'mapped', '--disk', String(size));
+  const random = createRandom(SNAPSHOTS);
+  const model = Buffer.alloc(size);
+  const wanted: Buffer[] = [];
+  const fd = openSync(daemon.rawFile('mapped'), 'r+');
+  const mapping = mapForWriting(fd, size);
+  for (let count = 0; count < SNAPSHOTS; count += 1) {
+    for (let write = 0; write < 100; write += 1) {
+      const bytes = random.bytes(1 + random.below(5000));
+      const at = random.below(size - bytes.length);
+      mapping.write(at, bytes);
+      bytes.copy(model, at);
+    }
+    await ask(daemon, 'snapshot.take', { vm: 'mapped', snapshot: `s${count}` });
+    wanted.push(Buffer.from(model));
+  }
+  mapping.unmap();
+  closeSync(fd);
+  for (const [count, bytes] of wanted.entries()) {
+    const found = readFileSync(daemon.rawFile('mapped', `s${count}`));
+    t.ok(found.equals(bytes), `snapshot ${count} has what was mapped`);
+  }
+}
+
 for (const transport of TRANSPORTS) {
   t.test(`over the ${transport} channel`, { skip: cannotServe() }, async (t) => {
     const daemon = await startDaemon(t, { transport });
     await t.test('buffered writes in order', (t) => checkWriter(t, daemon, 'buffered'));
     await t.test('direct writes in order', (t) => checkWriter(t, daemon, 'direct'));
     await t.test('fio', (t) => checkFio(t, daemon));
+    await t.test('mappings', (t) => checkMapped(t, daemon));
   });
 }

@@ -48,6 +48,22 @@ export function mapFile(fd, length) {
 }
 
 /**
+ * A shared mapping of the first `length` bytes of an open file: what is written stays in the page
+ * cache until somebody asks for it, or the kernel decides so.
+ */
+export function mapForWriting(fd, length) {
+  const address = map(0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  return {
+    write(offset, bytes) {
+      memcpyInto(Number(address) + offset, bytes, bytes.length);
+    },
+    unmap() {
+      if (munmap(address, length) !== 0) throw new Error(`munmap: errno ${koffi.errno()}`);
+    },
+  };
+}
+
+/**
  * Writes `length` bytes through a shared mapping and maps other memory in its place: the kernel
  * writes back while it holds the memory map of this process.
  *
