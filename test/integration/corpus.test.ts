@@ -162,8 +162,10 @@ async function subjectsOf(corpus: Corpus, images: readonly CorpusImage[]): Promi
   );
 }
 
-function hasWholeLife({ expect, format }: CorpusImage): boolean {
-  return expect === 'ok' && (LONG || WHOLE_LIFE.includes(format));
+function hasWholeLife({ expect, format, virtual_size }: CorpusImage): boolean {
+  // Of those that were damaged in a way that does not matter the size is not said.
+  const isLong = LONG && virtual_size !== undefined;
+  return expect === 'ok' && (isLong || WHOLE_LIFE.includes(format));
 }
 
 /** An image that is imported, read and forgotten, or refused as the manual says. */
