@@ -18,7 +18,7 @@ import type { ChainTools } from './chain-loader.js';
 import { ChainMap, DATA } from './chain-map.js';
 import type { DeltaId } from './delta-id.js';
 import { type DeltaHeader, RECORD_WRITE, type TupleRecord } from './delta-layout.js';
-import { closeGates, drain, openGates } from './gate.js';
+import { whileShut } from './gate.js';
 import type { OpenEntry } from './head-switch.js';
 import { LEAF_BLOCKS } from './packed-leaf.js';
 import { VOLUME } from './shared-memory.js';
@@ -166,14 +166,9 @@ class Remap {
   /** The map names the row no longer: closes it. */
   leaveRow(): void {
     const { views, table } = this.#tools;
-    const rows = [this.#entry.index];
-    closeGates(views.volumeWords, rows);
-    try {
-      drain(views.threads, rows);
+    whileShut(views, [this.#entry.index], () => {
       this.#locked(() => this.#space.freeSegments(this.#former));
-    } finally {
-      openGates(views.volumeWords, rows);
-    }
+    });
     const { chain } = this.#entry;
     const deltas = chain.deltas.filter((id) => !this.#row.includes(id));
     this.#entry.chain = { ...chain, deltas };

@@ -52,10 +52,25 @@ export function drain(threads: Int32Array, volumes: readonly number[]): void {
   }
 }
 
-export function openGates(volumeWords: Int32Array, volumes: readonly number[]): void {
+function openGates(volumeWords: Int32Array, volumes: readonly number[]): void {
   for (const volume of volumes) {
     const gate = volume * VOLUME_WORDS + VOLUME.gate;
     Atomics.store(volumeWords, gate, OPEN);
     Atomics.notify(volumeWords, gate);
+  }
+}
+
+/** Runs `task` while nobody is inside any of the volumes: requests wait, so it must be short. */
+export function whileShut(
+  { volumeWords, threads }: { readonly volumeWords: Int32Array; readonly threads: Int32Array },
+  volumes: readonly number[],
+  task: () => void,
+): void {
+  closeGates(volumeWords, volumes);
+  try {
+    drain(threads, volumes);
+    task();
+  } finally {
+    openGates(volumeWords, volumes);
   }
 }

@@ -29,7 +29,7 @@ import { suspectError } from './commit.js';
 import { recordSeed } from './delta-layout.js';
 import { type RetiredHead, sealRetired, syncRetired } from './durable-switch.js';
 import type { HeadSwitch } from './engine.js';
-import { closeGates, drain, openGates } from './gate.js';
+import { whileShut } from './gate.js';
 import { type SharedViews, VOLUME, VOLUME_STATIC, VOLUME_WORDS } from './shared-memory.js';
 import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
 import { SlotSpace } from './slot-space.js';
@@ -104,13 +104,9 @@ export async function switchOpenHeads(
       undo();
       throw error;
     }
-    closeGates(views.volumeWords, rows);
-    try {
-      drain(views.threads, rows);
+    whileShut(views, rows, () => {
       for (const one of prepared) switchRow(tools, one);
-    } finally {
-      openGates(views.volumeWords, rows);
-    }
+    });
     try {
       await makeDurable(tools, prepared, settle);
     } finally {

@@ -16,7 +16,7 @@ import { type CopyOptions, copyInto } from './copy-into.js';
 import type { DeltaId } from './delta-id.js';
 import { flushVolumeAsync, settleClosed } from './durable-switch.js';
 import type { HeadSwitch, OpenVolume, Volumes } from './engine.js';
-import { closeGates, drain, openGates } from './gate.js';
+import { closeGates, drain, whileShut } from './gate.js';
 import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
 import { MovedHeads } from './moved-heads.js';
 import { OpenBases, type UsedBase } from './open-bases.js';
@@ -229,14 +229,7 @@ export class OpenVolumes implements Volumes {
 
   /** Returns when nobody reads any longer what the maps named before. */
   settleReaders(): void {
-    const { volumeWords, threads } = this.#options.tools.views;
-    const rows = [...this.#byHandle.keys()];
-    closeGates(volumeWords, rows);
-    try {
-      drain(threads, rows);
-    } finally {
-      openGates(volumeWords, rows);
-    }
+    whileShut(this.#options.tools.views, [...this.#byHandle.keys()], () => {});
   }
 
   /** Rows ever used. */

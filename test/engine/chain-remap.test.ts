@@ -102,15 +102,11 @@ function chainOnDisk({ engine }: ScratchEngine, top: DeltaId): DeltaId[] {
 }
 
 /** Collects, reclaims, and collects what that made garbage. */
-async function collect(
-  scratch: ScratchEngine,
-  labelled: ReadonlySet<DeltaId>,
-  signal?: AbortSignal,
-): Promise<number> {
+async function collect(scratch: ScratchEngine, labelled: ReadonlySet<DeltaId>): Promise<number> {
   const { deltas } = scratch.engine;
   await deltas.collect(labelled, false);
   const reached = new Set(await deltas.list());
-  const { merged } = await scratch.engine.reclaim({ reached, labelled, pressing: true }, signal);
+  const { merged } = await scratch.engine.reclaim({ reached, labelled, pressing: true });
   await deltas.collect(labelled, false);
   return merged;
 }
