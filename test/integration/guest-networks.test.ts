@@ -37,13 +37,16 @@ function ports(bridge: string): string[] {
   return readdirSync(`/sys/class/net/${bridge}/brif`);
 }
 
+/** Waits for a shell that nobody heard booting; all that it was asked is answered then. */
 async function shellOf(guest: TestGuest): Promise<void> {
-  // What it said while it booted, nobody heard.
   const from = guest.output.length;
+  let asked = 0;
   for (let isUp = false; !isUp; isUp = /@up/.test(guest.output.slice(from))) {
-    guest.type("echo '@''up'");
+    asked += 1;
+    guest.type(`echo '@''up ${asked}.'`);
     await Promise.race([sleep(500), guest.waitFor(/@up/, from)]);
   }
+  await guest.waitFor(new RegExp(`@up ${asked}\\.`), from);
 }
 
 t.test('cards that lead to the host, and the console', { skip: cannotBridge() }, async (t) => {
