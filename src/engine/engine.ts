@@ -117,8 +117,8 @@ export interface Volumes {
   /**
    * Moves heads at one instant: calls `commit` (which must be short and synchronous: one rename),
    * closes the gates of all disks named, switches, opens the gates, makes everything durable. If
-   * `commit` throws, nothing has changed. Works whether the volumes are open or not. Disks in use
-   * are better flushed before: until all is durable no flush of them ends.
+   * `commit` throws, nothing has changed. Works whether the volumes are open or not. Heads
+   * that become snapshots are flushed before: until all is durable no flush of them ends.
    *
    * `settle` makes the commit durable (fsync of the folder); flushes of the disks are not
    * acknowledged before it is done.

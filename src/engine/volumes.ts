@@ -313,8 +313,8 @@ export class OpenVolumes implements Volumes {
         const chain = snapshot ? [] : walkChain(this.#options.tools, change.to);
         const base = await this.#bases.useUnder(chain);
         open.push({ ...change, entry, snapshot, base });
-        // One that is in use was flushed from above. What a restore leaves need not be kept.
-        if (snapshot && entry.users === 1) await this.flushHandle(entry.index);
+        // What a restore leaves need not be kept.
+        if (snapshot) await this.flushHandle(entry.index);
       } catch (error) {
         if (open.at(-1)?.entry !== entry) this.#letGo(entry, undefined);
         for (const each of open) this.#letGo(each.entry, each.base);

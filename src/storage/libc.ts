@@ -48,6 +48,9 @@ export const MNT_FORCE = 1;
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
 
+/** SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER. */
+const WRITE_AND_WAIT = 1 | 2 | 4;
+
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0x80000;
@@ -83,6 +86,9 @@ const linux =
     ? {
         fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
         syncfs: libc.func('int syncfs(int fd)'),
+        sync_file_range: libc.func(
+          'int sync_file_range(int fd, int64_t offset, int64_t length, uint flags)',
+        ),
         mount: libc.func(
           'int mount(str source, str target, str type, unsigned long flags, str data)',
         ),
@@ -101,6 +107,20 @@ const linux =
 function onLinux(syscall: string): NonNullable<typeof linux> {
   if (linux === undefined) throw new SystemCallError(syscall, constants.errno.ENOSYS);
   return linux;
+}
+
+/** A call on a pool thread, whose answer is an int. */
+function onPool(
+  syscall: string,
+  call: (done: (failure: unknown, result: number) => void) => void,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    call((failure, result) => {
+      if (failure) reject(failure);
+      else if (result < 0) reject(new SystemCallError(syscall, koffi.errno()));
+      else resolve();
+    });
+  });
 }
 
 /** Must be the first thing after a call: the next foreign call overwrites errno. */
@@ -190,13 +210,17 @@ export function ioctlBuffer(fd: number, request: number, argument: Buffer): numb
  */
 export function syncfs(fd: number): Promise<void> {
   const call = onLinux('syncfs').syncfs;
-  return new Promise((resolve, reject) => {
-    call.async(fd, (failure: unknown, result: number) => {
-      if (failure) reject(failure);
-      else if (result < 0) reject(new SystemCallError('syncfs', koffi.errno()));
-      else resolve();
-    });
-  });
+  return onPool('syncfs', (done) => call.async(fd, done));
+}
+
+/**
+ * sync_file_range(2) on a pool thread, over the whole file: what is dirty in the page cache is
+ * handed to the file system and that has it when this resolves. It need not be durable; the inode
+ * is not locked, so that writers do not hold it up.
+ */
+export function writeBack(fd: number): Promise<void> {
+  const call = onLinux('sync_file_range').sync_file_range;
+  return onPool('sync_file_range', (done) => call.async(fd, 0, 0, WRITE_AND_WAIT, done));
 }
 
 export interface MountCall {
@@ -218,13 +242,7 @@ export function mount(call: MountCall): void {
 /** umount2(2) on a pool thread: it may wait for requests that the calling thread has to serve. */
 export function umount(target: string, flags: number): Promise<void> {
   const { umount2 } = onLinux('umount2');
-  return new Promise((resolve, reject) => {
-    umount2.async(target, flags, (failure: unknown, result: number) => {
-      if (failure) reject(failure);
-      else if (result < 0) reject(new SystemCallError('umount2', koffi.errno()));
-      else resolve();
-    });
-  });
+  return onPool('umount2', (done) => umount2.async(target, flags, done));
 }
 
 /** Two connected stream sockets, close-on-exec. */

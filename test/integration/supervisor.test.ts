@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { errnoName } from '../../src/common/errors.js';
 import { prepareDaemon, startDaemon, type TestDaemon } from '../support/daemon.js';
+import { mapForWriting } from '../support/memory-map.mjs';
 import { mountsBelow } from '../support/mount-guard.js';
 import { elsewhere } from '../support/mount-namespace.js';
 import { checkPrefix, readNumbers, startWriter } from '../support/numbered-writer.js';
@@ -117,27 +118,34 @@ t.test('a thread that fails ends the process, and the next one goes on', limits,
   t.match(daemon.log, /I\/O thread \d died: ending|the daemon died \(SIGABRT\)/);
 });
 
-t.test('killed while a flush of its own waits for its own mount', limits, async (t) => {
+t.test('killed while a thread of its own waits for its own mount', limits, async (t) => {
   const daemon = await startDaemon(t, { supervise: true });
   await daemon.ok('create', 'vm', '--disk', '4M');
   const file = await open(daemon.rawFile('vm'), 'r+');
   t.teardown(() => file.close());
-  await file.write(Buffer.alloc(4096, 7), 0, 4096, 0);
+  const mapping = mapForWriting(file.fd, 4096);
+  t.teardown(() => mapping.unmap());
   const former = daemon.servingPid;
+  const servers = await eventually('idle threads', () => {
+    const found = threadsIn(former, /fuse_dev_do_read/);
+    return found.length > 0 ? found : undefined;
+  });
   const stop = await strace(t, [
-    ...['-f', '-p', String(former), '-e', 'trace=fdatasync'],
-    ...['-e', 'inject=fdatasync:delay_enter=60000000'],
+    ...servers.flatMap((thread) => ['-p', thread]),
+    ...['-e', 'trace=pwrite64', '-e', 'inject=pwrite64:delay_enter=60000000'],
   ]);
+  mapping.write(0, Buffer.alloc(4096, 7));
   const snapshot = askOnce(daemon, 'snapshot.take', { vm: 'vm', snapshot: 's' });
   await eventually('a thread that waits', () =>
-    threadsIn(former, /request_wait_answer/).length > 0 ? true : undefined,
+    threadsIn(former, /folio_wait/).length > 0 ? true : undefined,
   );
   process.kill(former, 'SIGKILL');
   // It would keep the dead threads until its delay is over.
   await stop('SIGKILL');
   t.equal(await snapshot, undefined, 'the snapshot was cut short');
   await ask(daemon, 'snapshot.take', { vm: 'vm', snapshot: 't' });
-  t.equal((await file.read(Buffer.alloc(1), 0, 1, 0)).buffer[0], 7);
+  const bytes = await readFile(daemon.rawFile('vm', 't'));
+  t.equal(bytes[0], 7, 'what was mapped is in the next one');
 });
 
 t.test('what a failed flush said stays said', limits, async (t) => {
