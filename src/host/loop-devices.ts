@@ -1,10 +1,13 @@
 /** The host's loop devices: which stand on our files, and how to make one. Linux only. */
+import { existsSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { DiskError, errnoName } from '../common/errors.js';
 import { requireCommand } from './host-command.js';
 import { namesIn, textOf } from './kernel-files.js';
 
 const SYS_BLOCK = '/sys/block';
+/** Block devices that hold anything. */
+const PARTITIONS = '/proc/partitions';
 
 export interface LoopDevice {
   /** `/dev/loop3`. */
@@ -24,6 +27,11 @@ export interface LoopDevice {
   readonly numbers: readonly string[];
 }
 
+/** Whether any loop device holds data: one look, where one at each of them takes far longer. */
+export function hasLoopsInUse(): boolean {
+  return /\bloop\d+$/m.test(textOf(PARTITIONS) ?? 'loop0');
+}
+
 /** Loop devices that have a file, in no order. Reads /sys only, never the files themselves. */
 export function listLoopDevices(): LoopDevice[] {
   return namesIn(SYS_BLOCK)
@@ -34,6 +42,8 @@ export function listLoopDevices(): LoopDevice[] {
 
 function describe(name: string): LoopDevice | undefined {
   const folder = `${SYS_BLOCK}/${name}`;
+  // Most have no file: a question that costs less than a failure.
+  if (!existsSync(`${folder}/loop`)) return undefined;
   const file = textOf(`${folder}/loop/backing_file`);
   const number = textOf(`${folder}/dev`);
   if (file === undefined || number === undefined) return undefined;

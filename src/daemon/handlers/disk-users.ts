@@ -6,6 +6,7 @@ import { runCommand } from '../../host/host-command.js';
 import { isKernelAtLeast } from '../../host/kernel-release.js';
 import {
   flushLoopDevice,
+  hasLoopsInUse,
   isMountedFrom,
   type LoopDevice,
   loopsOn,
@@ -103,6 +104,7 @@ export class DiskUsers {
   }
 
   async #flushLoops(vm: string, frozen: FrozenMount[]): Promise<string[]> {
+    if (!hasLoopsInUse()) return [];
     const problems: string[] = [];
     const seen = new Set<string>();
     for (const { loop, mounts } of this.loopUses({ vm, part: 'heads' }).reverse()) {

@@ -15,6 +15,7 @@ import { chooseWriting } from '../../formats/choose-writing.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
 import type { SnapshotRecord } from '../../vm/manifest.js';
 import type { VmService } from '../../vm/vm-service.js';
+import { Precedence } from '../urgency.js';
 import { importFiles } from './import-handler.js';
 import { requireAbsolute, workOf } from './requests.js';
 import { resolveTarget } from './targets.js';
@@ -132,6 +133,7 @@ type SnapshotMethod = Extract<VmMethod, `snapshot.${string}`>;
 
 function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> {
   const { service } = sources;
+  const precedence = new Precedence();
   const view = (vm: string, record: SnapshotRecord): SnapshotView => {
     const tree = service.read(vm);
     // Renamed or deleted by somebody else since: shown as it was when this request ended.
@@ -142,7 +144,8 @@ function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> 
     async 'snapshot.take'({ vm, snapshot, message, memory = false }, context) {
       const request = { name: snapshot, memory, ...(message === undefined ? {} : { message }) };
       const work = memory ? workOf(`saving the memory of ${vm}`, context) : {};
-      return view(vm, await service.takeSnapshot(vm, request, work));
+      const take = () => service.takeSnapshot(vm, request, work);
+      return view(vm, await (memory ? take() : precedence.during(take)));
     },
     async 'snapshot.list'({ vm }) {
       const tree = service.read(vm);
@@ -156,7 +159,8 @@ function snapshotHandlers(sources: ViewSources): Pick<Handlers, SnapshotMethod> 
       return view(vm, await service.renameSnapshot(vm, snapshot, name));
     },
     async 'snapshot.restore'({ vm, ...request }) {
-      const { restored, saved } = await service.restoreSnapshot(vm, request);
+      const restore = () => service.restoreSnapshot(vm, request);
+      const { restored, saved } = await precedence.during(restore);
       return {
         restored: view(vm, restored),
         ...(saved === undefined ? {} : { saved: view(vm, saved) }),
