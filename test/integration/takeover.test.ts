@@ -145,7 +145,7 @@ async function checkUnderKills(ordeal: Ordeal) {
     kill(ordeal),
   ]);
   const { last, slowest } = await writer.stop();
-  ordeal.noteSlowest(slowest);
+  ordeal.noteSlowest('the writer', slowest);
   t.comment(`${last} numbered writes, ${slowest}`);
   t.equal(checkPrefix(t, await readNumbers(t, heads), 'the disk'), last, 'nothing is lost');
   await checkSnapshots(t, daemon, snapshots);
@@ -190,6 +190,6 @@ t.test('killed under load', { skip: cannotTakeOver(), timeout: TIMEOUT_MS }, asy
   ordeal.tally.print({
     'median takeover, ms': Math.round(takeovers[takeovers.length >> 1] ?? 0),
     longest: Math.round(takeovers.at(-1) ?? 0),
-    'longest request, ms': ordeal.longestStall,
+    ...ordeal.longestRequest,
   });
 });

@@ -26,8 +26,7 @@ export class Ordeal {
   readonly #options: OrdealOptions;
   readonly #end = new AbortController();
   #parties = 0;
-  /** Of any one request, ms. */
-  longestStall = 0;
+  #longest = { ms: 0, program: 'none' };
 
   constructor(t: Test, daemon: TestDaemon, options: OrdealOptions) {
     this.t = t;
@@ -83,7 +82,7 @@ export class Ordeal {
         this.tally.lost(`fio (${name}, ${seed}): ${result.stdout}${result.stderr}`);
         return;
       }
-      this.#noteStall(longestOf(result.stdout));
+      this.#noteStall(`fio on ${name}`, longestOf(result.stdout));
     }
   }
 
@@ -96,16 +95,22 @@ export class Ordeal {
     const said = await program.stop();
     const [slowest = '', operations] = said.split('\n').slice(-3);
     this.t.comment(`${operations} random operations, ${slowest}`);
-    this.noteSlowest(slowest);
+    this.noteSlowest('the exerciser', slowest);
   }
 
-  #noteStall(milliseconds: number): void {
-    this.longestStall = Math.max(this.longestStall, Math.round(milliseconds));
+  #noteStall(program: string, milliseconds: number): void {
+    const ms = Math.round(milliseconds);
+    if (ms > this.#longest.ms) this.#longest = { ms, program };
   }
 
   /** @param text `slowest N ms`, as programs of the tests' own say. */
-  noteSlowest(text: string): void {
-    this.#noteStall(Number(/\d+/.exec(text)?.[0]));
+  noteSlowest(program: string, text: string): void {
+    this.#noteStall(program, Number(/\d+/.exec(text)?.[0]));
+  }
+
+  /** For the line of figures. */
+  get longestRequest(): Readonly<Record<string, string | number>> {
+    return { 'longest request, ms': this.#longest.ms, 'seen by': this.#longest.program };
   }
 }
 

@@ -242,7 +242,7 @@ async function soak(ordeal: Ordeal) {
     ...devices.map((device, index) => runFio(ordeal, index, device)),
     ...worlds.map((world) => runWorld(ordeal, world)),
   ]);
-  ordeal.noteSlowest(slowest);
+  ordeal.noteSlowest('the writer', slowest);
   t.equal(await checkNumbers(t, daemon), last, 'no numbered write is lost');
   await snapshotter.checkAll();
   for (const device of devices) await ask(daemon, 'detach', { device });
@@ -296,6 +296,6 @@ t.test('a soak', { skip: cannotTakeOver(), timeout: TIMEOUT_MS }, async (t) => {
     steps: worlds.reduce((sum, { steps }) => sum + steps, 0),
     'memory, MiB': Math.round(median(memory) / 1024 ** 2),
     'grown by, %': Math.round((growth - 1) * 100),
-    'longest request, ms': ordeal.longestStall,
+    ...ordeal.longestRequest,
   });
 });
