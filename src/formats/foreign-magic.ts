@@ -7,7 +7,7 @@ import { DiskError } from '../common/errors.js';
 interface ForeignMagic {
   /** How the message names it. */
   readonly what: string;
-  /** Bytes from the start of the file. */
+  /** Bytes from the start of the file; negative: from its end. */
   readonly at: number;
   readonly magic: Buffer;
   /** The command that makes an image of it which can be read; `FILE` stands for its path. */
@@ -23,6 +23,8 @@ function hex(what: string, at: number, magic: string, remedy: string): ForeignMa
 }
 
 const CONVERT = 'convert it first: qemu-img convert -O qcow2 FILE NEW.qcow2';
+
+const SIMG2IMG = 'expand it first: simg2img FILE NEW.img';
 
 /** Sources: file(1)'s magic, the compressors' format documents, the formats' own headers. */
 const FOREIGN: readonly ForeignMagic[] = [
@@ -42,17 +44,25 @@ const FOREIGN: readonly ForeignMagic[] = [
   text('a Parallels image', 0, 'WithouFreSpacExt', CONVERT),
   text('a Bochs image', 0, 'Bochs Virtual HD Image', CONVERT),
   text('a QED image', 0, 'QED\0', CONVERT),
+  hex('an image of qcow version 1', 0, '514649fb00000001', CONVERT),
+  // The trailer says its version, 4, and its length, 512 bytes.
+  hex('an Apple disk image (UDIF)', -512, '6b6f6c790000000400000200', CONVERT),
+  hex('an Android sparse image', 0, '3aff26ed0100', SIMG2IMG),
+  hex('a Proxmox backup (VMA)', 0, '564d410000000001', 'unpack it first: vma extract FILE FOLDER'),
+  text('a partclone image', 0, 'partclone-image', 'restore it first: partclone.restore -s FILE'),
   text('an EWF (EnCase) image', 0, 'EVF\x09\x0d\x0a\xff\0', 'export it first: ewfexport FILE'),
   text('a WIM archive', 0, 'MSWIM\0\0\0', 'unpack it first: wimapply FILE'),
   text('an XML text', 0, '<?xml', 'name a machine .vbox, .ovf or .xml to import it'),
 ];
 
 /**
- * Refuses a file whose first bytes say that it is something else than a disk.
+ * Refuses a file whose first or last bytes say that it is something else than a disk.
  * @throws DiskError `not-supported`.
  */
-export function refuseForeign(path: string, header: Buffer): void {
-  const found = FOREIGN.find(({ at, magic }) => hasBytes(header, at, magic));
+export function refuseForeign(path: string, header: Buffer, footer: Buffer): void {
+  const found = FOREIGN.find(({ at, magic }) =>
+    at < 0 ? hasBytes(footer, footer.length + at, magic) : hasBytes(header, at, magic),
+  );
   const [what, remedy] =
     found !== undefined
       ? [found.what, found.remedy]
@@ -65,8 +75,8 @@ export function refuseForeign(path: string, header: Buffer): void {
   });
 }
 
-function hasBytes(header: Buffer, at: number, magic: Buffer): boolean {
-  return header.length >= at + magic.length && magic.equals(header.subarray(at, at + magic.length));
+function hasBytes(bytes: Buffer, at: number, magic: Buffer): boolean {
+  return at >= 0 && magic.equals(bytes.subarray(at, at + magic.length));
 }
 
 /** `BZh`, a level, and the magic of the first block. */

@@ -83,7 +83,7 @@ export function probeImage(path: string, window?: FileWindow): FormatName {
     const footer = readPart(file, file.size - footerSize, footerSize);
     const found = FORMATS.find((format) => format.probe(header, footer));
     if (found !== undefined) return found.name;
-    refuseForeign(path, header);
+    refuseForeign(path, header, footer);
     return 'raw';
   } finally {
     file.close();

@@ -63,6 +63,11 @@ t.test('compressed files, archives and foreign images do not pass as raw', async
     ['a Parallels image', pad('WithoutFreeSpace')],
     ['a Bochs image', pad('Bochs Virtual HD Image')],
     ['a QED image', pad('QED\0')],
+    ['an image of qcow version 1', pad('QFI\xfb\0\0\0\x01')],
+    ['an Apple disk image', pad('koly\0\0\0\x04\0\0\x02\0', 4096 - 512)],
+    ['an Android sparse image', pad('\x3a\xff\x26\xed\x01\0')],
+    ['a Proxmox backup', pad('VMA\0\0\0\0\x01')],
+    ['a partclone image', pad('partclone-image')],
   ];
   for (const [what, content] of cases) {
     writeFileSync(path, content);
