@@ -4,7 +4,7 @@
 import { resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import type { MapExtent } from '../common/extent-map.js';
-import { SECTOR_SIZE } from '../common/units.js';
+import { alignUp, SECTOR_SIZE } from '../common/units.js';
 import type { Base, BaseSpec } from '../engine/base.js';
 import { newDeltaId } from '../engine/delta-id.js';
 import type { DiskImage, Extent } from '../engine/disk-image.js';
@@ -28,8 +28,7 @@ export interface BaseDescription {
 
 /**
  * Resolves an image and its parents for import.
- * @throws DiskError whatever `openChain` does, and `not-supported` for a disk that is no whole
- * number of sectors.
+ * @throws DiskError whatever `openChain` does.
  */
 export function describeBase(path: string, options: ChainOptions = {}): BaseDescription {
   const warnings: string[] = [];
@@ -40,10 +39,11 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
   const images = openChain(resolve(path), { ...options, onWarning });
   const base = new ImageBase(images);
   try {
-    if (base.virtualSize % SECTOR_SIZE !== 0) {
-      throw new DiskError(
-        'not-supported',
-        `${path}: its disk of ${base.virtualSize} bytes is no whole number of sectors`,
+    const size = images[0]!.virtualSize;
+    if (size !== base.virtualSize) {
+      onWarning(
+        `${path}: its disk of ${size} bytes is no whole number of sectors: ` +
+          `${base.virtualSize - size} zeroes are added`,
       );
     }
     const { allowFolders = [], window } = options;
@@ -98,6 +98,9 @@ export function openBase(spec: BaseSpec): Base {
 /**
  * The merged view of images, top first; closes them with itself.
  *
+ * A disk that ends inside a sector, as VirtualBox makes them from raw files of any length, is shown
+ * up to that sector's end.
+ *
  * INVARIANT: an image is asked only within its virtual size, and read only where it said `data`.
  */
 export class ImageBase implements Base {
@@ -111,7 +114,7 @@ export class ImageBase implements Base {
 
   constructor(images: readonly DiskImage[]) {
     this.#images = images;
-    this.virtualSize = images[0]?.virtualSize ?? 0;
+    this.virtualSize = alignUp(images[0]?.virtualSize ?? 0, SECTOR_SIZE);
     this.#commonSize = Math.min(...images.map((image) => image.virtualSize));
   }
 
@@ -123,7 +126,7 @@ export class ImageBase implements Base {
 
   readAt(target: Buffer, targetOffset: number, offset: number, length: number): void {
     const top = this.#images[0]!;
-    if (top.complete === true) {
+    if (top.complete === true && offset + length <= top.virtualSize) {
       top.readAt(target, targetOffset, offset, length);
       return;
     }

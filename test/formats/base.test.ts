@@ -31,6 +31,7 @@ import { firstDifference, openDescriptors } from '../conformance/image-suite.js'
 import { mergedContent, stampedModel } from '../support/disk-model.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { writeVdi } from '../support/vdi-writer.js';
+import { writeVhd } from '../support/vhd-writer.js';
 
 const BASE = stampedModel({ size: 256 * 4096, unitSize: 4096, pattern: 'ddudz', salt: 1 });
 const TOP = stampedModel({ size: 256 * 4096, unitSize: 4096, pattern: 'uudzuuu', salt: 2 });
@@ -95,13 +96,36 @@ t.test('a base that cannot be opened as described', async (t) => {
   });
   rmSync(join(folder, 'base.vdi'));
   t.throws(() => openBase(spec), { code: 'not-found', message: /base\.vdi: no such file/ });
-  const odd = stampedModel({ size: 1000, unitSize: 512, pattern: 'd', salt: 1 });
-  writeVdi(join(folder, 'odd.vdi'), odd);
-  t.throws(() => describeBase(join(folder, 'odd.vdi')), {
-    code: 'not-supported',
-    message: /disk of 1000 bytes is no whole number of sectors/,
-  });
   t.equal(openDescriptors(), before);
+});
+
+t.test('a disk that ends inside a sector is shown up to its end', async (t) => {
+  const folder = tempFolder(t);
+  const model = stampedModel({ size: 2 * 4096 + 1000, unitSize: 4096, pattern: 'd', salt: 1 });
+  const writers: [string, (path: string) => void][] = [
+    ['vdi', (path) => writeVdi(path, model)],
+    // Complete: it is read without being asked for extents.
+    ['vhd', (path) => writeVhd(path, { model, type: 'fixed' })],
+  ];
+  for (const [format, write] of writers) {
+    const path = join(folder, `odd.${format}`);
+    write(path);
+    const { spec, warnings } = describeBase(path);
+    t.match(warnings, [/9192 bytes is no whole number of sectors: 24 zeroes are added/]);
+    const base = openBase(spec);
+    t.equal(base.virtualSize, 9216, format);
+    const bytes = Buffer.alloc(9216, 0xee);
+    base.readAt(bytes, 0, 0, 9216);
+    t.ok(bytes.subarray(0, 9192).equals(model.content), 'what it has');
+    t.ok(bytes.subarray(9192).equals(Buffer.alloc(24)), 'then zeroes');
+    bytes.fill(0xee);
+    base.readAt(bytes, 0, 9200, 16);
+    t.ok(bytes.subarray(0, 16).equals(Buffer.alloc(16)), 'zeroes alone');
+    const extent: Extent = { state: 'data', length: 0 };
+    base.extentAt(9192, 24, extent);
+    t.strictSame(extent, { state: 'zero', length: 24 });
+    base.close();
+  }
 });
 
 /** A fingerprint that has lain for a while, so that unchanged files are not read again. */
