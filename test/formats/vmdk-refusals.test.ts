@@ -250,7 +250,8 @@ t.test('fields of the descriptor', async (t) => {
     ['version=1', '', /has no version/],
     ['CID=1234abcd', '', /CID is missing/],
     ['CID=1234abcd', 'CID=xyz', /CID is "xyz", no number/],
-    ['encoding="UTF-8"', 'encoding="klingon"', /text encoding "klingon" is unknown/],
+    ['encoding="UTF-8"', 'encoding="klingon"\n# \xfc', /text encoding "klingon" is unknown/],
+    ['encoding="UTF-8"', 'encoding="klingon"\n# \x1b$B', /text encoding "klingon" is unknown/],
   ];
   for (const [from, to, message] of cases) {
     writeFileSync(path, text.replace(from, to));

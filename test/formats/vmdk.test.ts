@@ -183,6 +183,7 @@ t.test('descriptors: encodings, line ends, byte order mark', async (t) => {
   for (const [encoding, name, bytes] of [
     ['UTF-8', 'd\u00fcsk.vmdk', Buffer.from('d\u00fcsk.vmdk')],
     ['windows-1252', 'd\u00fcsk \u20ac.vmdk', Buffer.from('64fc736b20802e766d646b', 'hex')],
+    ['IBM437', 'disk.img', Buffer.from('disk.img')],
     ['GBK', '\u78c1\u76d8.vmdk', Buffer.from('b4c5c5cc2e766d646b', 'hex')],
   ] as const) {
     writeFileSync(join(folder, name), model.content);

@@ -38,6 +38,9 @@ const MAX_SECTORS = 2 ** 37;
 const EXTENT = /^(RW|RDONLY|NOACCESS)\s+(\d+)\s+([A-Z0-9]+)(?:\s+"([^"]*)"(?:\s+(\d+))?.*)?$/i;
 const VALUE = /^([A-Za-z0-9_.]+)\s*=\s*(?:"([^"]*)"|(.*))$/;
 
+/** Begins other characters in seven-bit encodings. */
+const ESCAPE = 0x1b;
+
 /** What an extent costs in memory besides its tables. */
 const EXTENT_BYTES = 2 * OBJECT_BYTES;
 
@@ -121,6 +124,8 @@ function decodeText(bytes: Buffer, path: string): string {
   try {
     return new TextDecoder(stated ?? 'utf-8').decode(bytes);
   } catch (cause) {
+    // Names of code pages that only VMware's hosts know do no harm where nothing needs them.
+    if (bytes.every((byte) => byte < 0x80 && byte !== ESCAPE)) return bytes.toString('latin1');
     const shown = JSON.stringify(stated?.slice(0, 40));
     throw new DiskError('not-supported', `${path}: text encoding ${shown} is unknown`, { cause });
   }
