@@ -196,6 +196,15 @@ t.test('descriptors: encodings, line ends, byte order mark', async (t) => {
   }
 });
 
+t.test('descriptors: names of values are free', async (t) => {
+  const path = join(tempFolder(t), 'disk.vmdk');
+  const text = descriptorText({ createType: 'custom', extents: ['RW 8 ZERO'] });
+  writeFileSync(path, `${text}ddb.fcd.metadata/a-b:c = "1"\nddb.\u540d = x\n`);
+  const image = openVmdk(path);
+  t.equal(image.virtualSize, 4096);
+  image.close();
+});
+
 t.test('snapshots: three deep, zeroed grains hide the parent', async (t) => {
   const folder = tempFolder(t);
   const models = ['uduuzuu', 'udzuu', 'dduzd'].map((pattern, index) =>

@@ -36,7 +36,7 @@ export const MAX_EXTENTS = 4096;
 const MAX_SECTORS = 2 ** 37;
 
 const EXTENT = /^(RW|RDONLY|NOACCESS)\s+(\d+)\s+([A-Z0-9]+)(?:\s+"([^"]*)"(?:\s+(\d+))?.*)?$/i;
-const VALUE = /^([A-Za-z0-9_.]+)\s*=\s*(?:"([^"]*)"|(.*))$/;
+const VALUE = /^([^\s="]+)\s*=\s*(?:"([^"]*)"|(.*))$/;
 
 /** Begins other characters in seven-bit encodings. */
 const ESCAPE = 0x1b;
