@@ -196,6 +196,28 @@ t.test('descriptors: encodings, line ends, byte order mark', async (t) => {
   }
 });
 
+t.test('a capacity rounded up to whole grains: the descriptor tells the size', async (t) => {
+  const path = join(tempFolder(t), 'disk.vmdk');
+  const model = stampedModel({ size: GRAIN * 4 + 1536, unitSize: GRAIN, pattern: 'ud', salt: 3 });
+  for (const stream of [undefined, 'end'] as const) {
+    writeFileSync(
+      path,
+      buildSparse(model, {
+        capacity: (GRAIN * 5) / 512,
+        descriptor: descriptorText({
+          createType: stream === undefined ? 'monolithicSparse' : 'streamOptimized',
+          extents: [`RW ${model.size / 512} SPARSE "disk.vmdk"`],
+        }),
+        ...(stream === undefined ? {} : { stream }),
+      }),
+    );
+    imageSuite(t, `stream ${stream}`, () => openImage(path), model, {
+      ...SPARSE,
+      zeroExtents: false,
+    });
+  }
+});
+
 t.test('descriptors: names of values are free', async (t) => {
   const path = join(tempFolder(t), 'disk.vmdk');
   const text = descriptorText({ createType: 'custom', extents: ['RW 8 ZERO'] });

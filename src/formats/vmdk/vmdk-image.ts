@@ -1,7 +1,7 @@
 /** Reads VMDK disks: sparse, flat, streamed and split ones, ESXi's, and snapshots of them. */
 import { basename } from 'node:path';
 import { DiskError } from '../../common/errors.js';
-import { SECTOR_SIZE } from '../../common/units.js';
+import { alignUp, SECTOR_SIZE } from '../../common/units.js';
 import type {
   DiskImage,
   Extent,
@@ -99,12 +99,16 @@ function openMonolithic(file: HostFile, opener: ExtentOpener): VmdkImage {
   }
   // The line's file name is not looked at: the file may have been renamed since.
   const geometry = sparseGeometry(file, header);
-  if (line.sectors * SECTOR_SIZE > geometry.length) {
+  const stated = line.sectors * SECTOR_SIZE;
+  if (stated > geometry.length) {
     const what = `VMDK descriptor says ${line.sectors} sectors, the header ${header.capacity}`;
     throw new DiskError('damaged', `${file.path}: ${what}`);
   }
+  // The header's capacity should be a multiple of the grain size by the specification, and some
+  // writers round it up (DiscUtils): then the descriptor alone tells the disk's size.
+  const isRounded = alignUp(stated, geometry.grainSize) === geometry.length;
   return new VmdkImage(file.path, descriptor, opener, [
-    new SparseExtent(file, geometry, geometry.length),
+    new SparseExtent(file, geometry, isRounded ? stated : geometry.length),
   ]);
 }
 
