@@ -161,6 +161,10 @@ t.test('names of parents: relative, bare, absolute', async (t) => {
   };
   const mac = { code: LOCATOR_MACX, data: Buffer.from('file://localhost/vm/mac%20base.vhd\0') };
   const bigEndian = { code: LOCATOR_RELATIVE, data: Buffer.from('.\\be.vhd', 'utf16le').swap16() };
+  t.strictSame(namesOf({ name: '\u78c1\u76d8.vhd' }), ['\u78c1\u76d8.vhd'], 'big endian, no Latin');
+  t.strictSame(namesOf({ name: '\u78c1\u76d8' }), ['\u78c1\u76d8'], 'no Latin at all');
+  const chinese = { code: LOCATOR_RELATIVE, data: Buffer.from('\u78c1/b.vhd', 'utf16le') };
+  t.strictSame(namesOf({ locators: [chinese] }), ['\u78c1/b.vhd', 'b.vhd'], 'little endian');
   const broken = { code: LOCATOR_RELATIVE, data: Buffer.alloc(0) };
   t.strictSame(
     namesOf({ name: 'base.vhd', locators: [ABSOLUTE, mac, relative('..\\x\\base.vhd')] }),

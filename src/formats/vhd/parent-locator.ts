@@ -40,10 +40,10 @@ function namesIn(file: ReadableFile, header: DynamicHeader): string[] {
     parentLocators
       .filter(({ platformCode }) => platformCode === code)
       .map((locator) => readLocator(file, locator));
-  const relative = textOf(LOCATOR_RELATIVE).map(decodeUtf16);
-  const absolute = textOf(LOCATOR_ABSOLUTE).map(decodeUtf16);
+  const relative = textOf(LOCATOR_RELATIVE).map((data) => decodeUtf16(data, false));
+  const absolute = textOf(LOCATOR_ABSOLUTE).map((data) => decodeUtf16(data, false));
   const urls = textOf(LOCATOR_MACX).map((data) => pathOfUrl(data.toString('utf8')));
-  const name = decodeUtf16(Buffer.from(parentName));
+  const name = decodeUtf16(parentName, true);
   const isAbsolute = (path: string) => /^([A-Za-z]:|[\\/])/.test(path);
   const others = [...urls, name].filter((path) => path !== '');
   return parentNames(
@@ -64,13 +64,18 @@ function readLocator(file: ReadableFile, locator: Locator): Buffer {
 
 /**
  * UTF-16 up to its end mark. Locators are little endian and the name in the header big endian, but
- * not with every writer: the zero half of the first character tells.
+ * not with every writer: the zero halves of the Latin characters tell, which every path has.
  */
-function decodeUtf16(data: Buffer): string {
-  const even = data.subarray(0, data.length - (data.length % 2));
-  const isBigEndian = even.length >= 2 && even[0] === 0 && even[1] !== 0;
-  const text = (isBigEndian ? Buffer.from(even).swap16() : even).toString('utf16le');
-  return text.split('\0', 1)[0]!;
+function decodeUtf16(data: Buffer, isUsuallyBig: boolean): string {
+  let end = 0;
+  let zeroesFirst = 0;
+  for (; end + 1 < data.length && (data[end] !== 0 || data[end + 1] !== 0); end += 2) {
+    if (data[end] === 0) zeroesFirst += 1;
+    if (data[end + 1] === 0) zeroesFirst -= 1;
+  }
+  const text = data.subarray(0, end);
+  const isBig = zeroesFirst === 0 ? isUsuallyBig : zeroesFirst > 0;
+  return (isBig ? Buffer.from(text).swap16() : text).toString('utf16le');
 }
 
 /** `file://localhost/x/y%20z` as a path; what is no such URL as it is. */
