@@ -1,10 +1,13 @@
 /** qcow2: the shared suite on images of many shapes, from this project's own writer. */
 import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { openChain } from '../../src/formats/open-chain.js';
 import { openQcow2 } from '../../src/formats/qcow2/qcow2-image.js';
-import { imageSuite } from '../conformance/image-suite.js';
-import { stampedModel } from '../support/disk-model.js';
+import { firstDifference, imageSuite } from '../conformance/image-suite.js';
+import { readChain } from '../support/chain-reader.js';
+import { mergedContent, stampedModel } from '../support/disk-model.js';
 import { type Qcow2Plan, writeQcow2 } from '../support/qcow2-writer.js';
 import { createRandom } from '../support/random.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -115,6 +118,30 @@ t.test('external data file', async (t) => {
     t.strictSame(image.files, [path, dataFile.path]);
     image.close();
   }
+});
+
+t.test('backing files: an empty format counts as none', async (t) => {
+  const folder = tempFolder(t);
+  const [path, below] = [join(folder, 'top.qcow2'), join(folder, 'base.qcow2')];
+  const models = ['ud', 'dd'].map((pattern, salt) =>
+    stampedModel({ size: 8 * 4096, unitSize: 4096, pattern, salt }),
+  );
+  writeQcow2(below, { model: models[1]!, clusterBits: 12 });
+  const backing = { name: 'base.qcow2', format: '' };
+  writeQcow2(path, { model: models[0]!, clusterBits: 12, backing });
+  const chain = openChain(path);
+  t.strictSame(
+    chain.map((image) => image.format),
+    ['qcow2', 'qcow2'],
+  );
+  const expected = mergedContent(models);
+  t.equal(firstDifference(readChain(chain, 0, expected.length), expected), -1);
+  for (const image of chain) image.close();
+  const qemu = qemuImg(t);
+  if (qemu === undefined) return;
+  const raw = join(folder, 'disk.raw');
+  writeFileSync(raw, expected);
+  execFileSync(qemu, ['compare', '-f', 'qcow2', '-F', 'raw', path, raw], { cwd: folder });
 });
 
 t.test('internal snapshots', async (t) => {

@@ -52,7 +52,8 @@ export function readExtensions(
       throw damaged(path, `header extension ${shown} of ${length} bytes reaches out of the header`);
     }
     const data = start.subarray(at, at + length);
-    if (type === EXTENSION_BACKING_FORMAT) backingFormat = data.toString('utf8');
+    // QEMU writes an empty one where a backing file was changed without stating its format.
+    if (type === EXTENSION_BACKING_FORMAT) backingFormat = data.toString('utf8') || undefined;
     else if (type === EXTENSION_DATA_FILE) dataFileName = data.toString('utf8');
     else if (type === EXTENSION_FEATURE_NAMES) readFeatureNames(data, incompatibleNames);
     else if (!IGNORED_TYPES.has(type) && unknownTypes.size < MAX_UNKNOWN_TYPES) {
