@@ -120,6 +120,26 @@ t.test('external data file', async (t) => {
   }
 });
 
+t.test('names with the protocol of plain files', async (t) => {
+  const folder = tempFolder(t);
+  const model = stampedModel({ size: 8 * 4096, unitSize: 4096, pattern: 'd', salt: 1 });
+  const empty = stampedModel({ size: 8 * 4096, unitSize: 4096, pattern: 'u', salt: 1 });
+  const dataFile = { name: 'file:x.raw', path: join(folder, 'x.raw') };
+  writeQcow2(join(folder, 'base.qcow2'), { model, clusterBits: 12, dataFile });
+  const path = join(folder, 'top.qcow2');
+  const absolute = join(folder, 'base.qcow2');
+  for (const name of ['file:base.qcow2', `file://${absolute}`, `/${absolute}`]) {
+    writeQcow2(path, { model: empty, clusterBits: 12, backing: { name, format: 'qcow2' } });
+    const chain = openChain(path);
+    t.equal(firstDifference(readChain(chain, 0, model.size), model.content), -1, name);
+    for (const image of chain) image.close();
+  }
+  for (const name of ['file:/etc/passwd', 'file:nbd:host', 'file:', 'nbd:host']) {
+    writeQcow2(path, { model: empty, clusterBits: 12, backing: { name, format: 'raw' } });
+    t.throws(() => openChain(path), { name: 'DiskError', message: /its parent may not be/ }, name);
+  }
+});
+
 t.test('backing files: an empty format counts as none', async (t) => {
   const folder = tempFolder(t);
   const [path, below] = [join(folder, 'top.qcow2'), join(folder, 'base.qcow2')];

@@ -113,10 +113,10 @@ export function readQcow2Header(file: ReadableFile): Qcow2Header {
     refcountTable: checkRefcountTable(file, v2, clusterSize),
     snapshots: checkSnapshots(file, v2, clusterSize),
     backingName: hasBacking
-      ? start.toString('utf8', nameStart, nameStart + v2.backingFileSize)
+      ? plainName(start.toString('utf8', nameStart, nameStart + v2.backingFileSize))
       : undefined,
     backingFormat: extensions.backingFormat,
-    dataFileName: externalData ? extensions.dataFileName : undefined,
+    dataFileName: externalData ? plainName(extensions.dataFileName) : undefined,
     notes: notesOf(v3, extensions),
   };
 }
@@ -336,6 +336,14 @@ function notesOf(v3: FieldsV3, extensions: HeaderExtensions): string[] {
     notes.push(`unknown header extension: 0x${type.toString(16).padStart(8, '0')}`);
   }
   return notes;
+}
+
+/**
+ * `file:` is the protocol of plain files: QEMU takes what follows it as it is, without decoding. A
+ * path that begins with several slashes is no Windows share here.
+ */
+function plainName<Name extends string | undefined>(name: Name): Name {
+  return name?.replace(/^file:/, '').replace(/^\/\/+/, '/') as Name;
 }
 
 function hasBit(field: bigint, bit: number): boolean {
