@@ -261,6 +261,10 @@ t.test('fields of the descriptor', async (t) => {
   t.throws(() => openVmdk(path), { code: 'not-supported', message: /4097 extents/ });
   writeFileSync(path, text + '#'.repeat(1 << 20));
   t.throws(() => openVmdk(path), { code: 'damaged', message: /above the limit of 1 MiB/ });
+  const started = performance.now();
+  writeFileSync(path, text + '\n'.repeat(1_000_000));
+  openVmdk(path).close();
+  t.ok(performance.now() - started < 10_000, 'empty lines take no time');
   t.notOk(probeVmdk(Buffer.alloc(0)) || probeVmdk(Buffer.from('# Disk')));
 });
 

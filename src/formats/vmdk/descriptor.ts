@@ -38,6 +38,9 @@ const MAX_SECTORS = 2 ** 37;
 const EXTENT = /^(RW|RDONLY|NOACCESS)\s+(\d+)\s+([A-Z0-9]+)(?:\s+"([^"]*)"(?:\s+(\d+))?.*)?$/i;
 const VALUE = /^([^\s="]+)\s*=\s*(?:"([^"]*)"|(.*))$/;
 
+/** Blanks of one line only: with line ends among them, a million empty lines take minutes. */
+const ENCODING = /^[ \t]*encoding[ \t]*=[ \t]*"?([\w-]+)"?[ \t]*$/im;
+
 /** Begins other characters in seven-bit encodings. */
 const ESCAPE = 0x1b;
 
@@ -120,7 +123,7 @@ function parseCid(text: string | undefined, name: string, path: string): string 
 
 /** File names are in the encoding that the descriptor states; UTF-8 where it states none. */
 function decodeText(bytes: Buffer, path: string): string {
-  const stated = /^\s*encoding\s*=\s*"?([\w-]+)"?\s*$/im.exec(bytes.toString('latin1'))?.[1];
+  const stated = ENCODING.exec(bytes.toString('latin1'))?.[1];
   try {
     return new TextDecoder(stated ?? 'utf-8').decode(bytes);
   } catch (cause) {
