@@ -18,6 +18,8 @@ import { decodeText } from './xml.js';
 /** Keys in lower case. */
 export type Dictionary = ReadonlyMap<string, string>;
 
+/** Blanks of one line only: over many empty ones the search takes minutes. */
+const ENCODING = /^[ \t]*\.encoding[ \t]*=[ \t]*"([\w.:-]+)"/im;
 const SLOT = /^(scsi|sata|ide|nvme)(\d+):(\d+)$/;
 const BUSES = ['scsi', 'sata', 'nvme', 'ide'];
 const DISK_TYPES = ['', 'disk', 'scsi-harddisk', 'ata-harddisk'];
@@ -39,11 +41,15 @@ const VNETS: Readonly<Record<string, NicMode>> = {
 /** @throws DiskError `damaged` for what is no such file. */
 export function readDictionary(path: string, bytes: Buffer): Dictionary {
   const first = bytes.toString('latin1');
-  const label = /^\s*\.encoding\s*=\s*"([\w.:-]+)"/im.exec(first)?.[1] ?? 'utf-8';
+  const label = ENCODING.exec(first)?.[1] ?? 'utf-8';
   const entries = new Map<string, string>();
   for (const line of decodeText(path, bytes, label).split(/\r?\n/)) {
-    const match = /^\s*([^#=\s][^=]*?)\s*=\s*"?(.*?)"?\s*$/.exec(line);
-    if (match !== null) entries.set(match[1]!.toLowerCase(), withoutEscapes(match[2]!));
+    // No expression with several runs of blanks: a long line of them would take minutes.
+    const end = Math.max(0, line.indexOf('='));
+    const key = line.slice(0, end).trim();
+    if (key === '' || key.startsWith('#')) continue;
+    const value = line.slice(end + 1).trim();
+    entries.set(key.toLowerCase(), withoutEscapes(value.replace(/^"/, '').replace(/"$/, '')));
   }
   if (first.includes('\0') || entries.size === 0) {
     throw damaged(path, 'is no VMware configuration');

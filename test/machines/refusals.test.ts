@@ -182,6 +182,14 @@ t.test('configurations of VMware', async (t) => {
   await refuses(ring.join('\n'), 'damaged', /own ancestor/);
   await refuses('snapshot0.uid = "1"\nsnapshot1.uid = "1"', 'damaged', /one uid/);
   await refuses('.encoding = "klingon"\nsnapshot.current = "1"', 'not-supported', /klingon/);
+  const started = performance.now();
+  const blanks = ' '.repeat(300_000);
+  const lines = '\n'.repeat(300_000);
+  for (const text of [`a${blanks}\nb = "${blanks}x${blanks}x\n`, `${lines}c = "1"\n`]) {
+    writeFileSync(vmsd, text);
+    await t.resolves(importAll(path), 'says nothing of snapshots');
+  }
+  t.ok(performance.now() - started < 20_000, 'blanks and empty lines take no time');
   rmSync(vmsd);
   symlinkSync('/etc/passwd', vmsd);
   await checkRefused(t, path, 'not-permitted', /outside/);
