@@ -3,6 +3,7 @@
  * types, so without entities of its own. The only file that imports the XML parser.
  */
 import { XMLParser, XMLValidator } from 'fast-xml-parser';
+import { textIn } from '../common/text-encoding.js';
 import { damaged, unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
 
@@ -112,7 +113,7 @@ function decode(path: string, bytes: Buffer): string {
 /** @throws DiskError `not-supported` for an encoding that is not known. */
 export function decodeText(path: string, bytes: Buffer, label: string): string {
   try {
-    return new TextDecoder(label).decode(bytes);
+    return textIn(label, bytes);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw unsupported(path, `is written in the unknown encoding ${quoteName(label)}`);

@@ -1,5 +1,6 @@
 /** The text part of a VMDK: what the disk consists of and which content it stands on. */
 import { DiskError } from '../../common/errors.js';
+import { textIn } from '../../common/text-encoding.js';
 import { MiB } from '../../common/units.js';
 import { currentBudget, OBJECT_BYTES } from '../memory-budget.js';
 
@@ -125,7 +126,7 @@ function parseCid(text: string | undefined, name: string, path: string): string 
 function decodeText(bytes: Buffer, path: string): string {
   const stated = ENCODING.exec(bytes.toString('latin1'))?.[1];
   try {
-    return new TextDecoder(stated ?? 'utf-8').decode(bytes);
+    return textIn(stated ?? 'utf-8', bytes);
   } catch (cause) {
     // Names of code pages that only VMware's hosts know do no harm where nothing needs them.
     if (bytes.every((byte) => byte < 0x80 && byte !== ESCAPE)) return bytes.toString('latin1');
