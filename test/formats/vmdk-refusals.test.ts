@@ -251,7 +251,6 @@ t.test('fields of the descriptor', async (t) => {
     ['CID=1234abcd', '', /CID is missing/],
     ['CID=1234abcd', 'CID=xyz', /CID is "xyz", no number/],
     ['encoding="UTF-8"', 'encoding="klingon"\n# \xfc', /text encoding "klingon" is unknown/],
-    ['encoding="UTF-8"', 'encoding="klingon"\n# \x1b$B', /text encoding "klingon" is unknown/],
   ];
   for (const [from, to, message] of cases) {
     writeFileSync(path, text.replace(from, to));
@@ -261,10 +260,6 @@ t.test('fields of the descriptor', async (t) => {
   t.throws(() => openVmdk(path), { code: 'not-supported', message: /4097 extents/ });
   writeFileSync(path, text + '#'.repeat(1 << 20));
   t.throws(() => openVmdk(path), { code: 'damaged', message: /above the limit of 1 MiB/ });
-  const started = performance.now();
-  writeFileSync(path, text + '\n'.repeat(1_000_000));
-  openVmdk(path).close();
-  t.ok(performance.now() - started < 10_000, 'empty lines take no time');
   t.notOk(probeVmdk(Buffer.alloc(0)) || probeVmdk(Buffer.from('# Disk')));
 });
 

@@ -179,7 +179,6 @@ t.test('split disks, flat and sparse and without a file, mixed', async (t) => {
 t.test('descriptors: encodings, line ends, byte order mark', async (t) => {
   const folder = tempFolder(t);
   const model = stampedModel({ size: 4096, unitSize: 4096, pattern: 'd', salt: 1 });
-  const path = join(folder, 'disk.vmdk');
   for (const [encoding, name, bytes] of [
     ['UTF-8', 'd\u00fcsk.vmdk', Buffer.from('d\u00fcsk.vmdk')],
     ['windows-1252', 'd\u00fcsk \u20ac.vmdk', Buffer.from('64fc736b20802e766d646b', 'hex')],
@@ -187,6 +186,7 @@ t.test('descriptors: encodings, line ends, byte order mark', async (t) => {
     ['GBK', '\u78c1\u76d8.vmdk', Buffer.from('b4c5c5cc2e766d646b', 'hex')],
   ] as const) {
     writeFileSync(join(folder, name), model.content);
+    const path = join(folder, `of ${encoding}.vmdk`);
     const text = descriptorText({ createType: 'vmfs', encoding, extents: ['RW 8 VMFS "@"'] });
     const [before, after] = text.replaceAll('\n', '\r\n').split('@');
     const parts = [Buffer.from(before!), bytes, Buffer.from(after!)];
@@ -194,12 +194,27 @@ t.test('descriptors: encodings, line ends, byte order mark', async (t) => {
     writeFileSync(path, Buffer.concat(parts));
     imageSuite(t, encoding, () => openImage(path), model, FLAT);
   }
+  const path = join(folder, 'disk.vmdk');
+  const seven = descriptorText({ createType: 'vmfs', encoding: 'klingon', extents: ['RW 8 ZERO'] });
+  writeFileSync(path, `${seven}# \x1b$B`);
+  t.throws(() => openImage(path), { code: 'not-supported' }, 'a seven-bit encoding');
+});
+
+t.test('descriptors: a million empty lines take no time', async (t) => {
+  const path = join(tempFolder(t), 'disk.vmdk');
+  const text = descriptorText({ createType: 'custom', extents: ['RW 8 ZERO'] });
+  // The encoding would be looked for behind them.
+  writeFileSync(path, text.replace(/encoding=.*\n/, '') + '\n'.repeat(1_000_000));
+  const started = performance.now();
+  openVmdk(path).close();
+  t.ok(performance.now() - started < 10_000);
 });
 
 t.test('a capacity rounded up to whole grains: the descriptor tells the size', async (t) => {
-  const path = join(tempFolder(t), 'disk.vmdk');
+  const folder = tempFolder(t);
   const model = stampedModel({ size: GRAIN * 4 + 1536, unitSize: GRAIN, pattern: 'ud', salt: 3 });
   for (const stream of [undefined, 'end'] as const) {
+    const path = join(folder, `${stream}.vmdk`);
     writeFileSync(
       path,
       buildSparse(model, {
