@@ -233,6 +233,19 @@ t.test('a capacity rounded up to whole grains: the descriptor tells the size', a
   }
 });
 
+t.test('unknown flags that are compatible are noted', async (t) => {
+  const path = join(tempFolder(t), 'disk.vmdk');
+  const model = stampedModel({ size: GRAIN * 4, unitSize: GRAIN, pattern: 'ud', salt: 4 });
+  writeMonolithic(path, model);
+  const file = readFileSync(path);
+  file.writeUInt32LE(0x8083, 8);
+  writeFileSync(path, file);
+  const image = openVmdk(path);
+  t.strictSame(image.info().notes, ['unknown compatible flags: 0x8080']);
+  image.close();
+  imageSuite(t, 'read all the same', () => openVmdk(path), model, { ...SPARSE, zeroExtents: false });
+});
+
 t.test('descriptors: names of values are free', async (t) => {
   const path = join(tempFolder(t), 'disk.vmdk');
   const text = descriptorText({ createType: 'custom', extents: ['RW 8 ZERO'] });

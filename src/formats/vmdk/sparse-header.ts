@@ -16,6 +16,7 @@ import {
   FLAG_MARKERS,
   FLAG_NEWLINE_TEST,
   FLAG_ZEROED_GRAINS,
+  FLAGS_COMPATIBLE,
   FLAGS_KNOWN,
   FOOTER_OFFSET_FROM_END,
   GD_AT_END,
@@ -58,7 +59,7 @@ export function sparseGeometry(file: ReadableFile, first: SparseHeader): SparseG
     dataStart: dataStart(path, first),
     compressed,
     zeroedGrains: (header.flags & FLAG_ZEROED_GRAINS) !== 0,
-    notes: header.uncleanShutdown === 0 ? [] : [UNCLEAN],
+    notes: notesOf(header),
   };
   checkGeometry(file, geometry);
   return geometry;
@@ -130,6 +131,14 @@ function dataStart(path: string, header: SparseHeader): number {
   return Math.max(SPARSE_HEADER.size, inBytes(sectors, `${path}: VMDK descriptor end`));
 }
 
+function notesOf({ flags, uncleanShutdown }: SparseHeader): string[] {
+  const unknown = flags & ~FLAGS_KNOWN;
+  return [
+    ...(uncleanShutdown === 0 ? [] : [UNCLEAN]),
+    ...(unknown === 0 ? [] : [`unknown compatible flags: 0x${unknown.toString(16)}`]),
+  ];
+}
+
 function readHead(file: ReadableFile, size: number, what: string): Buffer {
   if (file.size < size) {
     throw damaged(file.path, `${file.size} bytes are too short for a VMDK ${what} of ${size}`);
@@ -151,7 +160,7 @@ function checkIdentity(path: string, header: SparseHeader): void {
   if (header.version < 1 || header.version > SPARSE_VERSION_MAX) {
     throw unsupported(path, `VMDK version ${header.version}`);
   }
-  const unknown = header.flags & ~FLAGS_KNOWN;
+  const unknown = header.flags & ~FLAGS_KNOWN & ~FLAGS_COMPATIBLE;
   if (unknown !== 0) throw unsupported(path, `VMDK flag 0x${(unknown >>> 0).toString(16)}`);
   const tested = (header.flags & FLAG_NEWLINE_TEST) !== 0;
   if (tested && !header.newlineTest.equals(NEWLINE_TEST)) {

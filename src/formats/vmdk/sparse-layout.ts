@@ -25,6 +25,9 @@ export const FLAG_MARKERS = 1 << 17;
 export const FLAGS_KNOWN =
   FLAG_NEWLINE_TEST | FLAG_REDUNDANT_TABLE | FLAG_ZEROED_GRAINS | FLAG_COMPRESSED | FLAG_MARKERS;
 
+/** Unknown ones among these may be ignored, as VMware's open-vmdk does. */
+export const FLAGS_COMPATIBLE = 0xffff;
+
 export const COMPRESSION_NONE = 0;
 export const COMPRESSION_DEFLATE = 1;
 
