@@ -6,7 +6,14 @@ import t from 'tap';
 import { MiB } from '../../src/common/units.js';
 import { ImageBase } from '../../src/formats/base.js';
 import { openChain } from '../../src/formats/open-chain.js';
+import { decodeParentLocator } from '../../src/formats/vhdx/parent-locator.js';
 import { openVhdx, probeVhdx } from '../../src/formats/vhdx/vhdx-image.js';
+import {
+  LOCATOR_TYPE_VHDX,
+  MAX_ITEM_LENGTH,
+  PARENT_LOCATOR,
+  PARENT_LOCATOR_ENTRY,
+} from '../../src/formats/vhdx/vhdx-layout.js';
 import { firstDifference, imageSuite } from '../conformance/image-suite.js';
 import { readChain } from '../support/chain-reader.js';
 import { type DiskModel, mergedContent, stampedModel } from '../support/disk-model.js';
@@ -177,6 +184,26 @@ t.test('parents are known by their data write GUID', async (t) => {
   t.throws(() => open({ parent_linkage: linkage, absolute_win32_path }), {
     code: 'not-found',
     message: /lost.vhdx.*"d:\/vm\/lost.vhdx"/,
+  });
+});
+
+t.test('a parent locator whose entries lie on each other', async (t) => {
+  const count = 40_000;
+  const item = Buffer.alloc(MAX_ITEM_LENGTH);
+  PARENT_LOCATOR.encode({ locatorType: LOCATOR_TYPE_VHDX, keyValueCount: count }).copy(item);
+  const texts = PARENT_LOCATOR.size + count * PARENT_LOCATOR_ENTRY.size;
+  for (let at = texts; at < item.length; at += 4) item.writeUInt32LE(at, at);
+  for (let index = 0; index < count; index += 1) {
+    const offset = texts + 2 * index;
+    PARENT_LOCATOR_ENTRY.encode({
+      keyOffset: offset,
+      valueOffset: offset,
+      lengths: [65_534, 65_534],
+    }).copy(item, PARENT_LOCATOR.size + index * PARENT_LOCATOR_ENTRY.size);
+  }
+  t.throws(() => decodeParentLocator('x.vhdx', item), {
+    code: 'damaged',
+    message: /more than it can hold/,
   });
 });
 

@@ -1,9 +1,15 @@
 /** How a differencing VHDX names its parent and knows it again. */
 import type { DiskImage, ParentReference } from '../../engine/disk-image.js';
 import { damaged, unsupported } from '../image-error.js';
+import { currentBudget, OBJECT_BYTES } from '../memory-budget.js';
 import { quoteName } from '../sibling-path.js';
 import { parentNames } from '../windows-path.js';
-import { LOCATOR_TYPE_VHDX, PARENT_LOCATOR, PARENT_LOCATOR_ENTRY } from './vhdx-layout.js';
+import {
+  LOCATOR_TYPE_VHDX,
+  MAX_ITEM_LENGTH,
+  PARENT_LOCATOR,
+  PARENT_LOCATOR_ENTRY,
+} from './vhdx-layout.js';
 
 /** Keys and values of the locator, as they are in the file. */
 export type ParentLocator = ReadonlyMap<string, string>;
@@ -25,13 +31,20 @@ export function decodeParentLocator(path: string, item: Buffer): ParentLocator {
     throw damaged(path, `the parent locator says ${keyValueCount} entries, but is too short`);
   }
   const values = new Map<string, string>();
+  let length = 0;
   for (let index = 0; index < keyValueCount; index += 1) {
     const at = PARENT_LOCATOR.size + index * PARENT_LOCATOR_ENTRY.size;
     const { keyOffset, valueOffset, lengths } = PARENT_LOCATOR_ENTRY.decode(item, at);
+    length += lengths[0]! + lengths[1]!;
+    // Texts that lie on each other could be gigabytes.
+    if (length > MAX_ITEM_LENGTH) {
+      throw damaged(path, 'the entries of the parent locator are more than it can hold');
+    }
     const key = decodeText(path, item, keyOffset, lengths[0]!);
     if (values.has(key)) throw damaged(path, `the parent locator has ${quoteName(key)} twice`);
     values.set(key, decodeText(path, item, valueOffset, lengths[1]!));
   }
+  currentBudget().take(length + keyValueCount * OBJECT_BYTES, path);
   return values;
 }
 
