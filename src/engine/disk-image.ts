@@ -32,6 +32,11 @@ export interface ParentReference {
    * line that says what was expected and what was found.
    */
   mismatch(parent: DiskImage): string | undefined;
+  /**
+   * True where `mismatch` goes by an id: then the parent may be looked for by its bare names in all
+   * folders where it may lie.
+   */
+  readonly isIdentified?: true;
   /** A difference worth a warning only (VHD time stamps). */
   warning?(parent: DiskImage): string | undefined;
   /**

@@ -193,7 +193,7 @@ class ChainWalk {
         tried.push(`${quoteName(path)}${REASONS[error.code] ?? ''}`);
       }
     }
-    const found = this.#search(child, reference, tried);
+    const found = this.#findMoved(child, reference, tried) ?? this.#search(child, reference, tried);
     if (found !== undefined) return found;
     if (tried.length === 0) {
       throw new DiskError('not-found', `${child.path}: it does not say which file its parent is`, {
@@ -206,6 +206,25 @@ class ChainWalk {
       hint: 'pass --parent FILE with the path of the parent, or --allow-folder DIR with its folder',
       ...(code === 'not-found' ? { errno: 'ENOENT' } : {}),
     });
+  }
+
+  /** A parent that was written down with the path of another host, by its name alone. */
+  #findMoved(child: DiskImage, reference: ParentReference, tried: string[]): string | undefined {
+    if (reference.isIdentified !== true) return undefined;
+    const folders = new Set(this.#folders);
+    folders.delete(realFolder(child.path));
+    for (const name of reference.names.filter((one) => !one.includes('/'))) {
+      for (const folder of folders) {
+        const path = join(folder, name);
+        try {
+          return resolveSibling(child.path, path, this.#folders);
+        } catch (error) {
+          if (!(error instanceof DiskError)) throw error;
+          tried.push(`${quoteName(path)}${REASONS[error.code] ?? ''}`);
+        }
+      }
+    }
+    return undefined;
   }
 
   #search(child: DiskImage, reference: ParentReference, tried: string[]): string | undefined {

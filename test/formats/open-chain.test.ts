@@ -10,8 +10,10 @@ import { ImageBase } from '../../src/formats/base.js';
 import { type ChainOptions, openChain } from '../../src/formats/open-chain.js';
 import { firstDifference, openDescriptors } from '../conformance/image-suite.js';
 import { mergedContent, stampedModel } from '../support/disk-model.js';
+import { writeQcow2 } from '../support/qcow2-writer.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { writeVdi } from '../support/vdi-writer.js';
+import { writeMonolithic } from '../support/vmdk-writer.js';
 
 const SIZE = 40 * 4096;
 
@@ -99,6 +101,36 @@ t.test('the grandparent lies in an allowed folder, not elsewhere', async (t) => 
   const outside = { code: 'not-permitted', message: /lies outside the folder/ };
   symlinkSync(join(folder, 'base.vdi'), join(snapshots, `{${uuidOf(0)}}.vdi`));
   t.throws(() => openChain(top), outside, 'a link out of the folder does not help');
+});
+
+t.test('a parent known by an id is found by its bare name in an allowed folder', async (t) => {
+  const [folder, elsewhere] = [tempFolder(t), tempFolder(t)];
+  const model = stampedModel({ size: 65536, unitSize: 65536, pattern: 'd', salt: 1 });
+  const empty = stampedModel({ size: 65536, unitSize: 65536, pattern: 'u', salt: 1 });
+  const base = join(elsewhere, 'base.vmdk');
+  const top = join(folder, 'top.vmdk');
+  writeMonolithic(base, model, { cid: '00000abc' });
+  for (const parentName of [
+    'C:\\VMs\\base.vmdk',
+    '/vmfs/volumes/one/base.vmdk',
+    '../x/base.vmdk',
+  ]) {
+    writeMonolithic(top, empty, { parentCid: 'abc', parentName });
+    t.throws(() => openChain(top), { code: 'not-found', hint: /--allow-folder/ }, parentName);
+    const chain = openChain(top, { allowFolders: [elsewhere] });
+    t.strictSame(
+      chain.map((image) => image.path),
+      [top, base],
+      parentName,
+    );
+    for (const image of chain) image.close();
+  }
+  writeMonolithic(base, model, { cid: '00000abd' });
+  t.throws(() => openChain(top, { allowFolders: [elsewhere] }), /CID 00000abc.* has CID 00000abd/);
+  const overlay = join(folder, 'top.qcow2');
+  const backing = { name: 'base.vmdk', format: 'vmdk' };
+  writeQcow2(overlay, { model: empty, clusterBits: 16, backing });
+  t.throws(() => openChain(overlay, { allowFolders: [elsewhere] }), { code: 'not-found' }, 'no id');
 });
 
 t.test('--parent: must be the right one, and must be needed', async (t) => {

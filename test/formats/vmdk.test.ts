@@ -243,7 +243,10 @@ t.test('unknown flags that are compatible are noted', async (t) => {
   const image = openVmdk(path);
   t.strictSame(image.info().notes, ['unknown compatible flags: 0x8080']);
   image.close();
-  imageSuite(t, 'read all the same', () => openVmdk(path), model, { ...SPARSE, zeroExtents: false });
+  imageSuite(t, 'read all the same', () => openVmdk(path), model, {
+    ...SPARSE,
+    zeroExtents: false,
+  });
 });
 
 t.test('descriptors: names of values are free', async (t) => {

@@ -29,6 +29,7 @@ export function parentReference(file: ReadableFile, header: DynamicHeader): Pare
   return {
     names: namesIn(file, header),
     format: 'vhd',
+    isIdentified: true,
     mismatch: (parent) => mismatchOf(parent, parentUuid),
     warning: (parent) => warningOf(parent, parentTimeStamp),
   };

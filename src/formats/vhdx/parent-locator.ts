@@ -69,6 +69,7 @@ export function parentReference(
   return {
     names,
     format: 'vhdx',
+    isIdentified: true,
     mismatch: (parent) => mismatchOf(parent, linkages, logicalSectorSize),
   };
 }

@@ -227,6 +227,7 @@ function parentOf(descriptor: VmdkDescriptor): ParentReference | undefined {
     // The bare name too: disks are moved from the folder that an absolute name leads to. The CID
     // tells.
     names: name === '' ? [] : [...new Set([name, basename(name)])],
+    isIdentified: true,
     mismatch(parent) {
       const found = parent.info().identity.cid;
       if (parent.format === 'vmdk' && found === parentCid) return undefined;
