@@ -1,5 +1,5 @@
 /** The one place that follows parent references: opens an image and everything below it. */
-import { dirname, isAbsolute, join } from 'node:path';
+import { basename, dirname, isAbsolute, join } from 'node:path';
 import { DiskError, type ErrorCode } from '../common/errors.js';
 import type { DiskImage, ParentReference } from '../engine/disk-image.js';
 import { type FileWindow, HostFile } from '../storage/host-file.js';
@@ -224,7 +224,20 @@ class ChainWalk {
         }
       }
     }
-    return undefined;
+    return this.#findInOtherCase(child, reference.names);
+  }
+
+  /** Most such images are made on Windows, where upper and lower case name the same file. */
+  #findInOtherCase(child: DiskImage, names: readonly string[]): string | undefined {
+    const found = new Set<string>();
+    for (const name of names.filter((one) => !one.includes('/'))) {
+      for (const folder of new Set([realFolder(child.path), ...this.#folders])) {
+        for (const path of filesNamed(folder, name)) found.add(path);
+      }
+    }
+    found.delete(realPath(child.path));
+    const [path] = found;
+    return found.size === 1 ? resolveSibling(child.path, path!, this.#folders) : undefined;
   }
 
   #search(child: DiskImage, reference: ParentReference, tried: string[]): string | undefined {
@@ -248,6 +261,21 @@ class ChainWalk {
     }
     const [path] = found;
     return path === undefined ? undefined : resolveSibling(child.path, path, this.#folders);
+  }
+}
+
+/**
+ * Files of that name in a folder, whatever the case of its letters; none where it can't be read.
+ */
+function filesNamed(folder: string, name: string): string[] {
+  const wanted = name.toLowerCase();
+  try {
+    return pathsIn(folder, wanted, MAX_SEARCHED_FILES)
+      .filter((path) => basename(path).toLowerCase() === wanted)
+      .map(realPath);
+  } catch (error) {
+    if (error instanceof DiskError) return [];
+    throw error;
   }
 }
 

@@ -133,6 +133,24 @@ t.test('a parent known by an id is found by its bare name in an allowed folder',
   t.throws(() => openChain(overlay, { allowFolders: [elsewhere] }), { code: 'not-found' }, 'no id');
 });
 
+t.test('a parent known by an id is found by its name in another case', async (t) => {
+  const folder = tempFolder(t);
+  const model = stampedModel({ size: 65536, unitSize: 65536, pattern: 'd', salt: 1 });
+  const empty = stampedModel({ size: 65536, unitSize: 65536, pattern: 'u', salt: 1 });
+  const top = join(folder, 'top.vmdk');
+  writeMonolithic(join(folder, 'Base.vmdk'), model, { cid: '00000abc' });
+  writeMonolithic(top, empty, { parentCid: 'abc', parentName: 'C:\\VMs\\BASE.VMDK' });
+  t.strictSame(namesOf(top), ['top.vmdk', 'Base.vmdk']);
+  writeMonolithic(join(folder, 'base.vmdk'), model, { cid: '00000abd' });
+  t.throws(() => openChain(top), { code: 'not-found' }, 'several: nobody guesses');
+  writeMonolithic(join(folder, 'BASE.VMDK'), model, { cid: '00000abc' });
+  t.strictSame(namesOf(top), ['top.vmdk', 'BASE.VMDK'], 'the very name comes first');
+  const overlay = join(folder, 'top.qcow2');
+  const backing = { name: 'bAsE.vmdk', format: 'vmdk' };
+  writeQcow2(overlay, { model: empty, clusterBits: 16, backing });
+  t.throws(() => openChain(overlay), { code: 'not-found' }, 'no id');
+});
+
 t.test('--parent: must be the right one, and must be needed', async (t) => {
   const folder = tempFolder(t);
   const elsewhere = tempFolder(t);
