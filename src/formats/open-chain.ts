@@ -265,7 +265,8 @@ class ChainWalk {
 }
 
 /**
- * Files of that name in a folder, whatever the case of its letters; none where it can't be read.
+ * Real paths of the files of that name in a folder, whatever the case of its letters; none where it
+ * can't be read.
  */
 function filesNamed(folder: string, name: string): string[] {
   const wanted = name.toLowerCase();
