@@ -10,6 +10,8 @@ import { nameCommand, nearest, sortWords } from './words.js';
 /** How the shell asks what may follow: before the words of the line up to the cursor. */
 const COMPLETION_FLAG = '--get-yargs-completions';
 
+const WHICH_COMMAND = 'which command?';
+
 type Load = () => Promise<Command>;
 
 /**
@@ -103,6 +105,31 @@ async function addCompletions(yargs: Argv, argv: readonly string[]): Promise<voi
   yargs.completion('yargs-completion', false, answer);
 }
 
+/** The words that yargs looks for options in. */
+function beforeDashes(argv: readonly string[]): readonly string[] {
+  const end = argv.indexOf('--');
+  return end === -1 ? argv : argv.slice(0, end);
+}
+
+/** A command behind `--` is none to yargs, which would do nothing and call that a success. */
+function refuseHiddenCommand(argv: readonly string[]): void {
+  const words = beforeDashes(argv);
+  if (words.length === argv.length || sortWords(words).plain.length > 0) return;
+  throw new DiskError('usage', WHICH_COMMAND, { hint: 'layerdisk --help' });
+}
+
+/** To yargs a switch is off unless its value is `true`: `gc --dry-run=yes` would remove files. */
+function refuseOddSwitches(args: object, argv: readonly string[]): true {
+  for (const word of beforeDashes(argv)) {
+    const [, name = '', value = ''] = /^--([^=]+)=(.*)$/s.exec(word) ?? [];
+    if (typeof Reflect.get(args, name) !== 'boolean' || /^(true|false)$/.test(value)) continue;
+    throw new DiskError('usage', `--${name}: "${value}" is neither true nor false`, {
+      hint: `give --${name} alone, or leave it out`,
+    });
+  }
+  return true;
+}
+
 /** What yargs calls by itself, which its typings leave out. */
 interface Internals {
   getInternalMethods?(): { getUsageInstance?(): { cacheHelpMessage?: () => void } };
@@ -122,6 +149,7 @@ function keepNoHelp(yargs: Argv): void {
  * `usage` for a command line that fits nothing.
  */
 export async function buildProgram(argv: readonly string[]): Promise<Argv> {
+  refuseHiddenCommand(argv);
   const commands = await loadCommands(argv);
   const base = yargs([...argv])
     .scriptName('layerdisk')
@@ -146,7 +174,8 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
     // Done by hand: yargs would take a VM that is named `help` for the question.
     .help(false)
     .strict()
-    .demandCommand(1, 'which command?')
+    .demandCommand(1, WHICH_COMMAND)
+    .check((args) => refuseOddSwitches(args, argv))
     .epilogue('Example:\n  layerdisk create web --disk 20G && layerdisk attach web')
     // It must throw: if it only reported, yargs would go on and run the command.
     .fail((message: string | null, error: Error | undefined) => {
@@ -161,8 +190,7 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
 
 /** Whether a command line asks what there is to say instead of doing something. */
 export function asksForHelp(argv: readonly string[]): boolean {
-  const end = argv.indexOf('--');
-  const words = end === -1 ? argv : argv.slice(0, end);
+  const words = beforeDashes(argv);
   return (
     words.includes('--help') || words.includes('-h') || (words.length === 1 && words[0] === 'help')
   );
