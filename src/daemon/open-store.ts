@@ -1,11 +1,12 @@
 /** The store of a daemon: taken, or gone on with by the one after it. */
 import { VmStore } from '../vm/vm-store.js';
+import { refuseHidingMount } from './mount-place.js';
 import type { DaemonOptions } from './options.js';
 import type { SupervisorLink } from './supervisor-link.js';
 
 /**
  * Takes the store's lock, or goes on with the one that the last daemon had.
- * @throws DiskError as `VmStore.open`.
+ * @throws DiskError as `VmStore.open`; `usage` for a mount point that hides what the daemon needs.
  */
 export async function openStore(options: DaemonOptions, link?: SupervisorLink): Promise<VmStore> {
   const { acceptCopy } = options;
@@ -13,6 +14,8 @@ export async function openStore(options: DaemonOptions, link?: SupervisorLink): 
   if (lock !== undefined) {
     return VmStore.open(options.store, undefined, { held: { file: lock, folder }, acceptCopy });
   }
+  // Before anything is made: a start that is refused leaves nothing.
+  refuseHidingMount(options);
   const store = await VmStore.open(options.store, undefined, { acceptCopy });
   const held = store.lockDescriptors;
   link?.keep('lock', held.file);

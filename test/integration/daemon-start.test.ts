@@ -1,5 +1,5 @@
 /** Starting, stopping and dying: what is refused, what survives, what is cleaned up. */
-import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { MiB } from '../../src/common/units.js';
@@ -82,6 +82,12 @@ t.test('what it refuses to start on', { skip: cannotServe() }, async (t) => {
   const busy = join(folder, 'busy');
   await mountOn(t, 'tmpfs', busy, ['-t', 'tmpfs']);
 
+  await mkdir(join(folder, 'new'));
+  await symlink('new', join(folder, 'link'));
+  const over = (store: string, mountpoint: string) => ({
+    store: join(folder, store),
+    mountpoint: join(folder, mountpoint),
+  });
   const rows = [
     ['the same store', { store: running.store }, ['busy', 'exists']],
     ['the same socket', { socket: running.socket }, ['busy', 'exists']],
@@ -91,6 +97,14 @@ t.test('what it refuses to start on', { skip: cannotServe() }, async (t) => {
     ['a store that is something else', { store: join(folder, 'foreign') }, ['damaged']],
     ['a mount point that is a file', { mountpoint: file }, ['failed', 'exists', 'usage']],
     ['a mount point in use', { mountpoint: busy }, ['busy', 'exists']],
+    ['a mount point over the manifests', over('new', 'new/vms'), ['usage']],
+    ['a mount point below a link to the store', over('link', 'new/vms/m'), ['usage']],
+    ['a mount point over the store', over('new', 'new'), ['usage']],
+    [
+      'a mount point over its socket',
+      { socket: join(folder, 'm/s'), mountpoint: join(folder, 'm') },
+      ['usage'],
+    ],
     ['the mount point of another', { mountpoint: running.mountpoint }, ['busy', 'exists']],
   ] as const;
   for (const [name, options, codes] of rows) {
