@@ -37,7 +37,12 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
     const extra = [...mountOptionsOf(type), ...loopOptions];
     const options = ['nosuid', 'nodev', readOnly ? 'ro' : 'rw', ...extra];
     const result = await runCommand('mount', ['-o', options.join(','), '--', source, directory]);
-    if (result.code !== 0) throw await mountFailure(target, result, { partition, type });
+    if (result.code !== 0) {
+      throw (
+        mountedOtherwise(source, readOnly) ??
+        (await mountFailure(target, result, { partition, type }))
+      );
+    }
     return viewMount(directory);
   });
 }
@@ -66,6 +71,18 @@ function mountSource(
   const loopOptions = ['loop'];
   if (place.size > 0) loopOptions.push(`offset=${place.offset}`, `sizelimit=${place.size}`);
   return { source: file, loopOptions };
+}
+
+/** The kernel mounts one device for reading and writing or for reading only, never for both. */
+function mountedOtherwise(source: string, readOnly: boolean): DiskError | undefined {
+  const there = readMounts().find((entry) => entry.source === source);
+  if (there === undefined) return undefined;
+  const { mountpoint } = there;
+  const how = readOnly ? 'for writing' : 'read-only';
+  return new DiskError('busy', `${source} is already mounted ${how} at ${mountpoint}`, {
+    errno: 'EBUSY',
+    hint: `layerdisk unmount ${mountpoint}, or mount a snapshot: layerdisk snapshot take VM@NAME`,
+  });
 }
 
 async function mountFailure(
@@ -128,7 +145,9 @@ async function resolveDirectory(asked: string): Promise<string> {
       hint: `make it first: mkdir -p ${asked}`,
     });
   }
-  throw new DiskError('usage', `${asked} is not a directory`);
+  throw new DiskError('usage', `${asked} is not a directory`, {
+    hint: 'name the folder in which the file system is to be seen',
+  });
 }
 
 export async function unmount(sources: AttachSources, asked: string): Promise<void> {

@@ -154,6 +154,12 @@ t.test('mount and unmount', { skip }, async (t) => {
     await errorOf(handlers.detach({ device: view.device })),
     /^busy: .* is mounted at .*layerdisk unmount/,
   );
+  const third = await world.directory('c');
+  t.match(
+    await errorOf(handlers.mount({ vm: 'web', directory: third, readOnly: true })),
+    new RegExp(`^busy: ${view.device} is already mounted for writing at ${directory}`),
+    'nor is it mounted read-only beside that',
+  );
   await handlers.unmount({ directory: second });
   t.equal(loopsIn(world).length, 1, 'the device stays for the first mount');
 
