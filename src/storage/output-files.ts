@@ -221,14 +221,20 @@ export function exists(path: string): DiskError {
   });
 }
 
+const HINTS: Readonly<Record<string, string>> = {
+  ENOSPC: 'make room on that file system, or choose another',
+  EROFS: 'that file system is read-only: choose another, or remount it',
+};
+
 /** What an error of the host becomes that met the making of a file. */
 export function failure(path: string, what: string, error: unknown): DiskError {
   if (error instanceof DiskError) return error;
   const errno = errnoName(error);
   const code = errno === 'EACCES' || errno === 'EPERM' ? 'not-permitted' : 'failed';
+  const hint = errno === undefined ? undefined : HINTS[errno];
   return new DiskError(code, `${path}: ${what} (${errno ?? String(error)})`, {
     ...(errno === undefined ? {} : { errno }),
-    ...(errno === 'ENOSPC' ? { hint: 'make room on that file system, or choose another' } : {}),
+    ...(hint === undefined ? {} : { hint }),
     cause: error,
   });
 }

@@ -3,7 +3,7 @@ import { lstat, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, sep } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { fileIdOf } from '../storage/file-id.js';
-import { exists, spared } from '../storage/output-files.js';
+import { exists, failure, spared } from '../storage/output-files.js';
 
 export interface PlaceRules {
   readonly overwrite: boolean;
@@ -82,7 +82,6 @@ async function isThere(path: string): Promise<boolean> {
     return true;
   } catch (error) {
     if (errnoName(error) === 'ENOENT') return false;
-    const text = `${path}: cannot look it up (${errnoName(error) ?? String(error)})`;
-    throw new DiskError('failed', text, { cause: error });
+    throw failure(path, 'cannot look it up', error);
   }
 }

@@ -176,6 +176,11 @@ async function checkGainsNothing(t: Test, space: UserSpace): Promise<void> {
   const secret = join(tmpdir(), `layerdisk-secret-${process.pid}`);
   writeFileSync(secret, 'of root'.padEnd(4 * KiB, '.'), { mode: 0o600 });
   t.teardown(() => rm(secret, { force: true }));
+  const vault = `${secret}.d`;
+  mkdirSync(vault, { mode: 0o700 });
+  t.teardown(() => rm(vault, { recursive: true, force: true }));
+  const locked = await space.cli('export', 'vm', join(vault, 'x.raw'));
+  checkRefusal(t, locked, [EXIT.notPermitted], /x\.raw.*EACCES/);
   const before = statSync(secret);
   const link = space.in('home', 'link.raw');
   await space.tool(t, 'ln', '-s', secret, link);
