@@ -3,8 +3,10 @@
  * proper, or that one at once. Each part loads only what it needs.
  */
 import { fileURLToPath } from 'node:url';
-import { type DaemonOptions, readDaemonOptions } from './options.js';
+import { DiskError } from '../common/errors.js';
+import { type DaemonOptions, readDaemonOptions, readyFdIn } from './options.js';
 import { logPlainly } from './plain-log.js';
+import { announce } from './ready-line.js';
 
 async function run(args: readonly string[]): Promise<number> {
   let options: DaemonOptions;
@@ -12,6 +14,7 @@ async function run(args: readonly string[]): Promise<number> {
     options = readDaemonOptions(args);
   } catch (error) {
     logPlainly('error', 'cannot start', { error: String(error) });
+    if (error instanceof DiskError) announce(readyFdIn(args), { error: error.toJSON() });
     return 1;
   }
   if (options.part !== 'supervisor') {

@@ -74,6 +74,13 @@ export function readDaemonOptions(args: readonly string[]): DaemonOptions {
   };
 }
 
+/** Where to say what is wrong with arguments that cannot be read. */
+export function readyFdIn(args: readonly string[]): number | undefined {
+  const at = args.indexOf('--ready-fd');
+  const fd = at === -1 ? Number.NaN : Number(args[at + 1]);
+  return Number.isInteger(fd) ? fd : undefined;
+}
+
 function parse(args: readonly string[]) {
   try {
     return parseArgs({

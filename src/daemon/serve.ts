@@ -1,5 +1,4 @@
 /** The daemon proper as a process: log, signals, readiness, and what it says to its supervisor. */
-import { closeSync, writeSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { formatsReady } from '../formats/base.js';
 import { exitNow } from '../storage/libc.js';
@@ -8,6 +7,7 @@ import { dieLoudly } from './last-words.js';
 import { LoadedThreads } from './loaded-threads.js';
 import { createLogger, type Logger } from './logger.js';
 import type { DaemonOptions } from './options.js';
+import { announce } from './ready-line.js';
 import { SupervisorLink } from './supervisor-link.js';
 
 /** How long a mount that is in use may hold up the end after a signal, milliseconds. */
@@ -47,17 +47,6 @@ export async function serve(options: DaemonOptions): Promise<number> {
   // One that waits for requests of a file that is still open would keep the process for as long.
   setTimeout(() => exitNow(code), THREADS_GRACE_MS).unref();
   return code;
-}
-
-/** What is said on the descriptor that `layerdisk daemon start` waits at. */
-function announce(fd: number | undefined, message: object): void {
-  if (fd === undefined) return;
-  try {
-    writeSync(fd, `${JSON.stringify(message)}\n`);
-    closeSync(fd);
-  } catch {
-    // Whoever waited has gone; the log says the same.
-  }
 }
 
 function refuse(

@@ -6,13 +6,14 @@
  * It does next to nothing itself, so that it has no reason to die: it reads no image, serves no
  * request and touches no file of the store.
  */
-import { closeSync, writeSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, type DiskErrorJson } from '../common/errors.js';
 import { canResend, type Negotiated } from '../transport/kernel/channel.js';
 import { unmountKernelChannel } from '../transport/mount.js';
 import { DaemonLife, type LifeEnd } from './daemon-life.js';
 import { logPlainly } from './plain-log.js';
+import { announce, type ReadyLine } from './ready-line.js';
 import { Spares } from './spares.js';
 import {
   type DaemonWord,
@@ -211,17 +212,10 @@ export class Supervisor {
   }
 
   /** Tells whoever started us, once. */
-  #announce(message: { readonly ready: true } | { readonly error: DiskErrorJson }): void {
-    const { readyFd } = this.#options;
+  #announce(message: ReadyLine): void {
     const isFirst = !this.#hasAnnounced;
     this.#hasAnnounced = true;
-    if (!isFirst || readyFd === undefined) return;
-    try {
-      writeSync(readyFd, `${JSON.stringify(message)}\n`);
-      closeSync(readyFd);
-    } catch {
-      // Whoever waited has gone; the log says the same.
-    }
+    if (isFirst) announce(this.#options.readyFd, message);
   }
 }
 

@@ -105,6 +105,7 @@ t.test('what it refuses to start on', { skip: cannotServe() }, async (t) => {
       { socket: join(folder, 'm/s'), mountpoint: join(folder, 'm') },
       ['usage'],
     ],
+    ['more threads than it takes', { args: ['--threads', '33'] }, ['usage']],
     ['the mount point of another', { mountpoint: running.mountpoint }, ['busy', 'exists']],
   ] as const;
   for (const [name, options, codes] of rows) {
