@@ -14,6 +14,7 @@ export function parseProgressMode(text: string): ProgressMode {
   return parseChoice(text, '--progress', PROGRESS_MODES);
 }
 
+const LEAST_BAR_COLUMNS = 6;
 const BAR_COLUMNS = 24;
 /** Plain lines come at most this often, milliseconds. */
 const PLAIN_INTERVAL_MS = 2000;
@@ -58,8 +59,9 @@ export class ProgressView {
       this.#output.line(text);
       return;
     }
-    const bar = drawBar(notice, this.#output.unicode);
-    this.#output.raw(`${ERASE_LINE}${`${bar} ${text}`.slice(0, this.#output.columns - 1)}`);
+    const room = this.#output.columns - 1;
+    const bar = drawBar(notice, room - text.length, this.#output.unicode);
+    this.#output.raw(`${ERASE_LINE}${`${bar}${text}`.slice(0, room)}`);
     this.#drawn = true;
   }
 
@@ -70,10 +72,13 @@ export class ProgressView {
   }
 }
 
-function drawBar(notice: ProgressNotice, unicode: boolean): string {
-  const filled = Math.round(fraction(notice) * BAR_COLUMNS);
+/** As long as `room` allows beside the text, which says more: on a narrow terminal nothing. */
+function drawBar(notice: ProgressNotice, room: number, unicode: boolean): string {
+  const columns = Math.min(BAR_COLUMNS, room - '[] '.length);
+  if (columns < LEAST_BAR_COLUMNS) return '';
+  const filled = Math.round(fraction(notice) * columns);
   const [full, empty] = unicode ? ['█', '░'] : ['#', '.'];
-  return `[${full.repeat(filled)}${empty.repeat(BAR_COLUMNS - filled)}]`;
+  return `[${full.repeat(filled)}${empty.repeat(columns - filled)}] `;
 }
 
 /** `copying web: 40 % 4 GiB of 10 GiB, 210 MiB/s, 0:29 left`. */

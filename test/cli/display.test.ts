@@ -8,11 +8,13 @@ import { shortTime } from '../../src/cli/views.js';
 import type { TreeNode } from '../../src/control/protocol.js';
 
 /** A stream that keeps what was written. */
-function paper(terminal: boolean, env: NodeJS.ProcessEnv = { LANG: 'C.UTF-8', NO_COLOR: '1' }) {
+const PLAIN_ENV = { LANG: 'C.UTF-8', NO_COLOR: '1' };
+
+function paper(terminal: boolean, env: NodeJS.ProcessEnv = PLAIN_ENV, columns = 100) {
   const written: string[] = [];
   const stream = {
     isTTY: terminal,
-    columns: 100,
+    columns,
     write: (text: string) => written.push(text),
   };
   return { output: new Output(stream, env, true), written };
@@ -99,6 +101,25 @@ t.test('progress: a bar on a terminal', async (t) => {
     '\r\u001b[2K[████████████░░░░░░░░░░░░] copying: 50 % 5 MiB of 10 MiB, 5 MiB/s, 0:01 left',
     '\r\u001b[2K',
   ]);
+});
+
+t.test('progress: what does not fit is the bar', async (t) => {
+  const text = 'exporting web: 50 % 5 GiB of 10 GiB, 5 GiB/s, 0:01 left';
+  const least = text.length + '[......] '.length + 1;
+  for (const columns of [80, least, least - 1, text.length + 1, 40]) {
+    const { output, written } = paper(true, PLAIN_ENV, columns);
+    let now = 0;
+    const view = new ProgressView(output, 'auto', () => now);
+    const show = (doneBytes: number) =>
+      view.show({ id: 1, what: 'exporting web', doneBytes, totalBytes: 10 * 2 ** 30 });
+    show(0);
+    now = 1000;
+    show(5 * 2 ** 30);
+    const [, drawn = ''] = written[1]?.split('\u001b[2K') ?? [];
+    t.ok(drawn.length < columns, `${columns} columns`);
+    t.ok(drawn.endsWith(text.slice(0, columns - 1)), drawn);
+    t.equal(drawn.startsWith('['), columns >= least, drawn);
+  }
 });
 
 t.test('progress: lines, or nothing', async (t) => {
