@@ -293,9 +293,7 @@ export class StoreCheck {
       if (error instanceof DiskError && this.#counts.damaged > 0) return;
       throw error;
     }
-    const { root } = this.#context.store.layout;
-    for (const path of files) {
-      const file = path.startsWith('/') ? relative(root, path) : path;
+    for (const file of files) {
       if (file.startsWith('trash/')) continue;
       this.#add({
         ...{ kind: 'leak', part: 'file', message: 'nothing refers to this file', file },

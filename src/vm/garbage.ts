@@ -1,4 +1,5 @@
 /** Garbage: deltas, base records and memory of guests that no manifest reaches. */
+import { relative, resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import { Mutex } from '../common/mutex.js';
 import type { DeltaId } from '../engine/delta-id.js';
@@ -230,8 +231,10 @@ export class GarbageCollector {
         await store.files.syncFolder(store.layout.bases, 'base.sync-folder');
       }
       const memory = await this.#sweepMemory(dryRun, reach, pinnedNow);
+      const { root } = store.layout;
+      const names = files.map((file) => relative(root, resolve(root, file)));
       return {
-        files: [...files, ...unused.map((id) => `bases/${id}.json`), ...memory.files],
+        files: [...names, ...unused.map((id) => `bases/${id}.json`), ...memory.files],
         bytes: bytes + memory.bytes,
       };
     });

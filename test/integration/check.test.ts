@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { MiB } from '../../src/common/units.js';
-import type { CheckView } from '../../src/control/protocol.js';
+import type { CheckView, GcView } from '../../src/control/protocol.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { runProgram, tool } from '../support/run-program.js';
@@ -86,6 +86,8 @@ t.test('damage and leaks, by exit code', { skip: cannotServe() }, async (t) => {
   writeFileSync(stray, 'x');
   const leaks = await daemon.cli(['check', '--json']);
   t.equal(leaks.code, 8, leaks.stderr);
+  const garbage = await daemon.json<GcView>('gc', '--dry-run');
+  t.match(garbage.files, [/^deltas\//], 'relative to the store, as all that gc and check name');
   t.equal((await daemon.cli(['check', '--repair'])).code, 0);
   t.notOk(existsSync(stray));
   t.equal((await daemon.cli(['check', 'nobody'])).code, 4);
