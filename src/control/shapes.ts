@@ -277,6 +277,7 @@ export interface StatsView {
   readonly rssBytes: number;
   readonly indexBytes: number;
   readonly openDisks: number;
+  /** What the store's file system has in use, by whomever, and what is free there. */
   readonly storeBytes: number;
   readonly storeFreeBytes: number;
   /** Absent: a daemon of an older version. */

@@ -288,7 +288,8 @@ const CASES: readonly Case[] = [
     args: 'stats web',
     method: 'stats',
     params: { vm: 'web' },
-    human: /^up for: +1:30$[\s\S]*^web\/disk0 +1 +4 KiB +2 +8 KiB +3 +4$/m,
+    human:
+      /^up for: +1:30$[\s\S]*^file system: .* used, .* free$[\s\S]*^web\/disk0 +1 +4 KiB +2 +8 KiB +3 +4$/m,
     names: 'web\n',
   },
 ];

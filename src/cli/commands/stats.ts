@@ -28,13 +28,14 @@ function statsLines(output: Output, stats: StatsView): string[] {
     name: `${one.name}/${one.disk}`,
     io: one.io,
   }));
+  const { storeBytes: used, storeFreeBytes: free } = stats;
   return [
     ...fieldLines(output, [
       ['up for', formatDuration(stats.uptimeSeconds)],
       ['memory', formatSize(stats.rssBytes)],
       ['index', formatSize(stats.indexBytes)],
       ['open disks', String(stats.openDisks)],
-      ['store', `${formatSize(stats.storeBytes)}, ${formatSize(stats.storeFreeBytes)} free`],
+      ['file system', `${formatSize(used)} used, ${formatSize(free)} free`],
       ...spaceFields(stats.space),
     ]),
     '',
