@@ -84,6 +84,7 @@ t.test('command lines that fit nothing', async (t) => {
     ['export web disk.raw --format auto', /--format: unknown value "auto"/, /qcow2/],
     ['export web a.raw --allocation none', /--allocation: unknown value "none"/, /static/],
     ['set web --memory 0', /^--memory: a VM needs some$/, /512/],
+    ['check web@s', /names a snapshot/, /web/],
     ['set web', /nothing to change/, /--vcpus/],
     ['mount web dir --partition 0', /--partition: "0"/, /--partition 1/],
     ['daemon start --threads x', /--threads: "x"/, /--threads/],

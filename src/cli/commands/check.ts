@@ -2,6 +2,7 @@
 import { DiskError } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
 import type { CheckView, FindingView, Params } from '../../control/protocol.js';
+import { parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
 import { type Output, plain } from '../output.js';
 import { counted } from '../views.js';
@@ -29,7 +30,7 @@ export const checkCommand = defineCommand({
       }),
   run: async (session, { vm, deep, repair }) => {
     const params: Params<'check'> = {
-      ...(vm === undefined ? {} : { vm }),
+      ...(vm === undefined ? {} : { vm: parseVm(vm) }),
       ...(deep === true ? { deep } : {}),
       ...(repair === true ? { repair } : {}),
     };
