@@ -191,9 +191,7 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
 /** Whether a command line asks what there is to say instead of doing something. */
 export function asksForHelp(argv: readonly string[]): boolean {
   const words = beforeDashes(argv);
-  return (
-    words.includes('--help') || words.includes('-h') || (words.length === 1 && words[0] === 'help')
-  );
+  return words.includes('--help') || words.includes('-h') || sortWords(words).plain[0] === 'help';
 }
 
 /** The help of the command that a command line names, or of as much of it as there is. */

@@ -1,7 +1,7 @@
 /** Every command says what it does and gives an example that parses. */
 import { readFileSync } from 'node:fs';
 import t from 'tap';
-import { buildProgram, helpText } from '../../src/cli/program.js';
+import { asksForHelp, buildProgram, helpText } from '../../src/cli/program.js';
 import { VERSION } from '../../src/common/version.js';
 
 const helpOf = (...words: string[]) => helpText([...words, '--help']);
@@ -69,6 +69,17 @@ t.test('the help lists every command, and each has its own', async (t) => {
     t.ok(help.slice(help.indexOf('Example:')).includes(`layerdisk ${command}`), 'of this command');
     t.match(help, /--store .*\n[\s\S]*--json .*\n[\s\S]*--quiet/, 'and the global options');
   }
+});
+
+t.test('what is asked for, and all that an option takes', async (t) => {
+  for (const words of ['help', 'help create', '--json help create', 'create --help']) {
+    t.ok(asksForHelp(words.split(' ')), words);
+  }
+  for (const words of ['create help', 'info help', 'run web -- help', '--store help list']) {
+    t.notOk(asksForHelp(words.split(' ')), `${words}: a name`);
+  }
+  t.match(await helpText(['help', 'snapshot', 'take']), /^layerdisk snapshot take/);
+  t.match(await helpOf('create'), /kind=KIND[\s\S]*write-through/);
 });
 
 t.test('the version is the package’s', async (t) => {

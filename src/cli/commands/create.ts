@@ -1,5 +1,5 @@
 /** `create`: a new VM with empty disks. */
-import { parseDisks, parseHardware, parseVm } from '../arguments.js';
+import { DISK_KINDS, parseDisks, parseHardware, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
 import { hardwareOptions } from '../shared-options.js';
 import { vmSummaryLines } from '../views.js';
@@ -7,6 +7,7 @@ import { vmSummaryLines } from '../views.js';
 export const createCommand = defineCommand({
   command: 'create <vm>',
   describe: 'Create a VM with empty disks',
+  notes: `KIND is one of ${DISK_KINDS.join(', ')}.`,
   example: 'layerdisk create web --disk root=20G --disk data=1T --vcpus 2 --memory 4G --nic nat',
   repeatable: ['disk', 'nic'],
   options: (yargs) =>
@@ -19,7 +20,7 @@ export const createCommand = defineCommand({
           array: true,
           requiresArg: true,
           demandOption: true,
-          describe: 'Disk: [NAME=]SIZE[,allocation=dynamic|static]',
+          describe: 'Disk: [NAME=]SIZE[,allocation=dynamic|static][,kind=KIND]',
         }),
     ),
   run: async (session, args) => {
