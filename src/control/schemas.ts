@@ -28,7 +28,9 @@ const path = z
   .startsWith('/', 'must be an absolute path')
   .refine((text) => !text.includes('\0'), 'must not contain a NUL')
   .refine((text) => Buffer.byteLength(text) <= MAX_PATH_BYTES, 'is longer than a path may be');
-const text = z.string().max(MAX_TEXT_CHARACTERS);
+const text = z
+  .string()
+  .max(MAX_TEXT_CHARACTERS, `is longer than ${MAX_TEXT_CHARACTERS} characters`);
 const flag = z.boolean().exactOptional();
 const size = z.int().min(0);
 

@@ -63,6 +63,11 @@ const BAD: readonly (readonly [MethodName, unknown, RegExp])[] = [
   ['import', { files: ['relative'], vm: 'web' }, /"files.0": must be an absolute path/],
   ['import', { files: ['/a\0b'], vm: 'web' }, /NUL/],
   ['import', { files: [`/${'x'.repeat(5000)}`], vm: 'web' }, /longer than a path/],
+  [
+    'snapshot.take',
+    { vm: 'web', snapshot: 'a', message: 'x'.repeat(5000) },
+    /"message": is longer than 4096/,
+  ],
   ['import', { files: ['/a'], vm: 'web', format: 'iso' }, /"format"/],
   ['detach', {}, /exactly one of "target" and "device"/],
   ['detach', { device: '/dev/loop0', target: { vm: 'web' } }, /exactly one/],
