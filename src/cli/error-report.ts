@@ -25,11 +25,19 @@ const DEFAULT_HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
   'not-supported': 'see what is: layerdisk --help',
 };
 
+/** Of a file that is not there, which no list of VMs helps to find. */
+const PATH_HINT =
+  'see whether the path is written right and what it lies on is mounted: ls, findmnt';
+
+function isOfPath({ code, errno }: DiskError): boolean {
+  return code === 'not-found' && (errno === 'ENOENT' || errno === 'ENOTDIR');
+}
+
 /** Writes the error to stderr. @returns the exit code. */
 export function reportError(error: unknown, output: Output, options: ReportOptions): number {
   const known = error instanceof DiskError ? error : describeBug(error);
   const { code, message } = known;
-  const hint = known.hint ?? DEFAULT_HINTS[code];
+  const hint = known.hint ?? (isOfPath(known) ? PATH_HINT : DEFAULT_HINTS[code]);
   if (options.json) {
     const body = hint === undefined ? { code, message } : { code, message, hint };
     output.line(JSON.stringify({ error: body }));

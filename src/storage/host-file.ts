@@ -1,6 +1,5 @@
 /** A host file opened for exact positioned reads: the door through which image bytes come in. */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { readAt } from './positioned-io.js';
 
@@ -125,8 +124,7 @@ function describeOpenError(path: string, error: unknown): DiskError {
   const errno = errnoName(error);
   const options = errno === undefined ? { cause: error } : { errno, cause: error };
   if (errno === 'ENOENT' || errno === 'ENOTDIR') {
-    const hint = `see what there is: ls ${dirname(path)}`;
-    return new DiskError('not-found', `${path}: no such file`, { ...options, hint });
+    return new DiskError('not-found', `${path}: no such file`, options);
   }
   if (errno === 'EACCES' || errno === 'EPERM') {
     return new DiskError('not-permitted', `${path}: no permission to read it`, {

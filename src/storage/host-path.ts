@@ -60,8 +60,7 @@ function orDiskError<T>(path: string, work: () => T): T {
     const errno = errnoName(error) ?? 'EIO';
     const options = { errno, cause: error };
     if (errno === 'ENOENT' || errno === 'ENOTDIR') {
-      const hint = `see what there is: ls ${dirname(path)}`;
-      throw new DiskError('not-found', `${path}: no such file or folder`, { ...options, hint });
+      throw new DiskError('not-found', `${path}: no such file or folder`, options);
     }
     if (errno === 'EACCES' || errno === 'EPERM') {
       throw new DiskError('not-permitted', `${path}: no permission to look it up`, options);

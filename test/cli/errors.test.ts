@@ -43,6 +43,15 @@ t.test('every error code has its exit code', async (t) => {
   t.match(debug.stderr, /^layerdisk: cannot do it.*\nhint: do that\nDiskError: [\s\S]*\n +at /);
 });
 
+t.test('a file that is not there', async (t) => {
+  const file = join(temporaryFolder(t), 'none.raw');
+  for (const words of ['info', 'map']) {
+    const result = await runCli([words, file]);
+    t.equal(result.code, 4);
+    t.match(result.stderr, `layerdisk: ${file}: no such file\nhint: see whether the path is`);
+  }
+});
+
 t.test('command lines that fit nothing', async (t) => {
   const rows: readonly (readonly [args: string, message: RegExp, hint: RegExp])[] = [
     ['', /which command\?/, /layerdisk --help/],
