@@ -43,6 +43,24 @@ t.test('every error code has its exit code', async (t) => {
   t.match(debug.stderr, /^layerdisk: cannot do it.*\nhint: do that\nDiskError: [\s\S]*\n +at /);
 });
 
+t.test('what could be taken for something else', async (t) => {
+  const rows: readonly (readonly [args: string, message: RegExp, hint: RegExp])[] = [
+    ['-- list', /which command\?/, /^layerdisk --help$/],
+    ['--socket /s --json -- delete web', /which command\?/, /^layerdisk --help$/],
+    ['list --json=yes', /--json: "yes" is neither true nor false/, /--json alone/],
+    ['gc --dry-run=yes', /--dry-run: "yes" is neither/, /--dry-run alone/],
+    ['check web@s', /names a snapshot/, /web/],
+    ['mount web /mnt --read-only=', /--read-only: "" is neither/, /leave it out/],
+  ];
+  for (const [args, message, hint] of rows) {
+    await t.rejects(
+      async () => (await buildProgram(args.split(' '))).parseAsync(),
+      { name: 'DiskError', code: 'usage', message, hint },
+      args,
+    );
+  }
+});
+
 t.test('a file that is not there', async (t) => {
   const file = join(temporaryFolder(t), 'none.raw');
   for (const words of ['info', 'map']) {
@@ -64,11 +82,6 @@ t.test('command lines that fit nothing', async (t) => {
     ['list extra', /unknown option or argument: extra/, /layerdisk list --help/],
     ['list --bad', /unknown option or argument: bad/, /layerdisk list --help/],
     ['list --no-json', /unknown option/, /list/],
-    ['-- list', /which command\?/, /^layerdisk --help$/],
-    ['--socket /s --json -- delete web', /which command\?/, /^layerdisk --help$/],
-    ['list --json=yes', /--json: "yes" is neither true nor false/, /--json alone/],
-    ['gc --dry-run=yes', /--dry-run: "yes" is neither/, /--dry-run alone/],
-    ['mount web /mnt --read-only=', /--read-only: "" is neither/, /leave it out/],
     ['list --store', /no value for --store/, /list/],
     ['list --store=', /store is empty/, /a value/],
     ['list --store a --store b', /--store is given more than once/, /give --store once/],
@@ -93,7 +106,6 @@ t.test('command lines that fit nothing', async (t) => {
     ['export web disk.raw --format auto', /--format: unknown value "auto"/, /qcow2/],
     ['export web a.raw --allocation none', /--allocation: unknown value "none"/, /static/],
     ['set web --memory 0', /^--memory: a VM needs some$/, /512/],
-    ['check web@s', /names a snapshot/, /web/],
     ['set web', /nothing to change/, /--vcpus/],
     ['mount web dir --partition 0', /--partition: "0"/, /--partition 1/],
     ['daemon start --threads x', /--threads: "x"/, /--threads/],
