@@ -28,6 +28,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   rename: async () => (await import('./commands/change.js')).renameCommand,
   delete: async () => (await import('./commands/change.js')).deleteCommand,
   set: async () => (await import('./commands/change.js')).setCommand,
+  disk: async () => (await import('./commands/disk.js')).diskGroup,
   path: async () => (await import('./commands/path.js')).pathCommand,
   attach: async () => (await import('./commands/attach.js')).attachCommand,
   detach: async () => (await import('./commands/attach.js')).detachCommand,

@@ -90,6 +90,15 @@ export interface Methods {
     params: { vm: string; diskKinds?: readonly DiskKindChange[] } & HardwareChange;
     result: VmView;
   };
+  /** One more disk, empty. */
+  'disk.add': { params: { vm: string; disk: DiskSpec }; result: VmView };
+  /** Without one of its disks from now on; snapshots keep theirs. */
+  'disk.remove': { params: { vm: string; disk: string }; result: VmView };
+  /** `shrink`: agrees to losing what lies past the new end. */
+  'disk.resize': {
+    params: { vm: string; disk: string; size: number; shrink?: boolean };
+    result: VmView;
+  };
   path: { params: Target; result: { path: string } };
   /** Who answers for the bytes of a disk: ask again from `next` on until there is none. */
   map: {

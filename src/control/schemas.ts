@@ -110,6 +110,9 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
       .exactOptional(),
     ...hardware,
   }),
+  'disk.add': z.strictObject({ vm: name, disk }),
+  'disk.remove': z.strictObject({ vm: name, disk: name }),
+  'disk.resize': z.strictObject({ vm: name, disk: name, size, shrink: flag }),
   path: z.strictObject(target),
   map: z.strictObject({
     ...target,

@@ -115,10 +115,16 @@ export interface Volumes {
   release(volume: Pick<OpenVolume, 'handle'>): void;
   isOpen(top: DeltaId): boolean;
   /**
+   * Flushes and closes the chain under `top` at once instead of after its rest.
+   * @throws DiskError `busy` while somebody uses it.
+   */
+  close(top: DeltaId): Promise<void>;
+  /**
    * Moves heads at one instant: calls `commit` (which must be short and synchronous: one rename),
    * closes the gates of all disks named, switches, opens the gates, makes everything durable. If
    * `commit` throws, nothing has changed. Works whether the volumes are open or not. Heads
-   * that become snapshots are flushed before: until all is durable no flush of them ends.
+   * that become snapshots are flushed before: until all is durable no flush of them ends. A head of
+   * another size can only take the place of one that is closed (`busy` else).
    *
    * `settle` makes the commit durable (fsync of the folder); flushes of the disks are not
    * acknowledged before it is done.
@@ -213,6 +219,11 @@ export interface StoreHealth {
 export interface Engine {
   readonly deltas: Deltas;
   readonly volumes: Volumes;
+  /**
+   * Makes a range of a fresh head that nobody knows yet read as zero, whatever lies below it.
+   * Durable when it resolves, and the head closed again. Offset and length are bytes.
+   */
+  zero(top: DeltaId, offset: number, length: number): Promise<void>;
   /**
    * Tidies up below the labels: gives back blocks that nobody can see any more (those that the only
    * child of a delta without a label overrides), and merges long rows of such deltas into one,

@@ -16,6 +16,7 @@
  * nothing names any more.
  */
 
+import { DiskError } from '../common/errors.js';
 import { together } from '../common/together.js';
 import type { BaseSpec } from './base.js';
 import {
@@ -136,7 +137,9 @@ function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch)
       throw error;
     }
   }
-  const delta = tools.table.use(tools.files.readHeader(change.to).current);
+  const header = tools.files.readHeader(change.to).current;
+  if (header.virtualSize !== new VolumeRow(tools.views, change.entry.index).size) throw inUse();
+  const delta = tools.table.use(header);
   try {
     tools.table.load(delta, 'head', () => {});
     return { kind: 'head', change, slotRoot: tools.nodes.pages.allocate() };
@@ -144,6 +147,14 @@ function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch)
     tools.table.release(change.to);
     throw error;
   }
+}
+
+/** For what can only be done to a disk that is closed. */
+export function inUse(): DiskError {
+  return new DiskError('busy', 'the disk is being read or written', {
+    errno: 'EBUSY',
+    hint: 'try again when whoever does so has ended',
+  });
 }
 
 function abandon(switchTools: SwitchTools, prepared: Prepared): void {

@@ -209,6 +209,17 @@ export class LocalEngine implements Engine {
     }
   }
 
+  async zero(top: DeltaId, offset: number, length: number): Promise<void> {
+    const open = await this.volumes.acquire(top, { writable: true });
+    try {
+      this.#volumeOf(open.handle).discard(offset, length);
+      await this.volumes.flushHandle(open.handle);
+    } finally {
+      this.volumes.release(open);
+    }
+    await this.volumes.close(top);
+  }
+
   async reclaim(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed> {
     return await this.#reclaimer.reclaim(request, signal);
   }

@@ -12,6 +12,8 @@ export interface CopyJob {
 
 /** How long a chain stays open after its last user left, milliseconds. */
 export const REST_MS = 5000;
+/** For a disk that is to be closed at once: what flushes it in the background is waited for. */
+export const CLOSING = { tries: 200, everyMs: 10 } as const;
 /** How long written data may wait for a power cut, milliseconds: as long as ext4's. */
 export const FLUSH_MS = 5000;
 

@@ -2,6 +2,7 @@
  * Chains that are open, by their top delta: who uses them, and the moving of heads. Main thread
  * only.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { invariant } from '../common/assert.js';
 import { Periodic } from '../common/periodic.js';
 import { ChainChanges } from './chain-changes.js';
@@ -17,12 +18,12 @@ import type { DeltaId } from './delta-id.js';
 import { flushVolumeAsync, settleClosed } from './durable-switch.js';
 import type { HeadSwitch, OpenVolume, Volumes } from './engine.js';
 import { closeGates, drain, whileShut } from './gate.js';
-import { type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
+import { inUse, type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
 import { MovedHeads } from './moved-heads.js';
 import { OpenBases, type UsedBase } from './open-bases.js';
 import { RowNumbers } from './row-numbers.js';
 import { describeVolume, VolumeRow } from './volume-row.js';
-import { FLUSH_MS, REST_MS, type VolumesOptions } from './volumes-options.js';
+import { CLOSING, FLUSH_MS, REST_MS, type VolumesOptions } from './volumes-options.js';
 
 export class OpenVolumes implements Volumes {
   readonly changes: ChainChanges;
@@ -197,6 +198,18 @@ export class OpenVolumes implements Volumes {
     } finally {
       this.#rows.give(entry.index);
       if (entry.chain.base !== undefined) this.#bases.release(entry.chain.base.id);
+    }
+  }
+
+  async close(top: DeltaId): Promise<void> {
+    await this.#opening.get(top);
+    for (let tries = 0; ; tries += 1) {
+      const entry = this.#byTop.get(top);
+      if (entry === undefined) return;
+      if (entry.users === 0) await this.#retire(entry);
+      // What flushes in the background uses it for a moment.
+      else if (tries < CLOSING.tries) await sleep(CLOSING.everyMs);
+      else throw inUse();
     }
   }
 

@@ -5,7 +5,7 @@ import type { BaseRecords } from './base-records.js';
 import type { Chains } from './chains.js';
 import type { DeltaPins } from './delta-pins.js';
 import type { MacPool } from './hardware.js';
-import type { Exposed, VmHooks } from './hooks.js';
+import type { Exposed, HeldOpens, VmHooks } from './hooks.js';
 import type { MemoryFiles } from './memory-files.js';
 import type { StoreRoom } from './room.js';
 import type { VmEntry } from './vm-catalog.js';
@@ -79,5 +79,23 @@ export async function refuseWhileHeld(
   throw new DiskError('busy', `cannot ${what}: ${holder.what}`, {
     errno: 'EBUSY',
     hint: holder.remedy ?? 'close it there first',
+  });
+}
+
+/**
+ * Looked at again while nobody else can open the files: whoever did so since the first look would
+ * read old and new side by side. @throws DiskError `busy`.
+ */
+export async function refuseWhileOpen(
+  context: VmContext,
+  vm: string,
+  held: HeldOpens,
+  what: string,
+): Promise<void> {
+  if ((await held.stillOpen()) === 0) return;
+  await refuseWhileHeld(context, { vm, part: 'heads' }, what);
+  throw new DiskError('busy', `cannot ${what}: a disk of it was opened just now`, {
+    errno: 'EBUSY',
+    hint: 'close it there first, and try again',
   });
 }

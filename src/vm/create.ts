@@ -11,7 +11,7 @@ import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import { requireRoom } from './room.js';
 
-const MAX_DISKS = 64;
+export const MAX_DISKS = 64;
 
 export interface DiskRequest {
   /** Default `disk0`, `disk1`, ... */

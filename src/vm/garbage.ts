@@ -3,6 +3,7 @@ import { relative, resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import { Mutex } from '../common/mutex.js';
 import type { DeltaId } from '../engine/delta-id.js';
+import type { Reclaimed } from '../engine/engine.js';
 import type { VmContext } from './context.js';
 import { labelledDeltas, memoryStates } from './manifest.js';
 
@@ -11,6 +12,11 @@ const SHARE = 20;
 
 /** How long at least after a collection that left something that others wait for, milliseconds. */
 const SHORT_RETRY_MS = 1000;
+
+/** Of one collection that was asked for: others go on working, and leave more and more to merge. */
+const MOST_PASSES = 4;
+
+const NOTHING = { bytes: 0, merged: 0 } as const;
 
 /** When the background collection runs; milliseconds. */
 export interface GarbagePace {
@@ -125,12 +131,22 @@ export class GarbageCollector {
    * Collects now, and empties the trash; `dryRun` only tells what would go.
    * @throws DiskError `damaged` while it can't be known what is in use.
    */
-  collect(dryRun: boolean): Promise<Collected> {
-    return this.#collect(dryRun, { trashBefore: Number.POSITIVE_INFINITY, asked: true });
+  async collect(dryRun: boolean): Promise<Collected> {
+    const how = { trashBefore: Number.POSITIVE_INFINITY, asked: true };
+    const files: string[] = [];
+    let bytes = 0;
+    for (let pass = 1; pass <= MOST_PASSES; pass += 1) {
+      const one = await this.#collect(dryRun, how);
+      files.push(...one.files);
+      bytes += one.bytes;
+      // A row that was merged is garbage only then.
+      if (one.merged === 0) break;
+    }
+    return { files, bytes };
   }
 
   /** What is removed goes to the trash and stays there for a while. @throws DiskError as above. */
-  collectIntoTrash(): Promise<Collected> {
+  async collectIntoTrash(): Promise<Collected> {
     return this.#collect(false, { trashBefore: 0, asked: true });
   }
 
@@ -156,12 +172,12 @@ export class GarbageCollector {
   #collect(
     dryRun: boolean,
     { trashBefore, asked }: { readonly trashBefore: number; readonly asked: boolean },
-  ): Promise<Collected> {
+  ): Promise<Collected & { readonly merged: number }> {
     const { store, pins, room } = this.#context;
     return this.#alone(async () => {
       const start = performance.now();
       const trashed = dryRun ? await store.trash.list() : await store.trash.empty(trashBefore);
-      const { reclaimed, ...unreachable } = await pins.deltas.watch((deltas) =>
+      const { reclaimed, merged, ...unreachable } = await pins.deltas.watch((deltas) =>
         pins.bases.watch((bases) =>
           pins.memory.watch(async (memory) => {
             const reach = emptyReach();
@@ -171,7 +187,8 @@ export class GarbageCollector {
               // Whoever waits for room need not wait for the next look, or for what follows.
               room.look();
             }
-            return { ...swept, reclaimed: dryRun ? 0 : await this.#reclaim(reach, deltas, asked) };
+            const done = dryRun ? NOTHING : await this.#reclaim(reach, deltas, asked);
+            return { ...swept, reclaimed: done.bytes, merged: done.merged };
           }),
         ),
       );
@@ -184,6 +201,7 @@ export class GarbageCollector {
       return {
         files: [...trashed.map((each) => `trash/${each.name}`), ...unreachable.files],
         bytes: trashed.reduce((sum, each) => sum + each.bytes, unreachable.bytes + reclaimed),
+        merged,
       };
     });
   }
@@ -193,7 +211,11 @@ export class GarbageCollector {
    * label never gets one again, so what is known here stays true while others go on. What takes
    * long lets in who waits: a check, or a collection of what became garbage meanwhile.
    */
-  async #reclaim(reach: Reach, pinned: ReadonlySet<DeltaId>, asked: boolean): Promise<number> {
+  async #reclaim(
+    reach: Reach,
+    pinned: ReadonlySet<DeltaId>,
+    asked: boolean,
+  ): Promise<Pick<Reclaimed, 'bytes' | 'merged'>> {
     const labelled = new Set([...reach.labelled, ...pinned]);
     const isEnough = (): boolean => !asked && this.#waiting > 0;
     const request = { reached: reach.deltas, labelled, pressing: asked, isEnough };
@@ -202,10 +224,10 @@ export class GarbageCollector {
     const done = await this.#context.engine.reclaim?.(request, signal).finally(() => {
       this.#reclaiming = undefined;
     });
-    if (done === undefined) return 0;
+    if (done === undefined) return NOTHING;
     // What was merged is garbage now.
     if (done.merged > 0 || done.left) this.schedule();
-    return done.bytes;
+    return done;
   }
 
   async #sweep(dryRun: boolean, reach: Reach, pinnedNow: Pinned): Promise<Collected> {

@@ -1,9 +1,8 @@
 /** Restoring a snapshot: new heads on what it labels. No data moves. */
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
-import { refuseWhileHeld, type VmContext, withVm } from './context.js';
+import { refuseWhileHeld, refuseWhileOpen, type VmContext, withVm } from './context.js';
 import { isInSnapshots, kindPart } from './disk-kinds.js';
-import type { HeldOpens } from './hooks.js';
 import { type DiskRecord, hardwareOf, type Manifest, type SnapshotRecord } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
@@ -79,24 +78,6 @@ async function restoreLocked(context: VmContext, entry: VmEntry, request: Restor
     held.release();
   }
   return { restored: target, saved };
-}
-
-/**
- * Looked at again while nobody else can open the files: whoever did so since the first look would
- * read old and new side by side. @throws DiskError `busy`.
- */
-async function refuseWhileOpen(
-  context: VmContext,
-  vm: string,
-  held: HeldOpens,
-  what: string,
-): Promise<void> {
-  if ((await held.stillOpen()) === 0) return;
-  await refuseWhileHeld(context, { vm, part: 'heads' }, what);
-  throw new DiskError('busy', `cannot ${what}: a disk of it was opened just now`, {
-    errno: 'EBUSY',
-    hint: 'close it there first, and try again',
-  });
 }
 
 /** Moves the heads. @returns the nodes of the disks whose content changed. */

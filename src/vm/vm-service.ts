@@ -12,6 +12,7 @@ import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from 
 import { createVm, type DiskRequest } from './create.js';
 import { DeltaPins } from './delta-pins.js';
 import { changeKinds, type KindChange, resetImmutable } from './disk-kinds.js';
+import { addDisk, type Resize, removeDisk, resizeDisk } from './disks.js';
 import {
   type ExportOutcome,
   type ExportRequest,
@@ -27,7 +28,13 @@ import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
 import { type MachineFilesRequest, writeMachineFiles } from './machine-files.js';
 import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
-import { diskNodes, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
+import {
+  type DiskRecord,
+  diskNodes,
+  labelledDeltas,
+  type Manifest,
+  type SnapshotRecord,
+} from './manifest.js';
 import { MemoryFiles } from './memory-files.js';
 import { checkName } from './names.js';
 import { exportOva, type OvaRequest } from './ova-export.js';
@@ -234,6 +241,18 @@ export class VmService {
   /** For who is about to start the guest. */
   resetImmutable(vm: string): Promise<void> {
     return resetImmutable(this.#context, vm);
+  }
+
+  addDisk(vm: string, request: DiskRequest): Promise<DiskRecord> {
+    return addDisk(this.#context, vm, request);
+  }
+
+  removeDisk(vm: string, disk: string): Promise<void> {
+    return this.#headroom.lend(() => removeDisk(this.#context, vm, disk));
+  }
+
+  resizeDisk(vm: string, request: Resize): Promise<void> {
+    return resizeDisk(this.#context, vm, request);
   }
 
   takeSnapshot(vm: string, request: SnapshotRequest, work: Work = {}): Promise<SnapshotRecord> {

@@ -124,6 +124,9 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
   import: ({ vm = 'machine' }) => vmView(vm),
   list: () => [SUMMARY, { ...SUMMARY, name: 'db' }],
   info: ({ vm }) => vmView(vm),
+  'disk.add': ({ vm }) => vmView(vm),
+  'disk.remove': ({ vm }) => vmView(vm),
+  'disk.resize': ({ vm }) => vmView(vm),
   tree: () => [
     {
       kind: 'vm',

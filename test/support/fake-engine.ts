@@ -74,6 +74,11 @@ export class FakeEngine implements TestEngine {
     }
   }
 
+  async zero(head: DeltaId, offset: number, length: number): Promise<void> {
+    this.faults.reach('volume.zero');
+    await this.write(head, offset, Buffer.alloc(length));
+  }
+
   /** Everything that is visible under a delta. */
   async readAll(top: DeltaId): Promise<Buffer> {
     await this.openBases(top);
@@ -121,7 +126,7 @@ export class FakeEngine implements TestEngine {
     const content = this.#bases.get(id);
     invariant(content !== undefined, 'the base was not opened');
     const bytes = Buffer.alloc(BLOCK_SIZE);
-    content.copy(bytes, 0, block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE);
+    content.subarray(block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE).copy(bytes);
     return bytes;
   }
 
@@ -193,6 +198,10 @@ export class FakeEngine implements TestEngine {
         if (known.users === 0) this.#open.delete(top);
       },
       isOpen: (top) => this.#open.has(top),
+      close: async (top) => {
+        this.faults.reach('volume.close');
+        if (this.#open.has(top)) throw new DiskError('busy', 'the disk is in use');
+      },
       switchHeads: (switches, commit, settle) => this.#switchHeads(switches, commit, settle),
       flush: async () => this.faults.reach('volume.flush'),
       copy: (source, target, options) => this.#copy(source, target, options),
@@ -208,7 +217,8 @@ export class FakeEngine implements TestEngine {
     await nextTurn();
     for (const { from, to } of switches) {
       invariant(!this.#get(from).sealed, 'a head is sealed already');
-      invariant(this.#get(to).blocks.size === 0, 'the new head is not empty');
+      const written = [...this.#get(to).blocks.values()];
+      invariant(!written.some(hasData), 'the new head is not empty');
     }
     commit();
     for (const { from, to } of switches) {
@@ -237,9 +247,13 @@ export class FakeEngine implements TestEngine {
       await nextTurn();
       if (options.signal?.aborted) throw new DiskError('interrupted', 'the copy was cancelled');
       const bytes = this.#readBlock(source, block);
-      if (bytes.some((byte) => byte !== 0)) blocks.set(block, Buffer.from(bytes));
+      if (hasData(bytes)) blocks.set(block, Buffer.from(bytes));
       const doneBytes = Math.min((block + 1) * BLOCK_SIZE, totalBytes);
       options.onProgress?.({ doneBytes, totalBytes });
     }
   }
+}
+
+function hasData(bytes: Buffer): boolean {
+  return bytes.some((byte) => byte !== 0);
 }

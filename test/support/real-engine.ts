@@ -88,6 +88,10 @@ export class RealEngine implements TestEngine {
     }
   }
 
+  zero(...range: Parameters<LocalEngine['zero']>): Promise<void> {
+    return this.#engine.zero(...range);
+  }
+
   get health(): LocalEngine['health'] {
     return this.#engine.health;
   }

@@ -18,7 +18,8 @@ const base = Buffer.alloc(8192, 'base');
 
 /**
  * `web` with first -- second and the present state under second, and between the two a row of
- * deltas whose names are gone; `twin` is a linked clone of first; `foreign` lies on a base image.
+ * deltas whose names are gone; `twin` is a linked clone of first; `foreign` lies on a base image
+ * that is larger than it.
  */
 export async function prepareOperations(world: VmWorld): Promise<void> {
   await world.create('web', ['disk0', 'data']);
@@ -37,6 +38,7 @@ export async function prepareOperations(world: VmWorld): Promise<void> {
   await world.write('twin', 0, 10);
   await world.import('foreign', base, false);
   await world.write('foreign', 100, 700);
+  await world.resize('foreign', 4096);
   for (const name of ['one', 'two', 'three']) await world.deleteSnapshot('web', name);
 }
 
@@ -52,6 +54,15 @@ export const operations: readonly Operation[] = [
   { name: 'rename', act: (world) => world.service.rename('web', 'new') },
   { name: 'delete', act: (world) => world.delete('web') },
   { name: 'set', act: (world) => world.service.setHardware('web', { vcpus: 3 }) },
+  { name: 'disk add', act: (world) => world.addDisk('web', 'more') },
+  { name: 'disk remove', act: (world) => world.removeDisk('web', 'data') },
+  { name: 'disk resize', act: (world) => world.resize('web', 131_072) },
+  { name: 'disk resize --shrink', act: (world) => world.resize('web', 8192) },
+  {
+    name: 'disk resize past what it was',
+    act: (world) => world.resize('foreign', 12_288),
+    between: async () => undefined,
+  },
   { name: 'snapshot take', act: (world) => world.take('web', 'third') },
   { name: 'snapshot delete', act: (world) => world.deleteSnapshot('web', 'first') },
   { name: 'snapshot rename', act: (world) => world.service.renameSnapshot('web', 'first', 'eins') },

@@ -253,6 +253,23 @@ export class VmWorld {
     this.copyModel(`${vm}@${name}/`, `${vm}/`);
   }
 
+  async addDisk(vm: string, name: string): Promise<void> {
+    await this.service.addDisk(vm, { name, size: DISK_SIZE });
+    this.model.set(`${vm}/${name}`, Buffer.alloc(DISK_SIZE));
+  }
+
+  async removeDisk(vm: string, name: string): Promise<void> {
+    await this.service.removeDisk(vm, name);
+    this.model.delete(`${vm}/${name}`);
+  }
+
+  async resize(vm: string, size: number, disk = 'disk0'): Promise<void> {
+    await this.service.resizeDisk(vm, { disk, size, shrink: true });
+    const bytes = Buffer.alloc(size);
+    this.model.get(`${vm}/${disk}`)?.copy(bytes);
+    this.model.set(`${vm}/${disk}`, bytes);
+  }
+
   async clone(source: string, name: string, mode: 'linked' | 'full'): Promise<void> {
     const [vm = '', snapshot] = source.split('@');
     const request = { vm, name, mode, hardware: {} };

@@ -39,6 +39,9 @@ export type VmMethod =
   | 'rename'
   | 'delete'
   | 'set'
+  | 'disk.add'
+  | 'disk.remove'
+  | 'disk.resize'
   | 'path'
   | 'base.accept'
   | 'snapshot.take'
@@ -61,6 +64,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
   return {
     ...snapshotHandlers(sources),
     ...storeHandlers(service),
+    ...diskHandlers(sources),
     async create({ vm, disks, ...change }) {
       await service.create(vm, disks, hardwareOf(change));
       return viewVm(sources, vm);
@@ -125,6 +129,24 @@ function storeHandlers(service: VmService): Pick<Handlers, 'base.accept' | 'chec
       ),
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
+    },
+  };
+}
+
+function diskHandlers(sources: ViewSources): Pick<Handlers, Extract<VmMethod, `disk.${string}`>> {
+  const { service } = sources;
+  return {
+    async 'disk.add'({ vm, disk }) {
+      await service.addDisk(vm, disk);
+      return viewVm(sources, vm);
+    },
+    async 'disk.remove'({ vm, disk }) {
+      await service.removeDisk(vm, disk);
+      return viewVm(sources, vm);
+    },
+    async 'disk.resize'({ vm, ...request }) {
+      await service.resizeDisk(vm, request);
+      return viewVm(sources, vm);
     },
   };
 }
