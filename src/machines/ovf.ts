@@ -18,7 +18,8 @@ import type { XmlElement } from './xml.js';
 const CPU = '3';
 const MEMORY = '4';
 const ETHERNET = '10';
-const DISK = '17';
+/** Disk drives; storage extents are what XenCenter calls the disks that it exports. */
+const DISKS = ['17', '19'];
 /** Those that are told about. */
 const OMITTED: Readonly<Record<string, string>> = {
   '14': 'floppy drive',
@@ -69,7 +70,7 @@ export function readOvf(path: string, root: XmlElement): OvfMachine {
   const items = itemsOf(root, section);
   const files = new Map<string, OvfFile>();
   const disks = items
-    .filter((item) => typeOf(item) === DISK)
+    .filter((item) => DISKS.includes(typeOf(item)))
     .map((item) => readDisk(path, root, item, files));
   for (const [type, what] of Object.entries(OMITTED)) {
     const count = items.filter((item) => typeOf(item) === type).length;
