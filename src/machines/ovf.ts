@@ -45,6 +45,8 @@ const FORMATS: readonly [name: string, format: string][] = [
   ['qcow2', 'qcow2'],
   ['vhdx', 'vhdx'],
 ];
+/** What oVirt says beside the format, which is that of a VMDK for its raw files, too. */
+const VOLUME_FORMATS: Readonly<Record<string, string>> = { cow: 'qcow2', raw: 'raw' };
 
 /** A file that the descriptor refers to. */
 export interface OvfFile {
@@ -174,7 +176,8 @@ function readDisk(
   if (kind === undefined || disk === undefined) {
     throw damaged(path, `${quoteName(slot)} refers to ${quoteName(resource)}, which is not in it`);
   }
-  if (disk.attribute('parentRef') !== undefined) {
+  // oVirt writes an empty one for disks that stand alone.
+  if ((disk.attribute('parentRef') ?? '') !== '') {
     throw unsupported(path, `disk ${quoteName(id)} is a delta on another disk`);
   }
   const reference = disk.attribute('fileRef');
@@ -187,9 +190,13 @@ function readDisk(
       size: byteCount(path, `capacity of ${quoteName(id)}`, capacity, unit),
     };
   }
+  return { slot, files: [useFile(path, root, reference, formatOf(disk), files)] };
+}
+
+function formatOf(disk: XmlElement): string {
+  const volume = VOLUME_FORMATS[(disk.attribute('volume-format') ?? '').toLowerCase()];
   const uri = (disk.attribute('format') ?? '').toLowerCase();
-  const format = FORMATS.find(([name]) => uri.includes(name))?.[1] ?? 'auto';
-  return { slot, files: [useFile(path, root, reference, format, files)] };
+  return volume ?? FORMATS.find(([name]) => uri.includes(name))?.[1] ?? 'auto';
 }
 
 function useFile(
