@@ -3,7 +3,7 @@ import { GiB, KiB, MiB, TiB } from '../common/units.js';
 import { unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
 import type { DiskDraft, Machine, MachineNic, NicMode } from './machine.js';
-import { byteCount, macAddress, wholeNumber } from './values.js';
+import { byteCount, entryOf, macAddress, wholeNumber } from './values.js';
 import type { XmlElement } from './xml.js';
 
 /** libvirt's units, from its documentation: `k` and `KiB` are 1024 bytes, `KB` is 1000. */
@@ -46,7 +46,7 @@ export function readLibvirt(path: string, root: XmlElement): Machine<DiskDraft> 
   const vcpu = root.child('vcpu')?.text;
   const memory = root.child('memory');
   const unit = memory?.attribute('unit') ?? 'KiB';
-  const unitBytes = UNITS[unit.toLowerCase()];
+  const unitBytes = entryOf(UNITS, unit.toLowerCase());
   if (unitBytes === undefined) throw unsupported(path, `the unit ${quoteName(unit)} of its memory`);
   const disks = (devices?.all('disk') ?? [])
     .map((disk) => readDisk(path, disk, warnings))
@@ -100,7 +100,7 @@ function readDisk(path: string, disk: XmlElement, warnings: string[]): DiskDraft
 
 function readNic(nic: XmlElement, warnings: string[]): MachineNic {
   const type = nic.attribute('type') ?? '';
-  const found = INTERFACES[type];
+  const found = entryOf(INTERFACES, type);
   const mac = macAddress(nic.child('mac')?.attribute('address'));
   if (found === undefined) {
     warnings.push(`interface of type ${quoteName(type)} is not taken over; it has mode none`);

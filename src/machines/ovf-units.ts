@@ -2,6 +2,7 @@
 import { GiB, KiB, MiB, TiB } from '../common/units.js';
 import { unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
+import { entryOf } from './values.js';
 
 /** VMware and VirtualBox mean powers of 1024 by all of these. */
 const WORDS: Readonly<Record<string, number>> = {
@@ -25,7 +26,7 @@ const WORDS: Readonly<Record<string, number>> = {
 export function allocationUnit(path: string, text: string | undefined, missing: number): number {
   if (text === undefined || text === '') return missing;
   const [word = '', ...factors] = text.toLowerCase().split('*');
-  let unit = WORDS[word.trim()] ?? Number.NaN;
+  let unit = entryOf(WORDS, word.trim()) ?? Number.NaN;
   for (const factor of factors) {
     const match = /^\s*(\d{1,6})(?:\s*\^\s*(\d{1,2}))?\s*$/.exec(factor);
     unit *= match === null ? Number.NaN : Number(match[1]) ** Number(match[2] ?? 1);

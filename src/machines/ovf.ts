@@ -11,7 +11,7 @@ import type {
   NicMode,
 } from './machine.js';
 import { allocationUnit } from './ovf-units.js';
-import { byteCount, macAddress, wholeNumber } from './values.js';
+import { byteCount, entryOf, macAddress, wholeNumber } from './values.js';
 import type { XmlElement } from './xml.js';
 
 /** CIM resource types that are taken over. */
@@ -150,7 +150,7 @@ function readHardware(
 function readNic(item: XmlElement, index: number, warnings: string[]): MachineNic {
   const network = item.child('Connection')?.text ?? '';
   const mac = macAddress(item.child('Address')?.text);
-  const mode = network === '' ? 'nat' : MODES[network.toLowerCase().replace(/[- ]/g, '')];
+  const mode = network === '' ? 'nat' : entryOf(MODES, network.toLowerCase().replace(/[- ]/g, ''));
   if (mode === undefined) {
     warnings.push(`network adapter ${index}: network ${quoteName(network)} is taken for nat`);
   }
@@ -194,9 +194,11 @@ function readDisk(
 }
 
 function formatOf(disk: XmlElement): string {
-  const volume = VOLUME_FORMATS[(disk.attribute('volume-format') ?? '').toLowerCase()];
+  const word = (disk.attribute('volume-format') ?? '').toLowerCase();
   const uri = (disk.attribute('format') ?? '').toLowerCase();
-  return volume ?? FORMATS.find(([name]) => uri.includes(name))?.[1] ?? 'auto';
+  return (
+    entryOf(VOLUME_FORMATS, word) ?? FORMATS.find(([name]) => uri.includes(name))?.[1] ?? 'auto'
+  );
 }
 
 function useFile(

@@ -12,6 +12,7 @@ import { type FindFile, filesBeside, locateDisks } from './machine-files.js';
 import { type OvfMachine, readOvf } from './ovf.js';
 import { readManifest } from './ovf-manifest.js';
 import { tarMembers } from './tar-members.js';
+import { entryOf } from './values.js';
 import { readVbox } from './vbox.js';
 import { readDictionary, readVmware } from './vmware.js';
 import { parseXml } from './xml.js';
@@ -73,7 +74,7 @@ function readXml(path: string, beside: FindFile): Found {
     const manifest = readBeside(path, '.mf');
     return readDescriptor(path, readOvf(path, root), beside, manifest);
   }
-  const read = readers[root.name];
+  const read = entryOf(readers, root.name);
   if (read !== undefined) return { digests: [], ...locateDisks(read(), beside) };
   throw unsupported(
     path,

@@ -2,6 +2,11 @@
 import { damaged } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
 
+/** What a table has under a word from a file: `constructor` is in none, though objects have it. */
+export function entryOf<T>(table: Readonly<Record<string, T>>, word: string): T | undefined {
+  return Object.hasOwn(table, word) ? table[word] : undefined;
+}
+
 /**
  * @param what names the value in the error.
  * @throws DiskError `damaged` for what is no whole number from 0 to 2^53 - 1.

@@ -19,7 +19,7 @@ import {
   type MachineSnapshot,
   type NicMode,
 } from './machine.js';
-import { byteCount, macAddress, namesToTry, timeOf, wholeNumber } from './values.js';
+import { byteCount, entryOf, macAddress, namesToTry, timeOf, wholeNumber } from './values.js';
 import type { XmlElement } from './xml.js';
 
 /** How many disks VirtualBox lets stand on each other is not stated; snapshots are 250 at most. */
@@ -122,7 +122,7 @@ function readRegistry(path: string, machine: XmlElement): Registry {
 function fileOf(path: string, disk: XmlElement): FileDraft {
   const location = disk.attribute('location') ?? '';
   const format = disk.attribute('format') ?? '';
-  const known = FORMATS[format.toLowerCase()];
+  const known = entryOf(FORMATS, format.toLowerCase());
   // Judged when it is used: a registry may list disks that nothing is attached to.
   const isEncrypted = disk
     .all('Property')
@@ -162,7 +162,7 @@ function readNic(adapter: XmlElement, warnings: string[]): MachineNic {
   const slot = adapter.attribute('slot') ?? '?';
   const rest = mac === undefined ? {} : { mac };
   for (const child of adapter.children) {
-    const mode = MODES[child.name];
+    const mode = entryOf(MODES, child.name);
     if (mode !== undefined) {
       const network = child.attribute('name');
       const named = network === undefined || network === '' ? {} : { network };
@@ -210,7 +210,7 @@ function diskOf(
 ): DiskDraft {
   const files = chainOf(path, registry, uuid, slot);
   const named = kindOf(registry, uuid);
-  const kind = KINDS[named];
+  const kind = entryOf(KINDS, named);
   if (named === 'Shareable') {
     warnings.push(
       `disk ${quoteName(slot)}: shareable is not supported: this VM has the disk alone`,

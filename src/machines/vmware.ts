@@ -12,7 +12,7 @@ import {
   type MachineSnapshot,
   type NicMode,
 } from './machine.js';
-import { byteCount, macAddress, namesToTry, timeOf, wholeNumber } from './values.js';
+import { byteCount, entryOf, macAddress, namesToTry, timeOf, wholeNumber } from './values.js';
 import { decodeText } from './xml.js';
 
 /** Keys in lower case. */
@@ -126,7 +126,7 @@ function readNic(vmx: Dictionary, name: string, warnings: string[]): MachineNic 
   const network = field('networkname') ?? field('vnet');
   const type = (field('connectiontype') ?? 'bridged').toLowerCase();
   const vnet = (field('vnet') ?? '').toLowerCase().replace('/dev/', '');
-  const mode = type === 'custom' ? (VNETS[vnet] ?? 'internal') : MODES[type];
+  const mode = type === 'custom' ? (entryOf(VNETS, vnet) ?? 'internal') : entryOf(MODES, type);
   if (mode === undefined) {
     warnings.push(`${name}: ${quoteName(type)} is not taken over; it has mode none`);
   }
@@ -165,7 +165,7 @@ function readDisks(path: string, vmx: Dictionary, warnings: string[]): DiskDraft
       const what = file === '' ? 'no file' : `the device type ${quoteName(type)}`;
       throw unsupported(path, `${slot} has ${what}`, 'make it a disk of files, or take it out');
     } else {
-      const kind = KINDS[(vmx.get(`${slot}.mode`) ?? '').toLowerCase()];
+      const kind = entryOf(KINDS, (vmx.get(`${slot}.mode`) ?? '').toLowerCase());
       const files = [{ names: namesToTry(file), format: 'vmdk' }];
       disks.push({ slot, files, ...(kind === undefined ? {} : { kind }) });
     }

@@ -6,6 +6,7 @@ import { XMLParser, XMLValidator } from 'fast-xml-parser';
 import { textIn } from '../common/text-encoding.js';
 import { damaged, unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
+import { entryOf } from './values.js';
 
 /** Elements and end tags: thousands of snapshots' worth; an element takes some 500 bytes. */
 const MAX_TAGS = 200_000;
@@ -167,7 +168,7 @@ function textOf(nodes: unknown): string {
 /** What XML itself predefines, and characters by number. */
 function resolveReferences(text: string): string {
   return text.replace(/&(#x[0-9a-fA-F]{1,6}|#[0-9]{1,7}|\w+);/g, (whole, name: string) => {
-    if (!name.startsWith('#')) return PREDEFINED[name] ?? whole;
+    if (!name.startsWith('#')) return entryOf(PREDEFINED, name) ?? whole;
     const code = name[1] === 'x' ? Number.parseInt(name.slice(2), 16) : Number(name.slice(1));
     return code <= 0x10ffff ? String.fromCodePoint(code) : whole;
   });

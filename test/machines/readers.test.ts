@@ -1,12 +1,43 @@
-/** What hypervisors write beside their documents: what is read of each, without any file on disk. */
+/**
+ * What hypervisors write beside their documents: what is read of each, without any file on disk.
+ */
 import t from 'tap';
+import { readLibvirt } from '../../src/machines/libvirt.js';
 import { readOvf } from '../../src/machines/ovf.js';
+import { readVbox } from '../../src/machines/vbox.js';
+import { readDictionary, readVmware } from '../../src/machines/vmware.js';
 import { parseXml } from '../../src/machines/xml.js';
 import { ovfText } from '../support/machine-writer.js';
 
 function ovf(text: string) {
   return readOvf('m.ovf', parseXml('m.ovf', Buffer.from(text)));
 }
+
+function vmware(text: string, vmsd?: string) {
+  const read = (content: string) => readDictionary('m.vmx', Buffer.from(content));
+  return readVmware('m.vmx', read(text), vmsd === undefined ? undefined : read(vmsd));
+}
+
+t.test('words that objects of JavaScript have are in no table', async (t) => {
+  for (const word of ['constructor', 'valueOf', 'toString']) {
+    const xml = (text: string) => parseXml('m.xml', Buffer.from(text));
+    const domain = xml(`<domain><devices><interface type='${word}'/></devices></domain>`);
+    t.match(readLibvirt('m.xml', domain).hardware.nics, [{ mode: 'none' }]);
+    const nic = 'ethernet0.present = "TRUE"\nethernet0.connectionType';
+    const vmx = vmware(`memsize = "4"\n${nic} = "${word}"\n`);
+    t.match(vmx.hardware.nics, [{ mode: 'none' }]);
+    const items = `<Item><rasd:ResourceType>10</rasd:ResourceType>
+      <rasd:Connection>${word}</rasd:Connection></Item>`;
+    t.match(ovf(ovfText(1, { items })).hardware.nics[1], { mode: 'nat', network: word });
+    t.equal(xml(`<a>&${word};</a>`).text, `&${word};`);
+    const disk = `<HardDisk uuid="1" location="a" format="${word}"/>`;
+    const settings = `<VirtualBox><Machine><MediaRegistry><HardDisks>${disk}</HardDisks>
+      </MediaRegistry><StorageControllers><StorageController><AttachedDevice type="HardDisk">
+      <Image uuid="1"/></AttachedDevice></StorageController></StorageControllers></Machine>
+      </VirtualBox>`;
+    t.throws(() => readVbox('m.vbox', xml(settings)), { code: 'not-supported' });
+  }
+});
 
 t.test('the disks of XenCenter are storage extents', async (t) => {
   const { disks } = ovf(ovfText(1).replace('ResourceType>17<', 'ResourceType>19<'));
