@@ -73,7 +73,7 @@ export function readVmware(
   vmx: Dictionary,
   vmsd: Dictionary | undefined,
 ): Machine<DiskDraft> {
-  if (vmx.has('encryption.keysafe') || vmx.has('encryption.data')) {
+  if (isEncrypted(vmx)) {
     throw unsupported(path, 'the machine is encrypted', 'decrypt it in VMware first');
   }
   if (!['config.version', 'virtualhw.version', 'memsize'].some((key) => vmx.has(key))) {
@@ -96,6 +96,12 @@ export function readVmware(
     current: snapshots.some(({ id }) => id === current) ? current : null,
     warnings,
   };
+}
+
+/** In part is what a machine with a TPM is: its disks and most of its settings are plain then. */
+function isEncrypted(vmx: Dictionary): boolean {
+  const isPartial = vmx.get('vmx.encryptiontype')?.toLowerCase() === 'partial';
+  return !isPartial && (vmx.has('encryption.keysafe') || vmx.has('encryption.data'));
 }
 
 function isTrue(text: string | undefined): boolean {
@@ -176,6 +182,9 @@ function readDisks(path: string, vmx: Dictionary, warnings: string[]): DiskDraft
 function noteOmissions(vmx: Dictionary, warnings: string[]): void {
   if ((vmx.get('checkpoint.vmstate') ?? '') !== '') {
     warnings.push('the suspended state is not taken over: the machine starts as after a power cut');
+  }
+  if (isTrue(vmx.get('vtpm.present'))) {
+    warnings.push('the TPM and what it holds are not taken over');
   }
   if (isTrue(vmx.get('floppy0.present'))) warnings.push('floppy drive floppy0 is not taken over');
   if (['usb', 'ehci', 'usb_xhci'].some((key) => isTrue(vmx.get(`${key}.present`)))) {

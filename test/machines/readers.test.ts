@@ -58,3 +58,13 @@ t.test('a disk of oVirt has an empty parent, and a format of its own words', asy
     t.match(ovf(ovfText(1, { disks })).disks, [{ files: [{ format }] }], `${uri} ${volume}`);
   }
 });
+
+t.test('VMware encrypts a machine in part for its TPM, and its disks are plain', async (t) => {
+  const keys = 'encryption.keySafe = "vmware:key/list"\nencryption.data = "AAAA"\n';
+  const rest = `memsize = "4"\nvtpm.present = "TRUE"\nnvme0:0.present = "TRUE"
+nvme0:0.fileName = "a.vmdk"\n`;
+  const machine = vmware(`vmx.encryptionType = "partial"\n${keys}${rest}`);
+  t.match(machine.disks, [{ slot: 'nvme0:0', files: [{ names: ['a.vmdk'] }] }]);
+  t.match(machine.warnings, [/TPM/]);
+  t.throws(() => vmware(keys + rest), { code: 'not-supported' }, 'in whole');
+});
