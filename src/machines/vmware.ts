@@ -128,7 +128,10 @@ function readHardware(path: string, vmx: Dictionary, warnings: string[]): Machin
 
 function readNic(vmx: Dictionary, name: string, warnings: string[]): MachineNic {
   const field = (key: string) => vmx.get(`${name}.${key}`);
-  const mac = macAddress(field('address') ?? field('generatedaddress'));
+  const isStatic = (field('addresstype') ?? '').toLowerCase() === 'static';
+  // One that was set once is left behind when VMware or vCenter chooses again.
+  const [first, second] = [macAddress(field('generatedaddress')), macAddress(field('address'))];
+  const mac = isStatic ? (second ?? first) : (first ?? second);
   const network = field('networkname') ?? field('vnet');
   const type = (field('connectiontype') ?? 'bridged').toLowerCase();
   const vnet = (field('vnet') ?? '').toLowerCase().replace('/dev/', '');

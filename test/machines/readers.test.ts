@@ -68,3 +68,18 @@ nvme0:0.fileName = "a.vmdk"\n`;
   t.match(machine.warnings, [/TPM/]);
   t.throws(() => vmware(keys + rest), { code: 'not-supported' }, 'in whole');
 });
+
+t.test('which of two addresses of VMware is in use', async (t) => {
+  const set = 'ethernet0.address = "00:50:56:00:00:01"\n';
+  const generated = 'ethernet0.generatedAddress = "00:0c:29:00:00:02"\n';
+  for (const [text, mac] of [
+    [`${set}${generated}ethernet0.addressType = "generated"`, '00:0c:29:00:00:02'],
+    [`${set}${generated}ethernet0.addressType = "vpx"`, '00:0c:29:00:00:02'],
+    [`${set}${generated}ethernet0.addressType = "static"`, '00:50:56:00:00:01'],
+    [`${set}`, '00:50:56:00:00:01'],
+    [`ethernet0.address = ""\n${generated}`, '00:0c:29:00:00:02'],
+  ] as const) {
+    const { hardware } = vmware(`memsize = "4"\nethernet0.present = "TRUE"\n${text}\n`);
+    t.match(hardware.nics, [{ mac }], text);
+  }
+});
