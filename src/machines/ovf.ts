@@ -149,7 +149,11 @@ function readHardware(
 
 function readNic(item: XmlElement, index: number, warnings: string[]): MachineNic {
   const network = item.child('Connection')?.text ?? '';
-  const mac = macAddress(item.child('Address')?.text);
+  // oVirt has it under a name of its own, and the place on the bus as the address.
+  const mac = item
+    .all('Address', 'MACAddress')
+    .map(({ text }) => macAddress(text))
+    .find((each) => each !== undefined);
   const mode = network === '' ? 'nat' : entryOf(MODES, network.toLowerCase().replace(/[- ]/g, ''));
   if (mode === undefined) {
     warnings.push(`network adapter ${index}: network ${quoteName(network)} is taken for nat`);

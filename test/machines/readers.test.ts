@@ -83,3 +83,12 @@ t.test('which of two addresses of VMware is in use', async (t) => {
     t.match(hardware.nics, [{ mac }], text);
   }
 });
+
+t.test('the address of a network adapter of oVirt', async (t) => {
+  const items = `<Item><rasd:ResourceType>10</rasd:ResourceType>
+    <rasd:Connection>ovirtmgmt</rasd:Connection>
+    <rasd:MACAddress>56:6f:00:00:00:01</rasd:MACAddress>
+    <rasd:Address>{type=pci, slot=0x03, bus=0x00}</rasd:Address></Item>`;
+  const [, nic] = ovf(ovfText(1, { items })).hardware.nics;
+  t.match(nic, { network: 'ovirtmgmt', mac: '56:6f:00:00:00:01' });
+});
