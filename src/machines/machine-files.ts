@@ -1,7 +1,7 @@
 /** Finds the files that a machine file names, under the rules for names found inside images. */
 import { dirname, resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
-import { resolveSibling } from '../formats/sibling-path.js';
+import { quoteName, resolveSibling } from '../formats/sibling-path.js';
 import { realFolder } from '../storage/host-path.js';
 import type {
   DiskDraft,
@@ -67,6 +67,26 @@ function folderOf(path: string): string {
   }
 }
 
+/**
+ * Two datastores may hold a disk of the same bare name: where only one of them was copied here, it
+ * must not stand for both.
+ */
+function refuseOneForTwo(disks: readonly DiskDraft[], place: (file: FileDraft) => Place): void {
+  const byPath = new Map<string, readonly string[]>();
+  for (const file of disks.flatMap(({ files }) => files)) {
+    const { path, window } = place(file);
+    if (window !== undefined) continue;
+    const other = byPath.get(path) ?? file.names;
+    byPath.set(path, other);
+    if (other[0] === file.names[0] || other.at(-1) !== file.names.at(-1)) continue;
+    const both = [other, file.names].map((names) => quoteName(names[0] ?? '')).join(' and ');
+    throw new DiskError('not-found', `${path}: only this one file was found for ${both}`, {
+      errno: 'ENOENT',
+      hint: 'give the other file another name, in the machine file, too, and put it beside it',
+    });
+  }
+}
+
 /** The machine with all its disks found. @throws DiskError naming the first that is not. */
 export function locateDisks(draft: Machine<DiskDraft>, findFile: FindFile): Machine<MachineDisk> {
   const found = new Map<FileDraft, Place>();
@@ -81,6 +101,7 @@ export function locateDisks(draft: Machine<DiskDraft>, findFile: FindFile): Mach
     const parents = below.map((file) => place(file).path);
     return { ...rest, image: { ...place(top), format: top.format, parents } };
   };
+  for (const { disks } of [draft, ...draft.snapshots]) refuseOneForTwo(disks, place);
   const snapshots: MachineSnapshot<MachineDisk>[] = draft.snapshots.map((snapshot) => ({
     ...snapshot,
     disks: snapshot.disks.map(locate),

@@ -199,6 +199,19 @@ t.test('configurations of VMware', async (t) => {
   await checkRefused(t, path, 'damaged', /no VMware/);
 });
 
+t.test('one file does not stand for two disks of one bare name', async (t) => {
+  const folder = tempFolder(t);
+  const second = (name: string) =>
+    `scsi0:1.present = "TRUE"\nscsi0:1.fileName = "${name}"\nide0:0.present = "TRUE"\n` +
+    `ide0:0.fileName = "/vmfs/volumes/one/machine/disk-000004.vmdk"\n`;
+  for (const name of ['/vmfs/volumes/two/machine/disk-000004.vmdk', 'disk-000004.vmdk']) {
+    const { path } = writeVmwareMachine(folder, second(name));
+    await checkRefused(t, path, 'not-found', /only this one file/);
+  }
+  const { path } = writeVmwareMachine(folder, second('disk-000003.vmdk').replace(/ide.*/gs, ''));
+  await t.resolves(importAll(path), 'two files are two disks');
+});
+
 t.test('OVF descriptors', async (t) => {
   const folder = tempFolder(t);
   const path = join(folder, 'machine.ovf');
