@@ -88,7 +88,7 @@ function readArchive(path: string): Found {
   const file = HostFile.open(path);
   try {
     const members = tarMembers(file);
-    const [name, ...more] = [...members.keys()].filter((each) => /\.ovf$/i.test(each));
+    const [name, ...more] = [...members.keys()].filter(isDescriptor);
     if (name === undefined || more.length > 0) {
       throw damaged(path, `has ${more.length === 0 ? 'no' : 'more than one'} OVF descriptor`);
     }
@@ -109,6 +109,13 @@ function readArchive(path: string): Found {
   } finally {
     file.close();
   }
+}
+
+/**
+ * Beside each file the tar of macOS puts what it knows of it: a second one, `._` before its name.
+ */
+function isDescriptor(member: string): boolean {
+  return /\.ovf$/i.test(member) && !basename(member).startsWith('._');
 }
 
 interface TextFile {

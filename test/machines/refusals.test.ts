@@ -315,6 +315,12 @@ t.test('archives', async (t) => {
     });
   }
   await checkCut(t, path, [ovf, disk]);
+  const beside = {
+    name: '._a.ovf',
+    bytes: Buffer.from('\0\x05\x16\x07\0\x02\0\0Mac OS X', 'latin1'),
+  };
+  writeFileSync(path, tarBytes([beside, ovf, { ...beside, name: '._disk 1.vmdk' }, disk]));
+  await t.resolves(importAll(path), 'what macOS adds is no descriptor');
 });
 
 /** A sound archive, cut short and spoilt. */
