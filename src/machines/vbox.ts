@@ -140,7 +140,10 @@ function readState(
   warnings: string[],
 ): { hardware: MachineHardware; disks: DiskDraft[] } {
   const hardware = owner.child('Hardware');
-  const vcpus = hardware?.child('CPU')?.attribute('count') ?? '1';
+  // VirtualBox 7.1 and later have the CPUs of ARM machines in `Platform`, beside the hardware.
+  const cpus = [owner.child('Platform'), hardware?.child('Platform'), hardware];
+  const counts = cpus.map((place) => place?.child('CPU')?.attribute('count'));
+  const vcpus = counts.find((count) => count !== undefined) ?? '1';
   const memory = hardware?.child('Memory')?.attribute('RAMSize');
   const adapters = hardware?.child('Network')?.all('Adapter') ?? [];
   const nics = adapters
@@ -310,7 +313,8 @@ function noteOmissions(machine: XmlElement, warnings: string[]): void {
   for (const folder of hardware?.child('SharedFolders')?.all('SharedFolder') ?? []) {
     warnings.push(`shared folder ${quoteName(folder.attribute('name') ?? '')} is not taken over`);
   }
-  if (hardware?.find('BIOS', 'NVRAM')?.attribute('path') !== undefined) {
+  const firmware = hardware?.all('BIOS', 'Firmware') ?? [];
+  if (firmware.some((each) => each.child('NVRAM')?.attribute('path') !== undefined)) {
     warnings.push('the firmware settings (NVRAM) are not taken over');
   }
 }

@@ -18,6 +18,11 @@ function vmware(text: string, vmsd?: string) {
   return readVmware('m.vmx', read(text), vmsd === undefined ? undefined : read(vmsd));
 }
 
+function vbox(inner: string) {
+  const text = `<VirtualBox version="1.20-macosx"><Machine name="m">${inner}</Machine></VirtualBox>`;
+  return readVbox('m.vbox', parseXml('m.vbox', Buffer.from(text)));
+}
+
 t.test('words that objects of JavaScript have are in no table', async (t) => {
   for (const word of ['constructor', 'valueOf', 'toString']) {
     const xml = (text: string) => parseXml('m.xml', Buffer.from(text));
@@ -91,4 +96,17 @@ t.test('the address of a network adapter of oVirt', async (t) => {
     <rasd:Address>{type=pci, slot=0x03, bus=0x00}</rasd:Address></Item>`;
   const [, nic] = ovf(ovfText(1, { items })).hardware.nics;
   t.match(nic, { network: 'ovirtmgmt', mac: '56:6f:00:00:00:01' });
+});
+
+t.test('where VirtualBox has the CPUs of a machine', async (t) => {
+  for (const [text, count] of [
+    ['<Hardware><CPU count="3"/></Hardware>', 3],
+    ['<Hardware/><Platform architecture="ARM"><CPU count="3"/></Platform>', 3],
+    ['<Hardware><CPU count="3"/></Hardware><Platform architecture="ARM"><CPU/></Platform>', 3],
+    ['<Hardware/><Platform architecture="ARM"><CPU/></Platform>', 1],
+  ] as const) {
+    t.equal(vbox(text).hardware.vcpus, count, text);
+  }
+  const firmware = '<Firmware type="EFI"><NVRAM path="m.nvram"/></Firmware>';
+  t.match(vbox(`<Hardware>${firmware}</Hardware>`).warnings, [/NVRAM/]);
 });
