@@ -189,7 +189,7 @@ function readDisks(
   const disks: DiskDraft[] = [];
   for (const controller of controllers?.all('StorageController') ?? []) {
     const name = controller.attribute('name') ?? '';
-    for (const device of controller.all('AttachedDevice')) {
+    for (const device of controller.all('AttachedDevice').sort(byPlace)) {
       const place = [device.attribute('port') ?? '0', device.attribute('device') ?? '0'].join(':');
       const slot = `${name} ${place}`;
       const uuid = uuidOf(device.child('Image')?.attribute('uuid'));
@@ -203,6 +203,13 @@ function readDisks(
     }
   }
   return disks;
+}
+
+/** Devices are written in the order in which they were attached. */
+function byPlace(one: XmlElement, other: XmlElement): number {
+  const place = (name: string) =>
+    Number(one.attribute(name) ?? 0) - Number(other.attribute(name) ?? 0);
+  return place('port') || place('device');
 }
 
 function diskOf(

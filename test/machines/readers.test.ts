@@ -110,3 +110,24 @@ t.test('where VirtualBox has the CPUs of a machine', async (t) => {
   const firmware = '<Firmware type="EFI"><NVRAM path="m.nvram"/></Firmware>';
   t.match(vbox(`<Hardware>${firmware}</Hardware>`).warnings, [/NVRAM/]);
 });
+
+t.test('disks of VirtualBox are in the order of their ports', async (t) => {
+  const medium = (id: number) => `<HardDisk uuid="${id}" location="${id}.vdi" format="VDI"/>`;
+  const device = (id: number, port: number, place: number) =>
+    `<AttachedDevice type="HardDisk" port="${port}" device="${place}"><Image uuid="${id}"/>
+     </AttachedDevice>`;
+  const { disks } = vbox(`<MediaRegistry><HardDisks>${[1, 2, 3, 4].map(medium).join('')}
+    </HardDisks></MediaRegistry><StorageControllers>
+    <StorageController name="IDE">${device(2, 0, 1)}${device(1, 0, 0)}</StorageController>
+    <StorageController name="SATA">${device(4, 10, 0)}${device(3, 2, 0)}</StorageController>
+    </StorageControllers>`);
+  t.strictSame(
+    disks.map(({ slot, files }) => [slot, files[0]?.names[0]]),
+    [
+      ['IDE 0:0', '1.vdi'],
+      ['IDE 0:1', '2.vdi'],
+      ['SATA 2:0', '3.vdi'],
+      ['SATA 10:0', '4.vdi'],
+    ],
+  );
+});
