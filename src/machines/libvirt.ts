@@ -2,7 +2,7 @@
 import { GiB, KiB, MiB, TiB } from '../common/units.js';
 import { unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
-import type { DiskDraft, Machine, MachineNic, NicMode } from './machine.js';
+import type { DiskDraft, Machine, MachineDiskKind, MachineNic, NicMode } from './machine.js';
 import { byteCount, entryOf, macAddress, wholeNumber } from './values.js';
 import type { XmlElement } from './xml.js';
 
@@ -94,8 +94,18 @@ function readDisk(path: string, disk: XmlElement, warnings: string[]): DiskDraft
   if (format !== 'vhd' && !FORMATS.includes(format)) {
     throw unsupported(path, `${what} has the unknown format ${quoteName(driver)}`);
   }
+  if (disk.child('shareable') !== undefined) {
+    warnings.push(`${what}: shareable is not supported: this VM has the disk alone`);
+  }
+  const kind = kindOf(disk);
   // Paths of libvirt are absolute ones of this host: no other file is meant.
-  return { slot, files: [{ names: [file], format }] };
+  return { slot, files: [{ names: [file], format }], ...(kind === undefined ? {} : { kind }) };
+}
+
+/** What is written to a transient disk is thrown away when the guest is off. */
+function kindOf(disk: XmlElement): MachineDiskKind | undefined {
+  if (disk.child('transient') !== undefined) return 'immutable';
+  return disk.child('readonly') === undefined ? undefined : 'read-only';
 }
 
 function readNic(nic: XmlElement, warnings: string[]): MachineNic {

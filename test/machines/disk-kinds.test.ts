@@ -1,5 +1,6 @@
 /** Kinds of disks in the settings of other hypervisors, and what becomes of each on import. */
 import t from 'tap';
+import { readLibvirt } from '../../src/machines/libvirt.js';
 import { readVbox } from '../../src/machines/vbox.js';
 import { readDictionary, readVmware } from '../../src/machines/vmware.js';
 import { parseXml } from '../../src/machines/xml.js';
@@ -59,4 +60,17 @@ ${disk(2, 'Independent-NonPersistent')}`;
     readVmware('m.vmx', vmx, undefined).disks.map(({ kind }) => kind),
     [undefined, 'write-through', 'immutable'],
   );
+});
+
+t.test('what libvirt says of a disk', async (t) => {
+  const disk = (inner: string) =>
+    `<disk type='file' device='disk'><source file='/a'/>${inner}</disk>`;
+  const kinds = ['', '<readonly/>', '<transient/>', '<readonly/><transient/>', '<shareable/>'];
+  const text = `<domain><devices>${kinds.map(disk).join('')}</devices></domain>`;
+  const { disks, warnings } = readLibvirt('m.xml', parseXml('m.xml', Buffer.from(text)));
+  t.same(
+    disks.map(({ kind }) => kind),
+    [undefined, 'read-only', 'immutable', 'immutable', undefined],
+  );
+  t.match(warnings, [/shareable is not supported/]);
 });
