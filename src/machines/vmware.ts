@@ -49,12 +49,24 @@ export function readDictionary(path: string, bytes: Buffer): Dictionary {
     const key = line.slice(0, end).trim();
     if (key === '' || key.startsWith('#')) continue;
     const value = line.slice(end + 1).trim();
-    entries.set(key.toLowerCase(), withoutEscapes(value.replace(/^"/, '').replace(/"$/, '')));
+    entries.set(key.toLowerCase(), withoutEscapes(unquoted(value)));
   }
   if (first.includes('\0') || entries.size === 0) {
     throw damaged(path, 'is no VMware configuration');
   }
   return entries;
+}
+
+/** A comment may follow what is quoted. */
+function unquoted(value: string): string {
+  const end = value.startsWith('"') ? value.indexOf('"', 1) : -1;
+  const isRemark =
+    end > 0 &&
+    value
+      .slice(end + 1)
+      .trimStart()
+      .startsWith('#');
+  return (isRemark ? value.slice(0, end) : value).replace(/^"/, '').replace(/"$/, '');
 }
 
 /** `|22` stands for a quote, `|0A` for a line's end. */

@@ -131,3 +131,15 @@ t.test('disks of VirtualBox are in the order of their ports', async (t) => {
     ],
   );
 });
+
+t.test('comments in a .vmx', async (t) => {
+  const { name, disks, hardware } = vmware(`# by hand
+displayName = "one #2"   # "with a comment"
+memsize = "64" # MiB
+scsi0:0.present = "TRUE" # the disk
+scsi0:0.fileName = "a#b.vmdk"
+`);
+  t.equal(name, 'one #2');
+  t.equal(hardware.memory, 64 * 1024 * 1024);
+  t.match(disks, [{ files: [{ names: ['a#b.vmdk'] }] }]);
+});
