@@ -112,12 +112,25 @@ function itemsOf(root: XmlElement, section: XmlElement): XmlElement[] {
   const options = root.child('DeploymentOptionSection')?.all('Configuration') ?? [];
   const chosen = options.find((each) => isYes(each.attribute('default'))) ?? options[0];
   const id = chosen?.attribute('id');
-  return section.all('Item', 'StorageItem', 'EthernetPortItem').filter((item) => {
+  const items = section.all('Item', 'StorageItem', 'EthernetPortItem').filter((item) => {
     // Bounds say what values are possible, not what the machine has.
     if ((item.attribute('bound') ?? 'normal') !== 'normal') return false;
     const wanted = item.attribute('configuration');
     return wanted === undefined || (id !== undefined && wanted.split(/\s+/).includes(id));
   });
+  return withoutReplaced(items);
+}
+
+/** An item of a configuration stands in for the general one of its instance. */
+function withoutReplaced(items: readonly XmlElement[]): XmlElement[] {
+  const instanceOf = (item: XmlElement): string => item.child('InstanceID')?.text ?? '';
+  const own = new Set(
+    items.filter((item) => item.attribute('configuration') !== undefined).map(instanceOf),
+  );
+  own.delete('');
+  return items.filter(
+    (item) => item.attribute('configuration') !== undefined || !own.has(instanceOf(item)),
+  );
 }
 
 function isYes(text: string | undefined): boolean {
@@ -133,7 +146,7 @@ function readHardware(
   items: readonly XmlElement[],
   warnings: string[],
 ): MachineHardware {
-  // An item of a configuration comes after the general one that it replaces.
+  // Where instances have no numbers, what a configuration has comes after what it replaces.
   const cpu = items.findLast((item) => typeOf(item) === CPU)?.child('VirtualQuantity')?.text;
   const memory = items.findLast((item) => typeOf(item) === MEMORY);
   const size = memory?.child('VirtualQuantity')?.text;

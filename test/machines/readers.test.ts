@@ -143,3 +143,21 @@ scsi0:0.fileName = "a#b.vmdk"
   t.equal(hardware.memory, 64 * 1024 * 1024);
   t.match(disks, [{ files: [{ names: ['a#b.vmdk'] }] }]);
 });
+
+t.test('an item of the configuration stands in for the general one', async (t) => {
+  const item = (rest: string, id: number, type: number, inner: string) =>
+    `<Item ${rest}>${inner}<rasd:InstanceID>${id}</rasd:InstanceID>
+     <rasd:ResourceType>${type}</rasd:ResourceType></Item>`;
+  const large = 'ovf:configuration="large huge"';
+  const items = [
+    item(large, 1, 3, '<rasd:VirtualQuantity>8</rasd:VirtualQuantity>'),
+    item(large, 3, 10, '<rasd:Connection>Bridged</rasd:Connection>'),
+    item('ovf:configuration="small"', 7, 10, '<rasd:Connection>NAT</rasd:Connection>'),
+  ].join('');
+  const options = `<DeploymentOptionSection><Configuration ovf:id="small"/>
+    <Configuration ovf:id="large" ovf:default="true"/></DeploymentOptionSection>`;
+  const { hardware } = ovf(ovfText(1, { items }).replace('<VirtualSystem ', `${options}$&`));
+  t.equal(hardware.vcpus, 8);
+  t.match(hardware.nics, [{ mode: 'bridged' }], 'one adapter');
+  t.equal(hardware.nics.length, 1);
+});
