@@ -38,6 +38,8 @@ const MODES: Readonly<Record<string, NicMode>> = {
   hostonly: 'host-only',
   internal: 'internal',
   null: 'none',
+  // What vCloud Director connects an adapter to that is not connected.
+  none: 'none',
 };
 
 const FORMATS: readonly [name: string, format: string][] = [

@@ -161,3 +161,11 @@ t.test('an item of the configuration stands in for the general one', async (t) =
   t.match(hardware.nics, [{ mode: 'bridged' }], 'one adapter');
   t.equal(hardware.nics.length, 1);
 });
+
+t.test('the network "none" of vCloud Director is none', async (t) => {
+  const items = `<Item><rasd:ResourceType>10</rasd:ResourceType>
+    <rasd:Connection>none</rasd:Connection></Item>`;
+  const { hardware, warnings } = ovf(ovfText(1, { items }));
+  t.strictSame(hardware.nics[1], { mode: 'none' });
+  t.notMatch(warnings.join(), /"none"/);
+});
