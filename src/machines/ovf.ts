@@ -73,9 +73,9 @@ export function readOvf(path: string, root: XmlElement): OvfMachine {
   const warnings = more.length === 0 ? [] : ['only the first of its hardware sections is read'];
   const items = itemsOf(root, section);
   const files = new Map<string, OvfFile>();
-  const disks = items
-    .filter((item) => DISKS.includes(typeOf(item)))
-    .map((item) => readDisk(path, root, item, files));
+  const disks = inPlaces(items.filter((item) => DISKS.includes(typeOf(item)))).map((item) =>
+    readDisk(path, root, item, files),
+  );
   for (const [type, what] of Object.entries(OMITTED)) {
     const count = items.filter((item) => typeOf(item) === type).length;
     if (count > 0) warnings.push(`${what} is not taken over`);
@@ -143,6 +143,22 @@ function typeOf(item: XmlElement): string {
   return item.child('ResourceType')?.text ?? '';
 }
 
+/**
+ * Devices in the order of their places on what they are attached to, which comes in the order of
+ * the first of each; as they are written where one has no place.
+ */
+function inPlaces(devices: readonly XmlElement[]): XmlElement[] {
+  const parents = devices.map((device) => device.child('Parent')?.text ?? '');
+  const sorted = devices.map((device, index) => {
+    const place = device.child('AddressOnParent')?.text ?? '';
+    const parent = parents.indexOf(parents[index] ?? '');
+    return { device, parent, place: /^\d+$/.test(place) ? Number(place) : Number.NaN };
+  });
+  if (sorted.some(({ place }) => Number.isNaN(place))) return [...devices];
+  sorted.sort((a, b) => a.parent - b.parent || a.place - b.place);
+  return sorted.map(({ device }) => device);
+}
+
 function readHardware(
   path: string,
   items: readonly XmlElement[],
@@ -156,9 +172,9 @@ function readHardware(
   return {
     ...(cpu === undefined ? {} : { vcpus: wholeNumber(path, 'its number of CPUs', cpu) }),
     ...(size === undefined ? {} : { memory: byteCount(path, 'its memory', size, unit) }),
-    nics: items
-      .filter((item) => typeOf(item) === ETHERNET)
-      .map((item, index) => readNic(item, index, warnings)),
+    nics: inPlaces(items.filter((item) => typeOf(item) === ETHERNET)).map((item, index) =>
+      readNic(item, index, warnings),
+    ),
   };
 }
 

@@ -169,3 +169,31 @@ t.test('the network "none" of vCloud Director is none', async (t) => {
   t.strictSame(hardware.nics[1], { mode: 'none' });
   t.notMatch(warnings.join(), /"none"/);
 });
+
+t.test('devices of an OVF are in the order of their places', async (t) => {
+  const item = (type: number, place: string, inner: string) =>
+    `<Item><rasd:AddressOnParent>${place}</rasd:AddressOnParent>${inner}
+     <rasd:ResourceType>${type}</rasd:ResourceType></Item>`;
+  const nic = (place: string, network: string) =>
+    item(10, place, `<rasd:Connection>${network}</rasd:Connection>`);
+  const disk = (place: string, parent: number, name: string) =>
+    item(
+      17,
+      place,
+      `<rasd:ElementName>${name}</rasd:ElementName><rasd:Parent>${parent}</rasd:Parent>
+       <rasd:HostResource>ovf:/disk/vmdisk1</rasd:HostResource>`,
+    );
+  const read = (items: string) => {
+    const text = ovfText(1, { items: `<!-- here -->${items}` });
+    const { hardware, disks } = ovf(text.replace(/<Item>.*<!-- here -->/s, ''));
+    return [hardware.nics.map(({ network }) => network), disks.map(({ slot }) => slot)];
+  };
+  const disks = [disk('1', 4, 'b'), disk('9', 3, 'd'), disk('0', 4, 'a'), disk('2', 3, 'c')].join(
+    '',
+  );
+  t.strictSame(read(nic('10', 'y') + nic('9', 'x') + disks), [
+    ['x', 'y'],
+    ['a', 'b', 'c', 'd'],
+  ]);
+  t.strictSame(read(nic('1', 'y') + nic('', 'x')), [['y', 'x'], []], 'one has no place');
+});
