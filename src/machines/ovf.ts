@@ -74,7 +74,7 @@ export function readOvf(path: string, root: XmlElement): OvfMachine {
   const items = itemsOf(root, section);
   const files = new Map<string, OvfFile>();
   const disks = inPlaces(items.filter((item) => DISKS.includes(typeOf(item)))).map((item) =>
-    readDisk(path, root, item, files),
+    readDisk(path, { root, system }, item, files),
   );
   for (const [type, what] of Object.entries(OMITTED)) {
     const count = items.filter((item) => typeOf(item) === type).length;
@@ -196,9 +196,26 @@ function readNic(item: XmlElement, index: number, warnings: string[]): MachineNi
   };
 }
 
+/**
+ * A value that may be that of a property of the system, as `${size}`: the one that it has where
+ * nobody chooses another.
+ */
+function propertyOr(text: string, system: XmlElement): string {
+  const name = /^\$\{(.+)\}$/.exec(text)?.[1];
+  if (name === undefined) return text;
+  for (const section of system.all('ProductSection')) {
+    const found = section.all('Property').find((property) => {
+      const owner = [section.attribute('class'), property.attribute('key')];
+      return [...owner, section.attribute('instance')].filter(Boolean).join('.') === name;
+    });
+    if (found !== undefined) return found.attribute('value') ?? text;
+  }
+  return text;
+}
+
 function readDisk(
   path: string,
-  root: XmlElement,
+  { root, system }: { readonly root: XmlElement; readonly system: XmlElement },
   item: XmlElement,
   files: Map<string, OvfFile>,
 ): DiskDraft {
@@ -218,7 +235,7 @@ function readDisk(
   const reference = disk.attribute('fileRef');
   if (reference === undefined) {
     const unit = allocationUnit(path, disk.attribute('capacityAllocationUnits'), 1);
-    const capacity = disk.attribute('capacity') ?? '';
+    const capacity = propertyOr(disk.attribute('capacity') ?? '', system);
     return {
       slot,
       files: [],

@@ -197,3 +197,18 @@ t.test('devices of an OVF are in the order of their places', async (t) => {
   ]);
   t.strictSame(read(nic('1', 'y') + nic('', 'x')), [['y', 'x'], []], 'one has no place');
 });
+
+t.test('the size of an empty disk may be that of a property', async (t) => {
+  const disks =
+    '<Disk ovf:diskId="vmdisk1" ovf:capacity="$X" ovf:capacityAllocationUnits="byte * 2^30"/>';
+  const sections = `<ProductSection><Property ovf:key="size" ovf:type="int" ovf:value="5"/>
+    </ProductSection><ProductSection ovf:class="com.x" ovf:instance="1">
+    <Property ovf:key="size" ovf:value="7"/></ProductSection>`;
+  const read = (name: string) => {
+    const text = ovfText(1, { disks: disks.replace('$X', () => `\${${name}}`) });
+    return ovf(text.replace('<VirtualHardwareSection>', `${sections}$&`)).disks;
+  };
+  t.match(read('size'), [{ files: [], size: 5 * 2 ** 30 }]);
+  t.match(read('com.x.size.1'), [{ files: [], size: 7 * 2 ** 30 }]);
+  t.throws(() => read('other'), { code: 'damaged' });
+});
