@@ -80,6 +80,13 @@ export function readOvf(path: string, root: XmlElement): OvfMachine {
     const count = items.filter((item) => typeOf(item) === type).length;
     if (count > 0) warnings.push(`${what} is not taken over`);
   }
+  for (const item of items) {
+    // NVDIMMs of VMware and the firmware settings of VirtualBox have files, and types of their own.
+    const [, kind] = resourceOf(item);
+    const isKnown = DISKS.includes(typeOf(item)) || Object.hasOwn(OMITTED, typeOf(item));
+    if (kind === undefined || isKnown) continue;
+    warnings.push(`${quoteName(slotOf(item))} and its file are not taken over`);
+  }
   return {
     name: system.child('Name')?.text || (system.attribute('id') ?? ''),
     hardware: readHardware(path, items, warnings),
@@ -213,15 +220,25 @@ function propertyOr(text: string, system: XmlElement): string {
   return text;
 }
 
+function slotOf(item: XmlElement): string {
+  return item.child('ElementName')?.text || `disk ${item.child('InstanceID')?.text ?? ''}`;
+}
+
+/** What it is backed by, as it is written, and in parts where these are known. */
+function resourceOf(item: XmlElement): [text: string, kind?: string, id?: string] {
+  const text = item.child('HostResource')?.text ?? '';
+  const [, kind, id] = /^(?:ovf:)?\/*(disk|file)\/(.+)$/.exec(text) ?? [];
+  return kind === undefined || id === undefined ? [text] : [text, kind, id];
+}
+
 function readDisk(
   path: string,
   { root, system }: { readonly root: XmlElement; readonly system: XmlElement },
   item: XmlElement,
   files: Map<string, OvfFile>,
 ): DiskDraft {
-  const resource = item.child('HostResource')?.text ?? '';
-  const slot = item.child('ElementName')?.text || `disk ${item.child('InstanceID')?.text ?? ''}`;
-  const [, kind, id = ''] = /^(?:ovf:)?\/*(disk|file)\/(.+)$/.exec(resource) ?? [];
+  const slot = slotOf(item);
+  const [resource, kind, id = ''] = resourceOf(item);
   if (kind === 'file') return { slot, files: [useFile(path, root, id, 'auto', files)] };
   const disks = root.child('DiskSection')?.all('Disk') ?? [];
   const disk = disks.find((each) => each.attribute('diskId') === id);

@@ -212,3 +212,11 @@ t.test('the size of an empty disk may be that of a property', async (t) => {
   t.match(read('com.x.size.1'), [{ files: [], size: 7 * 2 ** 30 }]);
   t.throws(() => read('other'), { code: 'damaged' });
 });
+
+t.test('a device with a file of its own is not left out unsaid', async (t) => {
+  const items = `<Item><rasd:ElementName>NVDIMM 0</rasd:ElementName>
+    <rasd:HostResource>ovf:/disk/vmdisk2</rasd:HostResource>
+    <rasd:ResourceType>20</rasd:ResourceType></Item>`;
+  t.match(ovf(ovfText(1, { items })).warnings.join(), /"NVDIMM 0" and its file are not taken over/);
+  t.notMatch(ovf(ovfText(1)).warnings.join(), /file/);
+});
