@@ -19,7 +19,7 @@ function vmware(text: string, vmsd?: string) {
 }
 
 function vbox(inner: string) {
-  const text = `<VirtualBox version="1.20-macosx"><Machine name="m">${inner}</Machine></VirtualBox>`;
+  const text = `<VirtualBox version="1.20"><Machine name="m">${inner}</Machine></VirtualBox>`;
   return readVbox('m.vbox', parseXml('m.vbox', Buffer.from(text)));
 }
 
