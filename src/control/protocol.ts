@@ -4,6 +4,7 @@
  * bytes, times ISO 8601.
  */
 
+import type { DiffPage, DiffPlace } from '../common/disk-diff.js';
 import type { MapPage } from '../common/extent-map.js';
 import type {
   Allocation,
@@ -39,8 +40,9 @@ export const MAX_MESSAGE_BYTES = 1024 * 1024;
  */
 export const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
-/** Most extents in one answer of `map`. */
+/** Most extents in one answer of `map`, and of `snapshot.diff`. */
 export const MAX_MAP_EXTENTS = 1000;
+export const MAX_DIFF_EXTENTS = 4000;
 
 /** What VMs, snapshots and disks may be called. */
 export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -161,6 +163,25 @@ export interface Methods {
       discard?: boolean;
     };
     result: { restored: SnapshotView; saved?: SnapshotView };
+  };
+  /**
+   * Which blocks differ between a snapshot and another state of the same VM: ask again with what
+   * `next` says until there is none.
+   */
+  'snapshot.diff': {
+    params: {
+      vm: string;
+      /** A snapshot. */
+      from: string;
+      /** Another one; default: the present state. */
+      to?: string;
+      /** Default: all disks. */
+      disk?: string;
+      next?: DiffPlace;
+      /** Most extents that the answer may have; default and at most `MAX_DIFF_EXTENTS`. */
+      limit?: number;
+    };
+    result: DiffPage;
   };
   clone: {
     params: Target & {

@@ -7,6 +7,7 @@ import { DiskError } from '../common/errors.js';
 import { oneLine } from './messages.js';
 import {
   type DiskKind,
+  MAX_DIFF_EXTENTS,
   MAX_MAP_EXTENTS,
   type MethodName,
   NAME_PATTERN,
@@ -146,6 +147,14 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
   'snapshot.delete': onlySnapshot,
   'snapshot.rename': z.strictObject({ vm: name, snapshot: name, name }),
   'snapshot.restore': restore,
+  'snapshot.diff': z.strictObject({
+    vm: name,
+    from: name,
+    to: name.exactOptional(),
+    disk: name.exactOptional(),
+    next: z.strictObject({ disk: name, start: size }).exactOptional(),
+    limit: z.int().min(1).max(MAX_DIFF_EXTENTS).exactOptional(),
+  }),
   clone: z.strictObject({
     ...target,
     name,

@@ -1,9 +1,11 @@
 /** Entry of the background thread: long jobs on volumes. Those that wait let others in between. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
+import type { DiffPart } from '../common/disk-diff.js';
 import { DiskError, type DiskErrorJson } from '../common/errors.js';
 import type { BaseNotice } from '../engine/base-table.js';
 import { copyVolume } from '../engine/copy-volume.js';
+import { type DiffOrder, diffVolumes } from '../engine/diff-volumes.js';
 import { type JobWork, Pace, servedByOthers } from '../engine/pace.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { createThreadContext } from '../engine/thread.js';
@@ -38,6 +40,13 @@ export interface ExportRequest {
   readonly cancelled: SharedArrayBuffer;
 }
 
+export interface DiffRequest {
+  readonly type: 'diff';
+  readonly id: number;
+  readonly order: DiffOrder;
+  readonly cancelled: SharedArrayBuffer;
+}
+
 export interface TidyRequest extends TidyOrder {
   readonly type: 'tidy';
   readonly id: number;
@@ -45,11 +54,17 @@ export interface TidyRequest extends TidyOrder {
   readonly cancelled: SharedArrayBuffer;
 }
 
-export type BackgroundRequest = CopyRequest | ExportRequest | TidyRequest | BaseNotice;
+export type BackgroundRequest =
+  | CopyRequest
+  | ExportRequest
+  | DiffRequest
+  | TidyRequest
+  | BaseNotice;
 
 /** What a job came to; each kind of job fills in its own part. */
 export interface JobOutcome extends TidyOutcome {
   readonly exported?: ExportOutcome;
+  readonly diff?: DiffPart;
 }
 
 export type BackgroundAnswer =
@@ -96,6 +111,11 @@ function take(request: BackgroundRequest): void {
       ...NOTHING,
       exported: await exportImage(context, request.job, hooksOf(request)),
     }));
+  } else if (request.type === 'diff') {
+    void run(request.id, async () => ({
+      ...NOTHING,
+      diff: await diffVolumes(context, request.order, workOf(request)),
+    }));
   } else {
     void run(request.id, () => tidyDeltas(request, workOf(request)));
   }
@@ -119,7 +139,7 @@ function served(): number {
   return servedByOthers(context.views, thread);
 }
 
-function workOf({ id, cancelled }: TidyRequest | CopyRequest): JobWork {
+function workOf({ id, cancelled }: TidyRequest | CopyRequest | DiffRequest): JobWork {
   const stop = new Int32Array(cancelled);
   const tell = teller(id);
   return {

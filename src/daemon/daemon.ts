@@ -21,6 +21,7 @@ import { formatSources } from './base-sources.js';
 import { Guests } from './guests.js';
 import { attachHandlers } from './handlers/attach-handlers.js';
 import { daemonHandlers } from './handlers/daemon-handlers.js';
+import { diffHandlers } from './handlers/diff-handlers.js';
 import { DiskUsers } from './handlers/disk-users.js';
 import { guestHandlers } from './handlers/guest-handlers.js';
 import { machineFileHandlers } from './handlers/machine-file-handlers.js';
@@ -122,6 +123,7 @@ export class Daemon {
       ownFolders: [store.layout.root, options.mountpoint],
       room: this.#space,
       runExport: this.#threads.runExport,
+      runDiff: this.#threads.runDiff,
       onProblem: (error) => log.error('background work failed', { error }),
     });
   }
@@ -300,6 +302,7 @@ export class Daemon {
       ...vmHandlers(sources),
       ...attachHandlers(sources),
       ...mapHandlers({ ...sources, engine: this.#engine }),
+      ...diffHandlers(this.#service),
       ...guestHandlers(sources),
       ...machineFileHandlers(sources),
       ...daemonHandlers({

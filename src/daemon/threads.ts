@@ -14,6 +14,7 @@ import type { CopyJob } from '../engine/volumes-options.js';
 import type { IoThreads } from '../transport/kernel/channel.js';
 import type { ChannelMessage } from '../transport/kernel/messages.js';
 import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.js';
+import type { RunDiff } from '../vm/diffs.js';
 import type { RunExport } from '../vm/exports.js';
 import type { BackgroundAnswer, BackgroundRequest, JobOutcome } from './background-thread.js';
 import type { IoThreadData, RotMessage, ThreadEnded } from './io-thread.js';
@@ -110,6 +111,14 @@ export class DaemonThreads implements IoThreads {
     const { exported } = await this.#run((id, cancelled) => ({ ...request, id, cancelled }), work);
     invariant(exported !== undefined, 'an export answers what it made');
     return exported;
+  };
+
+  /** Compares two volumes on the background thread. */
+  readonly runDiff: RunDiff = async (order, work) => {
+    const request = { type: 'diff', order } as const;
+    const { diff } = await this.#run((id, cancelled) => ({ ...request, id, cancelled }), work);
+    invariant(diff !== undefined, 'a comparison answers what differs');
+    return diff;
   };
 
   /** Reclaims, merges, sums or checks on the background thread. */

@@ -2,6 +2,7 @@
  * Everything that can be done with VMs: one method per operation, each either done or without
  * effect.
  */
+import type { DiffPage } from '../common/disk-diff.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { Engine } from '../engine/engine.js';
 import type { BaseRecord, BaseRecords, BaseRequest } from './base-records.js';
@@ -11,6 +12,7 @@ import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
 import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from './context.js';
 import { createVm, type DiskRequest } from './create.js';
 import { DeltaPins } from './delta-pins.js';
+import { type DiffRequest, diffDisks, type RunDiff } from './diffs.js';
 import { changeKinds, type KindChange, resetImmutable } from './disk-kinds.js';
 import { addDisk, type Resize, removeDisk, resizeDisk } from './disks.js';
 import {
@@ -54,6 +56,7 @@ export interface VmServiceOptions {
   /** Absolute folders whose files are no base images: the store and the mount point. */
   readonly ownFolders: readonly string[];
   readonly runExport: RunExport;
+  readonly runDiff: RunDiff;
   /** Default: nobody watches, nothing is in reserve. */
   readonly room?: StoreRoom;
   /** Told of what fails in the background. */
@@ -71,6 +74,7 @@ export class VmService {
   readonly #garbage: GarbageCollector;
   readonly #ownFolders: readonly string[];
   readonly #exportTools: ExportTools;
+  readonly #runDiff: RunDiff;
   readonly #headroom: Headroom;
 
   constructor(options: VmServiceOptions) {
@@ -92,6 +96,7 @@ export class VmService {
     this.#ownFolders = ownFolders;
     this.#headroom = new Headroom(store.layout.headroom);
     this.#exportTools = { run: options.runExport, ownFolders };
+    this.#runDiff = options.runDiff;
   }
 
   /** Removes in the background what an earlier run left behind. */
@@ -290,6 +295,11 @@ export class VmService {
     request: RestoreRequest,
   ): Promise<{ restored: SnapshotRecord; saved: SnapshotRecord | undefined }> {
     return restoreSnapshot(this.#context, vm, request);
+  }
+
+  /** Which blocks of the disks differ between a snapshot and another state. */
+  diff(request: DiffRequest, work: Work = {}): Promise<DiffPage> {
+    return diffDisks(this.#context, request, this.#runDiff, work);
   }
 
   clone(request: CloneRequest, work: Work = {}): Promise<CloneOutcome> {

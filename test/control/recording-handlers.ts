@@ -113,6 +113,30 @@ const MAPPED = {
   file: '/store/deltas/0123.data',
 };
 
+/** What `snapshot.diff` answers in two parts, which go on in each other. */
+const DIFFERENT = { disk: 'disk0', fromSize: 2 ** 20, toSize: 2 ** 21 };
+const DIFFERENCE_BEGINS = {
+  disks: [
+    { ...DIFFERENT, changedBytes: 4096, extents: [{ start: 4096, length: 4096, zero: false }] },
+  ],
+  next: { disk: 'disk0', start: 8192 },
+};
+const DIFFERENCE_ENDS = {
+  disks: [
+    {
+      ...DIFFERENT,
+      changedBytes: 4096 + 2 ** 20,
+      extents: [
+        { start: 8192, length: 4096, zero: false },
+        { start: 2 ** 20, length: 2 ** 20, zero: true },
+      ],
+    },
+    { disk: 'same', fromSize: 4096, toSize: 4096, changedBytes: 0, extents: [] },
+    { disk: 'gone', fromSize: 4096, changedBytes: 4096, extents: [] },
+    { disk: 'scratch', toSize: 8192, changedBytes: 8192, extents: [] },
+  ],
+};
+
 const IO = { reads: 1, readBytes: 4096, writes: 2, writtenBytes: 8192, flushes: 3, discards: 4 };
 
 /** Plausible answers to everything. */
@@ -173,6 +197,10 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
   'snapshot.restore': ({ snapshot, saveCurrent }) => ({
     restored: snapshotView(snapshot),
     ...(saveCurrent === undefined ? {} : { saved: snapshotView('saved') }),
+  }),
+  'snapshot.diff': ({ vm, from, to, next }) => ({
+    ...{ vm, from, ...(to === undefined ? {} : { to }) },
+    ...(next === undefined ? DIFFERENCE_BEGINS : DIFFERENCE_ENDS),
   }),
   clone: ({ name }) => ({ vm: vmView(name), tookSnapshot: 'for-clone' }),
   export: ({ path, format }) => ({

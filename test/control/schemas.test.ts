@@ -33,6 +33,11 @@ const GOOD: readonly (readonly [MethodName, object])[] = [
   ['check', { vm: 'web', deep: true, repair: false }],
   ['gc', { dryRun: true }],
   ['map', { vm: 'web', snapshot: 's', disk: 'd', start: 4096, limit: 1000 }],
+  ['snapshot.diff', { vm: 'web', from: 'a' }],
+  [
+    'snapshot.diff',
+    { vm: 'web', from: 'a', to: 'b', disk: 'd', next: { disk: 'd', start: 4096 }, limit: 4000 },
+  ],
 ];
 
 const BAD: readonly (readonly [MethodName, unknown, RegExp])[] = [
@@ -40,6 +45,10 @@ const BAD: readonly (readonly [MethodName, unknown, RegExp])[] = [
   ['list', JSON.parse('{"__proto__":1}'), /__proto__/],
   ['map', { vm: 'web', start: -1 }, /^map: "start": /],
   ['map', { vm: 'web', limit: 1001 }, /^map: "limit": /],
+  ['snapshot.diff', { vm: 'web' }, /^snapshot\.diff: "from": /],
+  ['snapshot.diff', { vm: 'web', from: 'a', to: '' }, /"to": must be a name/],
+  ['snapshot.diff', { vm: 'web', from: 'a', next: { disk: 'd' } }, /"next\.start"/],
+  ['snapshot.diff', { vm: 'web', from: 'a', limit: 4001 }, /"limit"/],
   ['info', {}, /^info: "vm": /],
   ['info', { vm: 5 }, /^info: "vm": /],
   ['info', { vm: '' }, /must be a name/],

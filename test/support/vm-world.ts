@@ -14,6 +14,7 @@ import type { Engine } from '../../src/engine/engine.js';
 import { describeBase } from '../../src/formats/base.js';
 import { type BaseFingerprint, filesOf, findChange } from '../../src/formats/fingerprint.js';
 import { BaseRecords, type BaseSources } from '../../src/vm/base-records.js';
+import type { RunDiff } from '../../src/vm/diffs.js';
 import type { ExportJob } from '../../src/vm/exports.js';
 import type { GarbagePace } from '../../src/vm/garbage.js';
 import type { Manifest } from '../../src/vm/manifest.js';
@@ -87,6 +88,8 @@ export class VmWorld {
   readonly problems: unknown[] = [];
   /** What the format side was asked to write. */
   readonly exports: ExportJob[] = [];
+  /** What comparing two open volumes finds. */
+  runDiff: RunDiff = async () => ({ extents: [] });
   /** What happens while it writes. */
   duringExport: () => Promise<void> = async () => {};
   /** For the next start; the usual one is too slow for a test to wait for. */
@@ -195,6 +198,7 @@ export class VmWorld {
         await this.duringExport();
         return { files: [job.path], storedSize: 0 };
       },
+      runDiff: (order, work) => this.runDiff(order, work),
       onProblem: (problem) => this.problems.push(problem),
       garbagePace: this.garbagePace,
     });
