@@ -41,6 +41,7 @@ const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   'snapshot delete': 'target',
   'snapshot rename': 'target',
   'snapshot restore': 'target',
+  'snapshot diff': 'target',
 };
 
 /**

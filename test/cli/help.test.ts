@@ -41,6 +41,7 @@ const EXPECTED = [
   'snapshot restore',
   'snapshot delete',
   'snapshot rename',
+  'snapshot diff',
   'clone',
   'reset-identity',
   'export',

@@ -1,9 +1,10 @@
-/** `snapshot take|list|restore|delete|rename`. */
+/** `snapshot take|list|restore|delete|rename|diff`. */
 import { formatSize } from '../../common/units.js';
 import { parseName, parseSnapshot, parseVm } from '../arguments.js';
 import { defineCommand, defineGroup, type GlobalArgv, OWN_OPTIONS } from '../command.js';
 import { chooseFate } from '../restore-choice.js';
 import { snapshotTable } from '../views.js';
+import { diffCommand } from './snapshot-diff.js';
 
 const snapshotPositional = (yargs: GlobalArgv) =>
   yargs.positional('snapshot', { type: 'string', demandOption: true, describe: 'VM@SNAPSHOT' });
@@ -140,10 +141,8 @@ const renameCommand = defineCommand({
   },
 });
 
-export const snapshotGroup = defineGroup('snapshot', 'Take, list, restore and delete snapshots', [
-  takeCommand,
-  listCommand,
-  restoreCommand,
-  deleteCommand,
-  renameCommand,
-]);
+export const snapshotGroup = defineGroup(
+  'snapshot',
+  'Take, list, restore, delete and compare snapshots',
+  [takeCommand, listCommand, restoreCommand, deleteCommand, renameCommand, diffCommand],
+);
