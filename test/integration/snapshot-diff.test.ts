@@ -8,6 +8,7 @@ import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from '../../src/
 import { ControlSocket } from '../support/control-socket.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { differentBlocks } from '../support/different-blocks.js';
+import { writeVmwareMachine } from '../support/machine-writer.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
@@ -175,5 +176,34 @@ t.test(
     checkRefusal(t, nobody, [EXIT.notFound], /nobody/);
     const disk = await daemon.cli(['snapshot', 'diff', 'web@one', '--disk', 'c']);
     checkRefusal(t, disk, [EXIT.notFound], /no disk "c"/);
+  },
+);
+
+t.test(
+  'a machine whose snapshots lie on images of their own',
+  { skip: cannotServe() },
+  async (t) => {
+    const daemon = await startDaemon(t);
+    const { path } = writeVmwareMachine(join(daemon.folder, 'machine'));
+    await daemon.ok('import', path, 'web');
+    const names = (await daemon.json<{ name: string }[]>('snapshot', 'list', 'web')).map(
+      ({ name }) => name,
+    );
+    t.ok(names.length > 2, names.join(', '));
+    let differed = 0;
+    for (const from of names) {
+      for (const to of [...names, undefined]) {
+        const target = to === undefined ? 'web' : `web@${to}`;
+        const { disks } = await daemon.json<DiffPage>('snapshot', 'diff', `web@${from}`, target);
+        for (const { disk, extents } of disks) {
+          const [before, after] = [from, to].map((name) =>
+            readFileSync(daemon.rawFile('web', name, disk)),
+          );
+          t.strictSame(extents, differentBlocks(before!, after!), `${disk}, ${from} to ${target}`);
+          differed += extents.length;
+        }
+      }
+    }
+    t.ok(differed > 0);
   },
 );
