@@ -6,8 +6,16 @@ import { createConnection, type Socket } from 'node:net';
 import { DiskError, errnoName } from '../common/errors.js';
 import { checkSocketPath } from '../common/places.js';
 import { encodeMessage, LineDecoder } from './framing.js';
-import { CANCEL_METHOD, isRecord, oneLine, PROGRESS_METHOD, parseMessage } from './messages.js';
 import {
+  CANCEL_METHOD,
+  EVENT_METHOD,
+  isRecord,
+  oneLine,
+  PROGRESS_METHOD,
+  parseMessage,
+} from './messages.js';
+import {
+  type EventView,
   MAX_ANSWER_BYTES,
   MAX_MESSAGE_BYTES,
   type MethodName,
@@ -29,6 +37,8 @@ export interface CallOptions {
    */
   readonly signal?: AbortSignal;
   readonly onProgress?: (notice: ProgressNotice) => void;
+  /** Of `events`. */
+  readonly onEvent?: (event: EventView) => void;
 }
 
 export interface ControlClient {
@@ -108,6 +118,7 @@ function describeConnectError(path: string, error: unknown): DiskError {
 interface PendingCall {
   readonly method: MethodName;
   readonly onProgress: ((notice: ProgressNotice) => void) | undefined;
+  readonly onEvent: ((event: EventView) => void) | undefined;
   succeed(result: unknown): void;
   fail(error: DiskError): void;
 }
@@ -148,13 +159,12 @@ class SocketClient implements ControlClient {
       this.#socket.write(encodeMessage({ jsonrpc: '2.0', method: CANCEL_METHOD, params: { id } }));
       giveUp = setTimeout(() => this.#settle(id)?.fail(interrupted(method)), CANCEL_GRACE_MS);
     };
-    const { onProgress } = options;
+    const { onProgress, onEvent } = options;
     try {
       return await new Promise<Result<M>>((done, fail) => {
-        // The daemon is of our own version and checked by nothing but its word: the one cast of
-        // this end.
+        // The daemon is of our own version and checked by nothing but its word.
         const succeed = (result: unknown) => done(result as Result<M>);
-        this.#pending.set(id, { method, onProgress, succeed, fail });
+        this.#pending.set(id, { method, onProgress, onEvent, succeed, fail });
         if (!this.#socket.writable) {
           this.#failAll('the daemon closed the connection');
           return;
@@ -198,6 +208,7 @@ class SocketClient implements ControlClient {
       }
       case 'notification':
         if (message.method === PROGRESS_METHOD) this.#progress(message.params);
+        if (message.method === EVENT_METHOD) this.#event(message.params);
         return;
       case 'malformed':
         this.#failAll(`it answered with something that is no message (${message.reason})`);
@@ -215,6 +226,15 @@ class SocketClient implements ControlClient {
     if (typeof what !== 'string' || typeof doneBytes !== 'number') return;
     if (typeof totalBytes !== 'number') return;
     this.#pending.get(id)?.onProgress?.({ id, what: oneLine(what), doneBytes, totalBytes });
+  }
+
+  #event(params: unknown): void {
+    if (!isRecord(params) || typeof params.id !== 'number' || !isRecord(params.event)) return;
+    const { time, event, text } = params.event;
+    if (typeof time !== 'string' || typeof event !== 'string' || typeof text !== 'string') return;
+    // As with results: the daemon's word is what there is.
+    const known = params.event as unknown as EventView;
+    this.#pending.get(params.id)?.onEvent?.({ ...known, text: oneLine(text) });
   }
 
   #settle(id: number | string): PendingCall | undefined {

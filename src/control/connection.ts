@@ -1,9 +1,11 @@
 /** One client of the control socket: its requests under way, its limits, its answers. */
 import type { Socket } from 'node:net';
 import { DiskError } from '../common/errors.js';
+import { EventStream } from './event-stream.js';
 import { encodeMessage, FramingError, LineDecoder } from './framing.js';
 import {
   CANCEL_METHOD,
+  EVENT_METHOD,
   isRecord,
   isRequestId,
   oneLine,
@@ -14,7 +16,7 @@ import {
   type RpcError,
   rpcError,
 } from './messages.js';
-import type { CallContext, Handlers, MethodName, ProgressNotice } from './protocol.js';
+import type { CallContext, EventNotice, Handlers, MethodName, ProgressNotice } from './protocol.js';
 import { checkParams, isMethodName } from './schemas.js';
 
 /**
@@ -29,7 +31,7 @@ export interface ControlLimits {
   readonly unreadBytes: number;
   /**
    * How long a line may stay unfinished, or an answer unread, in milliseconds: the connection is
-   * dropped.
+   * dropped. Events may stay unread for ever.
    */
   readonly stallMs: number;
   /**
@@ -40,6 +42,8 @@ export interface ControlLimits {
   readonly closeMs: number;
   /** Shortest time between two progress notifications of a request, milliseconds. */
   readonly progressMs: number;
+  /** Bytes that the client has not read: events are left out meanwhile. */
+  readonly eventBytes: number;
 }
 
 /** Where the control room reports; winston's logger fits. */
@@ -69,12 +73,15 @@ export class Connection {
   readonly #limits: ControlLimits;
   readonly #lines: LineDecoder;
   readonly #running = new Map<RequestId, AbortController>();
+  readonly #streams = new Map<RequestId, EventStream>();
   /**
    * When the unfinished line began, when the unread answers last shrank: undefined where there is
    * none.
    */
   #lineSince: number | undefined;
   #unreadSince: number | undefined;
+  /** Answers that the kernel has not taken yet. */
+  #unread = 0;
   #lastActive = Date.now();
   /** No more requests are taken: the stream is broken or the daemon stops. */
   #refusing = false;
@@ -89,7 +96,7 @@ export class Connection {
     this.#lines = new LineDecoder(options.limits.messageBytes);
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('drain', () => {
-      this.#unreadSince = undefined;
+      for (const stream of this.#streams.values()) stream.tellLost();
     });
     // A client that vanishes is nothing to report; 'close' follows and does the work.
     socket.on('error', () => {});
@@ -113,7 +120,8 @@ export class Connection {
   check(now: number): void {
     // One that only stopped sending looks like one that is gone until something is written to it.
     // An empty line means nothing to either end's decoder, nor to jq.
-    if (this.#ended && this.#running.size > 0) this.#socket.write('\n');
+    const isWaiting = this.#running.size > 0 && this.#socket.writableLength === 0;
+    if (this.#ended && isWaiting) this.#socket.write('\n');
     const before = now - this.#limits.stallMs;
     if (this.#lineSince !== undefined && this.#lineSince < before) {
       this.drop('half a message and then nothing');
@@ -226,11 +234,14 @@ export class Connection {
     try {
       const context = this.#contextFor(id, controller.signal);
       const result = await this.#handlers[method](checkedParams(method, params), context);
+      this.#streams.get(id)?.tellLost();
       this.#send({ jsonrpc: '2.0', id, result });
     } catch (error) {
+      this.#streams.get(id)?.tellLost();
       this.#sendError(id, this.#describe(method, error, controller.signal));
     } finally {
       this.#running.delete(id);
+      this.#streams.delete(id);
       this.#lastActive = Date.now();
       this.#closeIfDone();
     }
@@ -266,7 +277,27 @@ export class Connection {
         const params: ProgressNotice = { id, what, doneBytes, totalBytes };
         this.#send({ jsonrpc: '2.0', method: PROGRESS_METHOD, params });
       },
+      event: (event) => {
+        if (!this.#running.has(id)) return;
+        const stream = this.#streams.get(id) ?? this.#newStream(id);
+        stream.send(event);
+      },
     };
+  }
+
+  #newStream(id: RequestId): EventStream {
+    const stream = new EventStream({
+      isFull: () => this.#socket.writableLength > this.#limits.eventBytes,
+      write: (event) => this.#sendEvent({ id, event }),
+    });
+    this.#streams.set(id, stream);
+    return stream;
+  }
+
+  /** There are never many unread: nobody is dropped for not reading them. */
+  #sendEvent(params: EventNotice): void {
+    if (!this.#socket.writable) return;
+    this.#socket.write(encodeMessage({ jsonrpc: '2.0', method: EVENT_METHOD, params }));
   }
 
   #sendError(id: RequestId | null, error: RpcError): void {
@@ -279,7 +310,15 @@ export class Connection {
       this.drop('it does not read its answers');
       return;
     }
-    if (!this.#socket.write(encodeMessage(message))) this.#unreadSince ??= Date.now();
+    const line = encodeMessage(message);
+    this.#unread += 1;
+    if (!this.#socket.write(line, () => this.#answerLeft())) this.#unreadSince ??= Date.now();
+  }
+
+  /** Not 'drain': events that follow may keep that from ever coming. */
+  #answerLeft(): void {
+    this.#unread -= 1;
+    this.#unreadSince = this.#unread === 0 ? undefined : Date.now();
   }
 }
 

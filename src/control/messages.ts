@@ -23,6 +23,7 @@ export const RPC = {
 
 export const CANCEL_METHOD = '$/cancelRequest';
 export const PROGRESS_METHOD = 'progress';
+export const EVENT_METHOD = 'event';
 
 const MAX_MESSAGE_CHARACTERS = 500;
 const MAX_ID_CHARACTERS = 128;

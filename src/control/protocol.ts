@@ -6,6 +6,7 @@
 
 import type { DiffPage, DiffPlace } from '../common/disk-diff.js';
 import type { MapPage } from '../common/extent-map.js';
+import type { EventsEnd, EventView } from './events.js';
 import type {
   Allocation,
   AttachView,
@@ -31,6 +32,7 @@ import type {
   VmView,
 } from './shapes.js';
 
+export type * from './events.js';
 export type * from './shapes.js';
 
 /** Longest request that the daemon accepts, bytes with its newline left out. */
@@ -247,6 +249,8 @@ export interface Methods {
   };
   gc: { params: { dryRun?: boolean }; result: GcView };
   stats: { params: { vm?: string }; result: StatsView };
+  /** Tells what happens, each time in a notification `event`, until it is cancelled. */
+  events: { params: None; result: { end: EventsEnd } };
   /** `deep` reads every block that has a checksum; only `repair` changes anything. */
   check: { params: { vm?: string; deep?: boolean; repair?: boolean }; result: CheckView };
 }
@@ -267,6 +271,8 @@ export interface ProgressNotice {
 export interface CallContext {
   readonly signal: AbortSignal;
   progress(what: string, doneBytes: number, totalBytes: number): void;
+  /** A client that does not keep up misses some, and is told how many. */
+  event(event: EventView): void;
 }
 
 export type Handlers = {

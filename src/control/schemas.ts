@@ -182,6 +182,7 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
   }),
   gc: z.strictObject({ dryRun: flag }),
   stats: z.strictObject({ vm: name.exactOptional() }),
+  events: none,
   check: z.strictObject({ vm: name.exactOptional(), deep: flag, repair: flag }),
 };
 

@@ -15,6 +15,7 @@ export const DEFAULT_LIMITS: ControlLimits = {
   connections: 256,
   closeMs: 5000,
   progressMs: 100,
+  eventBytes: 256 * 1024,
 };
 
 /** How often stalled and vanished clients are looked for, milliseconds. */

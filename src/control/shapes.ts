@@ -252,6 +252,8 @@ export interface AttachView {
   readonly device: string;
   readonly path: string;
   readonly readOnly: boolean;
+  /** It was so before. */
+  readonly already?: true;
 }
 
 export interface MountView {

@@ -19,14 +19,8 @@ import { VmService } from '../vm/vm-service.js';
 import type { VmStore } from '../vm/vm-store.js';
 import { formatSources } from './base-sources.js';
 import { Guests } from './guests.js';
-import { attachHandlers } from './handlers/attach-handlers.js';
-import { daemonHandlers } from './handlers/daemon-handlers.js';
-import { diffHandlers } from './handlers/diff-handlers.js';
+import { allHandlers } from './handlers/all-handlers.js';
 import { DiskUsers } from './handlers/disk-users.js';
-import { guestHandlers } from './handlers/guest-handlers.js';
-import { machineFileHandlers } from './handlers/machine-file-handlers.js';
-import { mapHandlers } from './handlers/map-handlers.js';
-import { vmHandlers } from './handlers/vm-handlers.js';
 import { DaemonHooks } from './hooks.js';
 import { dieLoudly } from './last-words.js';
 import { leaveMount } from './leave-mount.js';
@@ -37,6 +31,7 @@ import { OpenFiles } from './open-files.js';
 import { openStore } from './open-store.js';
 import type { DaemonOptions } from './options.js';
 import { SpaceWatch } from './space-watch.js';
+import { StoreEvents } from './store-events.js';
 import type { OrderlyEnd } from './supervision.js';
 import { keptFile, type SupervisorLink } from './supervisor-link.js';
 import { DaemonThreads, OTHER_THREADS } from './threads.js';
@@ -58,6 +53,7 @@ export class Daemon {
   readonly #guests: Guests;
   readonly #files = new OpenFiles();
   readonly #space: SpaceWatch;
+  readonly #events: StoreEvents;
   readonly #startedAt = new Date();
   #transport: Transport | undefined;
   #users: DiskUsers | undefined;
@@ -81,6 +77,7 @@ export class Daemon {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
+    this.#events = this.#gatherEvents();
     const bases = new BaseRecords(store, formatSources(log));
     this.#threads = new DaemonThreads({
       loaded,
@@ -100,7 +97,7 @@ export class Daemon {
       publishBase: (notice) => this.#threads.publishBase(notice),
       runCopy: (job) => this.#threads.runCopy(job),
       runReclaim: (order, work) => this.#threads.runReclaim(order, work),
-      onError: (what, error) => log.error(what, { error }),
+      onError: (what, error) => this.#events.failed(what, error),
     });
     this.#space = this.#watchSpace();
     this.#guests = new Guests({
@@ -128,6 +125,15 @@ export class Daemon {
     });
   }
 
+  #gatherEvents(): StoreEvents {
+    return new StoreEvents({
+      guests: () => this.#guests,
+      service: () => this.#service,
+      space: () => this.#space,
+      log: this.#log,
+    });
+  }
+
   #watchSpace(): SpaceWatch {
     return new SpaceWatch({
       store: this.#store.layout.root,
@@ -136,6 +142,7 @@ export class Daemon {
       log: this.#log,
       // The first look comes before the service: at its start it collects anyway.
       onShort: () => this.#service?.makeRoom(),
+      onState: (state, facts) => this.#events.spaceChanged(state, facts),
     });
   }
 
@@ -165,6 +172,7 @@ export class Daemon {
     await daemon.#guests.start();
     daemon.#service.start();
     daemon.#space.start(daemon.#transport?.held);
+    daemon.#events.start();
     daemon.#engine.volumes.startFlushing();
     daemon.#engine.health.start();
     for (const { name, problem } of daemon.#service.damaged()) {
@@ -297,31 +305,22 @@ export class Daemon {
       storedSize: (id: string) => this.#engine.deltas.describe(id).storedSize,
       guests: this.#guests,
       storeId: this.#store.identity.id,
+      engine: this.#engine,
     };
-    const handlers = {
-      ...vmHandlers(sources),
-      ...attachHandlers(sources),
-      ...mapHandlers({ ...sources, engine: this.#engine }),
-      ...diffHandlers(this.#service),
-      ...guestHandlers(sources),
-      ...machineFileHandlers(sources),
-      ...daemonHandlers({
-        service: this.#service,
-        engine: this.#engine,
-        transport,
-        store: this.#options.store,
-        threads: transport.kind === 'kernel' ? this.#options.threads : 1,
-        allowOther: this.#options.allowOther,
-        space: this.#space,
-        startedAt: this.#startedAt,
-        stop: () => this.#stopByRequest(),
-        supervisorPid: () => this.#link?.supervisorPid,
-        restart: () => this.#restartByRequest(),
-      }),
+    const daemon = {
+      transport,
+      store: this.#options.store,
+      threads: transport.kind === 'kernel' ? this.#options.threads : 1,
+      allowOther: this.#options.allowOther,
+      space: this.#space,
+      startedAt: this.#startedAt,
+      stop: () => this.#stopByRequest(),
+      supervisorPid: () => this.#link?.supervisorPid,
+      restart: () => this.#restartByRequest(),
     };
     this.#control = await serveControl({
       path: this.#options.socket,
-      handlers,
+      handlers: allHandlers(sources, daemon, this.#events),
       log: this.#log,
       // A predecessor that is stuck in its own mount still has the socket.
       replace: this.#link?.adopted !== undefined,
@@ -355,6 +354,7 @@ export class Daemon {
   /** Whatever fails here: the next daemon finds everything acknowledged in the store. */
   async #handOver(): Promise<void> {
     const failed = (error: unknown): void => this.#log.error('at the restart', { error });
+    this.#events.end('restart');
     await this.#control?.close().catch(failed);
     // Writes that wait for room are the next daemon's.
     await this.#space.stop().catch(failed);
@@ -373,6 +373,7 @@ export class Daemon {
   }
 
   #finish(end: DaemonEnd): Promise<void> {
+    this.#events.end('stopped');
     this.#stopping ??= this.#close()
       .catch((error: unknown) => {
         this.#log.error('the daemon did not end cleanly', { error });

@@ -30,6 +30,12 @@ export interface GuestSources {
   readonly log: Logger;
 }
 
+/** Which process a guest is; a number alone may be given to another one later. */
+export interface RunningGuest {
+  readonly pid: number;
+  readonly started: string;
+}
+
 export class Guests {
   readonly #sources: GuestSources;
 
@@ -64,6 +70,16 @@ export class Guests {
       accelerator,
       ...(console === 'socket' ? { console: runFiles(folder).console } : {}),
     };
+  }
+
+  /** All that run, by the numbers of their VMs. @throws the host's error. */
+  running(): Map<number, RunningGuest> {
+    const all = new Map<number, RunningGuest>();
+    for (const name of listFolder(this.#sources.folder) ?? []) {
+      const found = readRunning(join(this.#sources.folder, name));
+      if (found !== undefined) all.set(Number(name), { pid: found.pid, started: found.started });
+    }
+    return all;
   }
 
   /** For `VmHooks.holders`: the guest, also while it is being started. */

@@ -11,6 +11,7 @@ import { freeSpace } from '../storage/free-space.js';
 import type { HeldWrites } from '../transport/transport.js';
 import type { Room, StoreRoom } from '../vm/room.js';
 import type { Logger } from './logger.js';
+import type { SpaceFacts } from './warnings.js';
 
 /** Rests between two looks, milliseconds. */
 const LONGEST_REST_MS = 2000;
@@ -67,6 +68,8 @@ export interface SpaceWatchOptions {
    * There is little room since a moment ago, or there is none still: what can be removed should be.
    */
   readonly onShort: () => void;
+  /** Told of every state that begins; `facts` say how much there is. */
+  readonly onState?: (state: SpaceState, facts: SpaceFacts) => void;
 }
 
 export class SpaceWatch implements StoreRoom {
@@ -175,7 +178,7 @@ export class SpaceWatch implements StoreRoom {
     const before = this.#state;
     if (state === before) return;
     this.#state = state;
-    const { log, onShort } = this.#options;
+    const { log, onShort, onState } = this.#options;
     const { reserve, warnBelow } = this.#marks;
     const facts = { free: this.#free, total: this.#total, reserve, warnBelow };
     const left = `${formatSize(this.#free)} of ${formatSize(this.#total)} free`;
@@ -188,6 +191,7 @@ export class SpaceWatch implements StoreRoom {
     } else {
       log.info(`the store's file system has room again, ${left}`, facts);
     }
+    onState?.(state, facts);
     if (state !== 'plenty') onShort();
   }
 }

@@ -318,7 +318,8 @@ t.test('every command', async (t) => {
     const params = JSON.parse(place(JSON.stringify(one.params)));
     const asked = { method: one.method, params };
     t.same(main.slice(index * 3, index * 3 + 3), [asked, asked, asked]);
-    const context = { signal: new AbortController().signal, progress: () => {} };
+    const { signal } = new AbortController();
+    const context = { signal, progress: () => {}, event: () => {} };
     const result = await recordingHandlers().handlers[one.method as 'list'](params, context);
     t.same(JSON.parse(json?.stdout ?? ''), result, '--json is the result itself');
   }

@@ -224,6 +224,7 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     extents: [{ ...MAPPED, start, offset: 8192 + start }],
     ...(start < 8192 ? { next: start + 4096 } : {}),
   }),
+  events: () => ({ end: 'stopped' }),
   stats: () => ({
     uptimeSeconds: 90,
     rssBytes: 2 ** 26,

@@ -16,7 +16,8 @@ export type Calls<M extends MethodName> = {
 
 /** The same methods, with a context that neither cancels nor listens unless one is given. */
 export function callable<M extends MethodName>(handlers: Pick<Handlers, M>): Calls<M> {
-  const quiet: CallContext = { signal: new AbortController().signal, progress: () => undefined };
+  const { signal } = new AbortController();
+  const quiet: CallContext = { signal, progress: () => undefined, event: () => undefined };
   const entries = Object.entries(
     handlers as Record<string, (p: unknown, c: CallContext) => unknown>,
   );

@@ -51,7 +51,7 @@ async function attach(sources: AttachSources, params: Params<'attach'>): Promise
     const known = wholeDevice(target.path);
     if (known !== undefined) {
       if (known.readOnly === readOnly && !known.autoclear) {
-        return { device: known.device, path: target.path, readOnly };
+        return { device: known.device, path: target.path, readOnly, already: true };
       }
       throw alreadyAttached(target, known);
     }

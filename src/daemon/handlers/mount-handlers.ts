@@ -152,11 +152,7 @@ async function resolveDirectory(asked: string): Promise<string> {
 
 export async function unmount(sources: AttachSources, asked: string): Promise<void> {
   refuseWithoutRoot('unmount a disk');
-  // A mount point whose file system is broken can't be resolved any more: taken by its name then.
-  const directory = await realpath(asked).catch(() => asked);
-  const entry = topMountAt(directory, readMounts());
-  const chain = entry === undefined ? [] : loopsBelow(entry);
-  const file = chain.at(-1)?.file;
+  const { directory, entry, chain, file } = await findMount(asked);
   if (entry === undefined || file === undefined || !file.startsWith(`${sources.mountpoint}/`)) {
     throw new DiskError('not-found', `no disk of layerdisk is mounted at ${asked}`, {
       hint: 'see what is: findmnt',
@@ -172,6 +168,15 @@ export async function unmount(sources: AttachSources, asked: string): Promise<vo
     }
     await flushDisk(sources, file);
   });
+}
+
+/** What is mounted at a directory, and the file at the bottom of it. */
+export async function findMount(asked: string) {
+  // A mount point whose file system is broken can't be resolved any more: taken by its name then.
+  const directory = await realpath(asked).catch(() => asked);
+  const entry = topMountAt(directory, readMounts());
+  const chain = entry === undefined ? [] : loopsBelow(entry);
+  return { directory, entry, chain, file: chain.at(-1)?.file };
 }
 
 /** The loop devices under a mount, the one that is mounted first. */

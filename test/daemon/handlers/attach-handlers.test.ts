@@ -49,7 +49,7 @@ t.test('attach and detach', { skip }, async (t) => {
   t.same(loopsIn(world), [device]);
   t.same(
     await handlers.attach({ vm: 'web' }),
-    { device, path, readOnly: false },
+    { device, path, readOnly: false, already: true },
     'again: the same',
   );
   t.match(
