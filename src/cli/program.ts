@@ -46,6 +46,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   check: async () => (await import('./commands/check.js')).checkCommand,
   gc: async () => (await import('./commands/gc.js')).gcCommand,
   stats: async () => (await import('./commands/stats.js')).statsCommand,
+  events: async () => (await import('./commands/events.js')).eventsCommand,
   completion: async () => (await import('./commands/completion.js')).completionCommand,
 };
 

@@ -7,7 +7,7 @@ import {
   settlePlaces,
 } from '../common/places.js';
 import { type ControlClient, connect } from '../control/client.js';
-import type { MethodName, Params, Result } from '../control/protocol.js';
+import type { EventView, MethodName, Params, Result } from '../control/protocol.js';
 import type { GlobalArguments } from './command.js';
 import { type Configuration, readConfiguration } from './configuration.js';
 import { onInterrupt } from './interrupt.js';
@@ -68,9 +68,14 @@ export class Session {
 
   /**
    * Asks the daemon, showing progress; ctrl-C cancels the request.
+   * @param onEvent told of what `events` tells.
    * @throws DiskError as the daemon or the connection gave it.
    */
-  async call<M extends MethodName>(method: M, params: Params<M>): Promise<Result<M>> {
+  async call<M extends MethodName>(
+    method: M,
+    params: Params<M>,
+    onEvent?: (event: EventView) => void,
+  ): Promise<Result<M>> {
     this.#client ??= connect(this.places.socket);
     const client = await this.#client;
     const progress = new ProgressView(this.stderr, this.#progress);
@@ -84,6 +89,7 @@ export class Session {
       return await client.call(method, params, {
         signal: controller.signal,
         onProgress: (notice) => progress.show(notice),
+        ...(onEvent === undefined ? {} : { onEvent }),
       });
     } finally {
       progress.clear();
@@ -104,6 +110,12 @@ export class Session {
   /** Whether there is somebody who can be asked. */
   get canAsk(): boolean {
     return process.stdin.isTTY === true && this.stderr.isTerminal;
+  }
+
+  /** Ends the connection: the next call makes another one. */
+  hangUp(): void {
+    this.close();
+    this.#client = undefined;
   }
 
   close(): void {

@@ -53,6 +53,7 @@ const EXPECTED = [
   'check',
   'gc',
   'stats',
+  'events',
   'completion',
 ];
 

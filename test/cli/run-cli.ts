@@ -17,7 +17,9 @@ export interface CliResult {
 export interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
-  /** Called with what has come on stderr so far, and a way to send a signal. */
+  /** Called with what has come on stdout so far, and a way to send a signal. */
+  readonly onStdout?: (text: string, kill: (signal: NodeJS.Signals) => void) => void;
+  /** The same for stderr. */
   readonly onStderr?: (text: string, kill: (signal: NodeJS.Signals) => void) => void;
   /** Runs it on a terminal made by script(1); both streams then come as stdout. */
   readonly terminal?: Typing;
@@ -54,6 +56,7 @@ export function runCli(args: readonly string[], options: CliOptions = {}): Promi
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
     const asked = terminal?.question !== undefined && stdout.includes(terminal.question);
     stdout += chunk;
+    options.onStdout?.(stdout, (signal) => child.kill(signal));
     if (!asked && terminal?.question !== undefined && stdout.includes(terminal.question)) {
       child.stdin.write(terminal.answer ?? '');
     }
