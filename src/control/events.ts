@@ -21,6 +21,9 @@ export const EVENTS = {
   'snapshot.renamed': 'a snapshot is called "name" now',
   'snapshot.restored': 'a VM went back to a snapshot',
   'export.ended': 'an export to "path" is "done", "failed" or "cancelled" ("outcome")',
+  'disk.added': 'a VM has one more disk',
+  'disk.removed': 'a VM is without a disk that it had',
+  'disk.resized': 'a disk has "bytes" now',
   'disk.attached': 'a disk became the loop device "device"',
   'disk.detached': 'a disk is the loop device "device" no more',
   'disk.mounted': 'a file system of a disk is seen in "directory"',
@@ -65,6 +68,8 @@ export interface EventView {
   /** Of an export: an image's, `ova`, or the kind of a machine file. */
   readonly format?: string;
   readonly outcome?: 'done' | 'failed' | 'cancelled';
+  /** Size of a disk. */
+  readonly bytes?: number;
   readonly device?: string;
   readonly directory?: string;
   readonly readOnly?: boolean;

@@ -119,8 +119,7 @@ export class Daemon {
       }),
       ownFolders: [store.layout.root, options.mountpoint],
       room: this.#space,
-      runExport: this.#threads.runExport,
-      runDiff: this.#threads.runDiff,
+      ...{ runExport: this.#threads.runExport, runDiff: this.#threads.runDiff },
       onProblem: (error) => log.error('background work failed', { error }),
     });
   }

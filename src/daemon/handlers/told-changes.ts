@@ -36,6 +36,17 @@ export const TOLD_CHANGES: { readonly [M in MethodName]?: Describe<M> } = {
     if (changed.length === 0) return [];
     return [{ event: 'vm.changed', text: `set ${changed.join(', ')} of ${vm}`, vm, changed }];
   },
+  'disk.add': ({ vm }, { disks }) => {
+    const disk = disks.at(-1)?.name ?? '';
+    return [{ event: 'disk.added', text: `added ${nameOf({ vm, disk })}`, vm, disk }];
+  },
+  'disk.remove': ({ vm, disk }) => [
+    { event: 'disk.removed', text: `removed ${nameOf({ vm, disk })}`, vm, disk },
+  ],
+  'disk.resize': ({ vm, disk, size: bytes }) => {
+    const text = `resized ${nameOf({ vm, disk })} to ${formatSize(bytes)}`;
+    return [{ event: 'disk.resized', text, vm, disk, bytes }];
+  },
   'base.accept': ({ vm }, { accepted: files }) =>
     files.length === 0
       ? []

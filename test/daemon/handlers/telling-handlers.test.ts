@@ -118,6 +118,20 @@ t.test('snapshots', async (t) => {
   t.same(heard(), [{ event: 'snapshot.deleted', text: 'deleted web@kept', vm, snapshot: 'kept' }]);
 });
 
+t.test('disks that come, go, or get another size', async (t) => {
+  const { calls, heard } = await open(t);
+  const vm = 'web';
+  await calls.create({ vm, disks: [{ size: MiB }] });
+  heard();
+  await calls['disk.add']({ vm, disk: { name: 'data', size: MiB } });
+  t.same(heard(), [{ event: 'disk.added', text: 'added web/data', vm, disk: 'data' }]);
+  await calls['disk.resize']({ vm, disk: 'data', size: 2 * MiB });
+  const resized = { event: 'disk.resized', text: 'resized web/data to 2 MiB' };
+  t.same(heard(), [{ ...resized, vm, disk: 'data', bytes: 2 * MiB }]);
+  await calls['disk.remove']({ vm, disk: 'data' });
+  t.same(heard(), [{ event: 'disk.removed', text: 'removed web/data', vm, disk: 'data' }]);
+});
+
 t.test('what is refused, fails or only looks is not told', async (t) => {
   const { world, calls, heard } = await open(t);
   await calls.create({ vm: 'web', disks: [{ size: MiB }] });
