@@ -50,6 +50,20 @@ export class SectorHistory {
     return new SectorHistory(sectors, [...this.#flushes]);
   }
 
+  /** A disk of another size with the same beginning, all of it durable at the end of `span`. */
+  resized(sectors: number, span: Span): SectorHistory {
+    const { length } = this.#sectors;
+    const added = Array.from({ length: Math.max(0, sectors - length) }, () => [
+      { value: 0, start: -1, end: -1 },
+    ]);
+    const kept = this.#sectors.slice(0, sectors).map((writes) => [...writes]);
+    return new SectorHistory([...kept, ...added], [...this.#flushes, span]);
+  }
+
+  get sectors(): number {
+    return this.#sectors.length;
+  }
+
   /** What it holds now. */
   values(): number[] {
     return this.#sectors.map((writes) => writes.at(-1)!.value);
@@ -62,6 +76,7 @@ export class SectorHistory {
       if (end <= position) durable = Math.max(durable, start);
     }
     for (const [sector, writes] of this.#sectors.entries()) {
+      if (bytes.length !== this.sectors * SECTOR) return `it has ${bytes.length} bytes`;
       const value = sectorValue(bytes, sector);
       if (value === undefined) return `sector ${sector} is torn`;
       const old = writes.findLastIndex(({ end }) => end <= durable);

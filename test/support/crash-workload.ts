@@ -3,6 +3,7 @@
  * point of the tape.
  */
 import { join } from 'node:path';
+import { BLOCK_SIZE } from '../../src/common/units.js';
 import { SECTOR, SectorHistory, type Span, sectorBytes } from './crash-model.js';
 import { aroundHostCalls } from './host-faults.js';
 import { HostTape } from './host-tape.js';
@@ -11,6 +12,8 @@ import { scratchParent } from './vm-operations.js';
 import { DISK_SIZE, edgesOf, VmWorld } from './vm-world.js';
 
 const SECTORS = DISK_SIZE / SECTOR;
+/** Of a disk that was made larger. */
+const MOST_BLOCKS = 12;
 
 /** What users can see, from some point of the tape on: names, and what the disks hold. */
 interface Shape extends Span {
@@ -95,7 +98,8 @@ export class CrashWorkload {
     if (dice < 42) return await this.#discard(vm);
     if (dice < 54) return await this.#flush(vm);
     if (dice < 58) return await this.#flushWhile(vm);
-    if (dice < 72) return await this.#take(vm);
+    if (dice < 71) return await this.#take(vm);
+    if (dice < 74) return await this.#resize(vm);
     if (dice < 77) return await this.#collect();
     if (dice < 82) return await this.#killed(vm);
     if (dice < 84) return await this.#restart();
@@ -118,8 +122,8 @@ export class CrashWorkload {
 
   async #write(vm: string): Promise<string> {
     const { key, head, history } = this.#pickDisk(vm);
-    const first = this.#random.below(SECTORS);
-    const count = 1 + this.#random.below(Math.min(20, SECTORS - first));
+    const first = this.#random.below(history.sectors);
+    const count = 1 + this.#random.below(Math.min(20, history.sectors - first));
     const values = Array.from({ length: count }, () => ++this.#value);
     const bytes = sectorBytes(values);
     const span = await this.#timed(() => this.world.engine.write(head, first * SECTOR, bytes));
@@ -129,8 +133,8 @@ export class CrashWorkload {
 
   async #discard(vm: string): Promise<string> {
     const { key, head, history } = this.#pickDisk(vm);
-    const first = this.#random.below(SECTORS);
-    const count = 1 + this.#random.below(SECTORS - first);
+    const first = this.#random.below(history.sectors);
+    const count = 1 + this.#random.below(history.sectors - first);
     const [offset, length] = [first * SECTOR, count * SECTOR];
     const span = await this.#timed(() => this.world.real.discard(head, offset, length));
     history.write(first, new Array<number>(count).fill(0), span);
@@ -151,6 +155,21 @@ export class CrashWorkload {
     await Promise.all(others);
     history.flushed(await flush);
     return `flush ${key}, write and gc`;
+  }
+
+  async #resize(vm: string): Promise<string> {
+    const disk = this.#random.pick(this.world.manifest(vm).disks);
+    const size = BLOCK_SIZE * (1 + this.#random.below(MOST_BLOCKS));
+    if (size === disk.size) return 'nothing';
+    const key = `${vm}/${disk.name}`;
+    const history = this.#disks.get(key)!;
+    const request = { disk: disk.name, size, shrink: true };
+    const resize = () => this.world.service.resizeDisk(vm, request);
+    await this.#control(resize, (span) => {
+      this.#disks.set(key, history.resized(size / SECTOR, span));
+      this.#used.delete(history);
+    });
+    return `resize ${key} ${size}`;
   }
 
   async #take(vm: string): Promise<string> {
@@ -304,6 +323,10 @@ function emptyDisk(): SectorHistory {
 
 /** Names of VMs and snapshots and how they hang together, as one comparable text. */
 export function shapeOf(world: VmWorld): string {
-  const vms = world.service.list().map(({ name }) => name);
-  return vms.map((name) => `${name}: ${edgesOf(world.manifest(name)).join(', ')}`).join('; ');
+  const shapes = world.service.list().map(({ name }) => {
+    const manifest = world.manifest(name);
+    const disks = manifest.disks.map((disk) => `${disk.name} ${disk.size}`);
+    return `${name} (${disks.join(', ')}): ${edgesOf(manifest).join(', ')}`;
+  });
+  return shapes.join('; ');
 }
