@@ -18,7 +18,7 @@ const LONGEST_MS = 5000;
  * @returns what has it take its turn again, which it does by itself after a while.
  */
 export function hurry(pid: number): () => void {
-  return prefer(pid, namesIn(`/proc/${pid}/task`).map(Number));
+  return prefer(pid, threadsOf(pid));
 }
 
 /**
@@ -49,10 +49,15 @@ function prefer(pid: number, threads: readonly number[]): () => void {
   let isOver = false;
   function easeOff(): void {
     clearTimeout(end);
-    if (!isOver) prioritize(pid, threads, { session: 0, nice: usual });
+    // Those that were made meanwhile, too: a thread begins with the nice value of its maker.
+    if (!isOver) prioritize(pid, threadsOf(pid), { session: 0, nice: usual });
     isOver = true;
   }
   return easeOff;
+}
+
+function threadsOf(pid: number): number[] {
+  return namesIn(`/proc/${pid}/task`).map(Number);
 }
 
 /** Where the kernel shares the CPU among sessions first, threads only have a say within theirs. */

@@ -1,8 +1,10 @@
 /** Who goes before others on the CPU, and for how long: looked at where the kernel keeps it. */
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import t from 'tap';
 import { hurry, Precedence } from '../../src/daemon/urgency.js';
 
@@ -46,12 +48,19 @@ t.test('tasks of the main thread, also those that overlap or fail', { skip }, as
     throw new Error('no luck');
   });
   const second = precedence.during(async () => {
+    const worker = new Worker('setInterval(() => {}, 1000)', { eval: true });
+    t.teardown(() => worker.terminate());
+    await once(worker, 'online');
     await sleep(60);
     t.equal(getPriority(process.pid), -10, 'until the last one is done');
     return 'done';
   });
   await t.rejects(first, /no luck/);
   t.equal(await second, 'done');
-  t.equal(getPriority(process.pid), usual, 'then it takes its turn');
+  const threads = readdirSync('/proc/self/task').map(Number);
+  t.ok(
+    threads.every((thread) => getPriority(thread) === usual),
+    'then it takes its turn, with threads that it made meanwhile',
+  );
   if (hasSessions) t.equal(readSession('self'), session, 'nor was a session of others touched');
 });
