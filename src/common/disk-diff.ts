@@ -1,5 +1,7 @@
 /** What differs between two states of a disk, in blocks: as it is answered, page by page. */
 
+import { Joiner } from './joiner.js';
+
 /** A run of blocks that differ. Bytes; the last block of a disk may be cut short by its end. */
 export interface DiffExtent {
   readonly start: number;
@@ -43,32 +45,14 @@ export interface DiffPage {
 }
 
 /** Whether `next` goes on where `extent` ends. */
-function continues(extent: DiffExtent | undefined, next: DiffExtent): extent is DiffExtent {
-  return (
-    extent !== undefined && extent.start + extent.length === next.start && extent.zero === next.zero
-  );
+function continues(extent: DiffExtent, next: DiffExtent): boolean {
+  return extent.start + extent.length === next.start && extent.zero === next.zero;
 }
 
 /** Makes one extent of those that continue each other, across pages; holds one back at a time. */
-export class DiffJoiner {
-  #last: DiffExtent | undefined;
-
-  /** Takes the next extent in; answers the one before it when that is complete. */
-  add(extent: DiffExtent): DiffExtent | undefined {
-    const last = this.#last;
-    if (continues(last, extent)) {
-      this.#last = { ...last, length: last.length + extent.length };
-      return undefined;
-    }
-    this.#last = extent;
-    return last;
-  }
-
-  /** The extent that was held back. */
-  end(): DiffExtent | undefined {
-    const last = this.#last;
-    this.#last = undefined;
-    return last;
+export class DiffJoiner extends Joiner<DiffExtent> {
+  constructor() {
+    super(continues);
   }
 }
 
@@ -84,7 +68,7 @@ export class DiffCollector {
   /** @returns false when there is no room for it: the part ends before it. */
   add(extent: DiffExtent): boolean {
     const last = this.extents.at(-1);
-    if (continues(last, extent)) {
+    if (last !== undefined && continues(last, extent)) {
       this.extents[this.extents.length - 1] = { ...last, length: last.length + extent.length };
       return true;
     }

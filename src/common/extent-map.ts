@@ -1,5 +1,7 @@
 /** Maps of a disk: which bytes lie where, in the words of `qemu-img map`. */
 
+import { Joiner } from './joiner.js';
+
 /** A run of the disk with one answer. Offsets and lengths are bytes. */
 export interface MapExtent {
   readonly start: number;
@@ -40,25 +42,9 @@ function continues(extent: MapExtent, next: MapExtent): boolean {
 }
 
 /** Makes one extent of those that continue each other; holds one back at a time. */
-export class ExtentJoiner {
-  #last: MapExtent | undefined;
-
-  /** Takes the next extent in; answers the one before it when that is complete. */
-  add(extent: MapExtent): MapExtent | undefined {
-    const last = this.#last;
-    if (last !== undefined && continues(last, extent)) {
-      this.#last = { ...last, length: last.length + extent.length };
-      return undefined;
-    }
-    this.#last = extent;
-    return last;
-  }
-
-  /** The extent that was held back. */
-  end(): MapExtent | undefined {
-    const last = this.#last;
-    this.#last = undefined;
-    return last;
+export class ExtentJoiner extends Joiner<MapExtent> {
+  constructor() {
+    super(continues);
   }
 }
 

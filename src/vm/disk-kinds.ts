@@ -11,7 +11,7 @@
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
 import { refuseWhileHeld, type VmContext, withVm } from './context.js';
-import type { DiskRecord, Manifest } from './manifest.js';
+import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
 import { Preparation } from './preparation.js';
 
 export type DiskKind = 'normal' | NonNullable<DiskRecord['kind']>;
@@ -76,12 +76,7 @@ export async function changeKinds(
 ): Promise<void> {
   await withVm(context, vm, async (entry) => {
     const before = context.store.loadEntry(entry);
-    const unknown = changes.find(({ disk }) => !before.disks.some(({ name }) => name === disk));
-    if (unknown !== undefined) {
-      throw new DiskError('not-found', `"${vm}" has no disk "${unknown.disk}"`, {
-        hint: `it has: ${before.disks.map(({ name }) => name).join(', ')}`,
-      });
-    }
+    for (const { disk } of changes) findDisk(vm, before, disk);
     await refuseWhileHeld(context, { vm, part: 'heads' }, `change the disks of "${vm}"`);
     await Preparation.run(context, async (preparation) => {
       const disks: DiskRecord[] = [];

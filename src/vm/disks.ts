@@ -5,7 +5,7 @@ import type { DeltaId } from '../engine/delta-id.js';
 import { refuseWhileHeld, refuseWhileOpen, type VmContext, withVm } from './context.js';
 import { type DiskRequest, MAX_DISKS } from './create.js';
 import { withKind } from './disk-kinds.js';
-import type { DiskRecord, Manifest } from './manifest.js';
+import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import { requireRoom } from './room.js';
@@ -161,12 +161,7 @@ async function withUnusedDisk(
 ): Promise<void> {
   await withVm(context, vm, async (entry) => {
     const before = context.store.loadEntry(entry);
-    const disk = before.disks.find((each) => each.name === name);
-    if (disk === undefined) {
-      throw new DiskError('not-found', `"${vm}" has no disk "${name}"`, {
-        hint: `it has: ${before.disks.map((each) => each.name).join(', ')}`,
-      });
-    }
+    const disk = findDisk(vm, before, name);
     await refuseWhileHeld(context, { vm, part: 'heads' }, what);
     const held = context.hooks.holdOpens(entry.number, [disk.node]);
     try {

@@ -260,6 +260,15 @@ function findCycle(snapshots: readonly SnapshotRecord[]): string | undefined {
   return undefined;
 }
 
+/** @throws DiskError `not-found`, naming those that there are. */
+export function findDisk(vm: string, { disks }: Manifest, name: string): DiskRecord {
+  const found = disks.find((disk) => disk.name === name);
+  if (found !== undefined) return found;
+  throw new DiskError('not-found', `"${vm}" has no disk "${name}"`, {
+    hint: `it has: ${disks.map((disk) => disk.name).join(', ')}`,
+  });
+}
+
 /**
  * Every delta that the manifest names: heads and snapshots, and those that a memory belongs to.
  * What lies below them is not in here.
