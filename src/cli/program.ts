@@ -44,6 +44,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   base: async () => (await import('./commands/base.js')).baseGroup,
   map: async () => (await import('./commands/map.js')).mapCommand,
   check: async () => (await import('./commands/check.js')).checkCommand,
+  compact: async () => (await import('./commands/compact.js')).compactCommand,
   gc: async () => (await import('./commands/gc.js')).gcCommand,
   stats: async () => (await import('./commands/stats.js')).statsCommand,
   events: async () => (await import('./commands/events.js')).eventsCommand,

@@ -14,6 +14,7 @@ export const EVENTS = {
   'vm.renamed': 'a VM is called "name" now',
   'vm.deleted': 'a VM is gone',
   'vm.changed': 'the hardware or the kinds of disks ("changed") were set',
+  'vm.compacted': 'a VM gave back space: it takes "bytes" now',
   'vm.damaged': 'a VM cannot be used: "problem"',
   'base.accepted': 'changed base images ("files") were accepted',
   'snapshot.taken': 'a snapshot was taken',
@@ -68,7 +69,7 @@ export interface EventView {
   /** Of an export: an image's, `ova`, or the kind of a machine file. */
   readonly format?: string;
   readonly outcome?: 'done' | 'failed' | 'cancelled';
-  /** Size of a disk. */
+  /** Size of a disk; what the files of a VM take. */
   readonly bytes?: number;
   readonly device?: string;
   readonly directory?: string;

@@ -11,6 +11,7 @@ import type {
   Allocation,
   AttachView,
   CheckView,
+  CompactView,
   DaemonStatus,
   DiskKindChange,
   DiskSpec,
@@ -247,6 +248,8 @@ export interface Methods {
     };
     result: MachineFilesView;
   };
+  /** Gives back space that nobody needs; the VM may be in use. */
+  compact: { params: { vm: string }; result: CompactView };
   gc: { params: { dryRun?: boolean }; result: GcView };
   stats: { params: { vm?: string }; result: StatsView };
   /** Tells what happens, each time in a notification `event`, until it is cancelled. */

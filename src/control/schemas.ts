@@ -180,6 +180,7 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     path: path.exactOptional(),
     force: flag,
   }),
+  compact: z.strictObject({ vm: name }),
   gc: z.strictObject({ dryRun: flag }),
   stats: z.strictObject({ vm: name.exactOptional() }),
   events: none,

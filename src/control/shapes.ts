@@ -345,6 +345,16 @@ export interface CheckView {
   readonly repaired: number;
 }
 
+export interface CompactView {
+  readonly vm: string;
+  /** Bytes of the host that its files took, and take now: those of its snapshots, too. */
+  readonly storedBefore: number;
+  readonly storedSize: number;
+  readonly bytesRead: number;
+  /** What stays as it is, and why: one line each. */
+  readonly left: readonly string[];
+}
+
 export interface OvaView {
   readonly path: string;
   /** Bytes of the host that it takes. */

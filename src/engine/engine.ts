@@ -190,6 +190,12 @@ export interface Summed {
   readonly again: boolean;
 }
 
+export interface Compacted {
+  readonly bytesRead: number;
+  /** What could not be read, and stays as it is. */
+  readonly problems: readonly string[];
+}
+
 export interface BlockRange {
   readonly block: number;
   readonly blocks: number;
@@ -214,6 +220,11 @@ export interface StoreHealth {
   repairHeader(id: DeltaId): Promise<boolean>;
   /** Computes missing checksums now. */
   sum(work: JobWork): Promise<Summed>;
+  /**
+   * Gives back the space of zeroes that were written, in sealed deltas that the caller keeps from
+   * being removed. @throws DiskError `interrupted`; `failed` when the host refuses.
+   */
+  compact(deltas: readonly DeltaId[], work: JobWork): Promise<Compacted>;
 }
 
 export interface Engine {

@@ -6,7 +6,7 @@ import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
-import type { BlockRange, CheckedDeltas, StoreHealth, Summed } from './engine.js';
+import type { BlockRange, CheckedDeltas, Compacted, StoreHealth, Summed } from './engine.js';
 import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
 import type { OpenVolumes } from './volumes.js';
 
@@ -105,6 +105,12 @@ export class Health implements StoreHealth {
     const { checked } = await this.#run(job, work);
     invariant(checked !== undefined, 'a check tells what it found');
     return checked;
+  }
+
+  async compact(deltas: readonly DeltaId[], work: Work): Promise<Compacted> {
+    const { compacted } = await this.#run({ kind: 'compact', deltas }, work);
+    invariant(compacted !== undefined, 'a compaction tells what it came to');
+    return compacted;
   }
 
   async answered(

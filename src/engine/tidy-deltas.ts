@@ -4,9 +4,10 @@ import { type AnsweredJob, answeredBlocks } from './answered-blocks.js';
 import { type CheckJob, checkDeltas } from './check-deltas.js';
 import { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
-import type { CheckedDeltas, Summed } from './engine.js';
+import type { CheckedDeltas, Compacted, Summed } from './engine.js';
 import { type MergeJob, mergeRow } from './merge.js';
 import type { JobWork } from './pace.js';
+import { type CompactJob, punchZeroes } from './punch-zeroes.js';
 import { type ReclaimJob, reclaimDelta } from './reclaim.js';
 import { type SumJob, sumDeltas } from './sum-deltas.js';
 
@@ -19,6 +20,7 @@ export interface TidyOrder {
     | ({ readonly kind: 'merge' } & MergeJob)
     | ({ readonly kind: 'sum' } & SumJob)
     | ({ readonly kind: 'check' } & CheckJob)
+    | ({ readonly kind: 'compact' } & CompactJob)
     | ({ readonly kind: 'answered' } & AnsweredJob);
 }
 
@@ -29,6 +31,7 @@ export interface TidyOutcome {
   readonly made?: DeltaId;
   readonly summed?: Summed;
   readonly checked?: CheckedDeltas;
+  readonly compacted?: Compacted;
   readonly answered?: Uint8Array[][];
 }
 
@@ -44,6 +47,8 @@ export async function tidyDeltas(order: TidyOrder, work: JobWork = {}): Promise<
       return { bytes: 0, summed: await sumDeltas(files, job, work) };
     case 'check':
       return { bytes: 0, checked: await checkDeltas(files, job, work) };
+    case 'compact':
+      return { bytes: 0, compacted: await punchZeroes(files, job, work) };
     case 'answered':
       return { bytes: 0, answered: answeredBlocks(files, job) };
     default:

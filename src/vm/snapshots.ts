@@ -77,17 +77,18 @@ export async function takeLocked(
 
 /**
  * Seals the present state without giving it a name: new empty heads on top of today's.
- * @param why what for, and whether that makes room in the end: for who looks at the room there is.
+ * @param why what for, and whether that makes room in the end: for who looks at the room there is;
+ * which disks, by default all.
  * @returns the manifest before: its heads hold the instant and are read-only from now on.
  */
 export async function sealLocked(
   context: VmContext,
   entry: VmEntry,
-  why: Pick<Sealing, 'what' | 'fromReserve'>,
+  why: Pick<Sealing, 'what' | 'fromReserve'> & Partial<Pick<Sealing, 'moves'>>,
 ): Promise<Manifest> {
   const before = context.store.loadEntry(entry);
   const describe = (manifest: Manifest) => ({ manifest, record: undefined });
-  await sealAs(context, entry, describe, { ...why, moves: () => true });
+  await sealAs(context, entry, describe, { moves: () => true, ...why });
   return before;
 }
 

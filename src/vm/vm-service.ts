@@ -9,6 +9,7 @@ import type { BaseRecord, BaseRecords, BaseRequest } from './base-records.js';
 import { type ChainFacts, Chains } from './chains.js';
 import { type CheckOutcome, type CheckRequest, StoreCheck } from './check.js';
 import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
+import { type CompactOutcome, compactVm } from './compaction.js';
 import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from './context.js';
 import { createVm, type DiskRequest } from './create.js';
 import { DeltaPins } from './delta-pins.js';
@@ -344,6 +345,11 @@ export class VmService {
    */
   check(request: CheckRequest, work: Work = {}): Promise<CheckOutcome> {
     return new StoreCheck(this.#context, this.#garbage, request, work).run();
+  }
+
+  /** Gives back space of a VM that nobody needs, while it is in use. */
+  compact(vm: string, work: Work = {}): Promise<CompactOutcome> {
+    return compactVm(this.#context, this.#garbage, vm, work);
   }
 
   collectGarbage(dryRun: boolean): Promise<Collected> {

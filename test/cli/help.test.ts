@@ -51,6 +51,7 @@ const EXPECTED = [
   'base accept',
   'map',
   'check',
+  'compact',
   'gc',
   'stats',
   'events',

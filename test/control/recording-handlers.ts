@@ -219,6 +219,7 @@ const ANSWERS: { readonly [M in MethodName]: (params: Params<M>) => unknown } = 
     path === undefined
       ? { files: [], text: '<domain/>\n', notes: ['be careful'] }
       : { files: [path], notes: ['be careful'] },
+  compact: ({ vm }) => ({ vm, storedBefore: 8192, storedSize: 4096, bytesRead: 8192, left: [] }),
   gc: ({ dryRun }) => ({ dryRun: dryRun ?? false, files: ['deltas/1'], bytes: 4096 }),
   map: ({ start = 0 }) => ({
     extents: [{ ...MAPPED, start, offset: 8192 + start }],

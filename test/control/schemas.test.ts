@@ -31,6 +31,7 @@ const GOOD: readonly (readonly [MethodName, object])[] = [
   ['clone', { vm: 'web', name: 'copy', mode: 'full', mac: 'keep-nat', vcpus: 3 }],
   ['export', { vm: 'web', path: '/x.vdi', format: 'vdi', subformat: 'static', force: true }],
   ['check', { vm: 'web', deep: true, repair: false }],
+  ['compact', { vm: 'web' }],
   ['gc', { dryRun: true }],
   ['map', { vm: 'web', snapshot: 's', disk: 'd', start: 4096, limit: 1000 }],
   ['snapshot.diff', { vm: 'web', from: 'a' }],

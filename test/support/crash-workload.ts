@@ -100,7 +100,8 @@ export class CrashWorkload {
     if (dice < 58) return await this.#flushWhile(vm);
     if (dice < 71) return await this.#take(vm);
     if (dice < 74) return await this.#resize(vm);
-    if (dice < 77) return await this.#collect();
+    if (dice < 76) return await this.#collect();
+    if (dice < 77) return await this.#compact(vm);
     if (dice < 82) return await this.#killed(vm);
     if (dice < 84) return await this.#restart();
     if (snapshot === undefined || random.below(5) === 0) {
@@ -252,6 +253,11 @@ export class CrashWorkload {
   async #collect(): Promise<string> {
     await this.world.service.collectGarbage(false);
     return 'gc';
+  }
+
+  async #compact(vm: string): Promise<string> {
+    await this.world.service.compact(vm);
+    return `compact ${vm}`;
   }
 
   async #restart(): Promise<string> {

@@ -4,7 +4,7 @@
  * acknowledged is there, and what its death cut short is there wholly or not at all.
  */
 import { constants } from 'node:fs';
-import { open, readFile, rm } from 'node:fs/promises';
+import { type FileHandle, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiB } from '../../src/common/units.js';
 import type { MethodName, Params } from '../../src/control/protocol.js';
@@ -72,7 +72,7 @@ export class ModelledVms {
     if (dice < 93) return this.#clone(vm);
     if (dice < 95) return this.#deleteVm(vm);
     if (dice < 97) return this.#rename(vm);
-    if (dice < 98) return this.#collect();
+    if (dice < 98) return this.#random.below(2) === 0 ? this.#collect() : this.#compact(vm);
     return this.#export(vm);
   }
 
@@ -135,16 +135,26 @@ export class ModelledVms {
           head.discard(offset, length);
           continue;
         }
+        if (this.#random.below(8) === 0) {
+          await this.#put(vm, file, Buffer.alloc(length), offset);
+          head.discard(offset, length);
+          continue;
+        }
         this.#generation += 1;
         const bytes = stampedPattern(this.#generation, offset, length);
-        const { bytesWritten } = await file.write(bytes, 0, length, offset);
-        if (bytesWritten !== length) throw new Error(`${vm}: wrote ${bytesWritten} of ${length}`);
+        await this.#put(vm, file, bytes, offset);
         head.write(offset, bytes);
       }
       if (this.#random.below(3) === 0) await file.sync();
     } finally {
       await file.close();
     }
+  }
+
+  async #put(vm: string, file: FileHandle, bytes: Buffer, offset: number): Promise<void> {
+    const { bytesWritten } = await file.write(bytes, 0, bytes.length, offset);
+    if (bytesWritten === bytes.length) return;
+    throw new Error(`${vm}: wrote ${bytesWritten} of ${bytes.length}`);
   }
 
   async #take(vm: string): Promise<void> {
@@ -209,6 +219,10 @@ export class ModelledVms {
 
   async #collect(): Promise<void> {
     await this.#do('gc', {}, async () => true);
+  }
+
+  async #compact(vm: string): Promise<void> {
+    await this.#do('compact', { vm }, async () => true);
   }
 
   async #export(vm: string): Promise<void> {

@@ -36,6 +36,7 @@ export async function prepareOperations(world: VmWorld): Promise<void> {
   await world.write('web', 8192, 100);
   await world.clone('web@first', 'twin', 'linked');
   await world.write('twin', 0, 10);
+  await world.writeZeroes('web', 12_288, 8192);
   await world.import('foreign', base, false);
   await world.write('foreign', 100, 700);
   await world.resize('foreign', 4096);
@@ -81,6 +82,7 @@ export const operations: readonly Operation[] = [
   { name: 'full clone of a snapshot', act: (world) => world.clone('web@first', 'new', 'full') },
   { name: 'full clone of the present state', act: (world) => world.clone('web', 'new', 'full') },
   { name: 'gc', act: (world) => world.service.collectGarbage(false) },
+  { name: 'compact', act: (world) => world.service.compact('web') },
   { name: 'check --repair', act: (world) => world.service.check({ repair: true, deep: true }) },
 ];
 

@@ -222,7 +222,15 @@ export class VmWorld {
   /** Writes as a guest would: fresh recognisable bytes into a disk and into the model. */
   async write(vm: string, offset: number, length: number, disk = 'disk0'): Promise<void> {
     this.#stamp += 1;
-    const data = Buffer.alloc(length, `<${this.#stamp}:${vm}/${disk}>`);
+    await this.#put(vm, offset, Buffer.alloc(length, `<${this.#stamp}:${vm}/${disk}>`), disk);
+  }
+
+  /** The same with zeroes, which take space like all that is written. */
+  async writeZeroes(vm: string, offset: number, length: number, disk = 'disk0'): Promise<void> {
+    await this.#put(vm, offset, Buffer.alloc(length), disk);
+  }
+
+  async #put(vm: string, offset: number, data: Buffer, disk: string): Promise<void> {
     const head = this.manifest(vm).disks.find((each) => each.name === disk)?.head ?? '';
     await this.engine.write(head, offset, data);
     const expected = this.model.get(`${vm}/${disk}`);

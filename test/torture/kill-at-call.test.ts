@@ -15,7 +15,7 @@ import { type Place, problemOf, runWorker } from './worker-process.js';
 const OPERATIONS = [
   ...['create', 'write', 'discard', 'flush', 'snapshot', 'restore', 'delete-snapshot'],
   ...['linked-clone', 'full-clone', 'rename', 'delete', 'import-linked', 'import-copied'],
-  ...['reclaim', 'sum'],
+  ...['reclaim', 'compact', 'sum'],
 ];
 /** Those that change what is on the disk. */
 const CALLS = ['pwrite64', 'fsync', 'fdatasync', 'rename', 'unlink', 'ftruncate', 'fallocate'];

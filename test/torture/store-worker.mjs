@@ -216,6 +216,10 @@ class Worker {
     return this.journal.run({ op: 'collect' }, () => this.service.collectGarbage(false));
   }
 
+  compact(vm) {
+    return this.journal.run({ op: 'compact', vm }, () => this.service.compact(vm));
+  }
+
   /** As the kernel does by itself at any time: one file reaches the disk, the others do not. */
   writeBack(below) {
     const deltas = join(folder, 'deltas');
@@ -245,7 +249,8 @@ async function step(worker, below) {
     return worker.deleteSnapshot(vm, snapshot);
   }
   if (dice < 890) return vms.length < MOST_VMS ? worker.create(fresh) : worker.delete(vm);
-  if (dice < 920) return worker.collect();
+  if (dice < 910) return worker.collect();
+  if (dice < 920) return worker.compact(vm);
   if (dice < 930) return worker.rename(vm, fresh);
   if (snapshot === undefined) return worker.snapshot(vm, `s${below(1 << 30)}`);
   if (dice < 950) return worker.restore(vm, snapshot);
@@ -283,6 +288,10 @@ const OPERATIONS = {
   reclaim: async (worker) => {
     for (const name of ['a', 'b', 'c']) await worker.deleteSnapshot('one', name);
     await worker.collect();
+  },
+  compact: async (worker) => {
+    await worker.deleteSnapshot('one', 'b');
+    await worker.compact('one');
   },
   sum: (worker) => worker.engine.health.sum({}),
 };

@@ -36,6 +36,10 @@ export const TOLD_CHANGES: { readonly [M in MethodName]?: Describe<M> } = {
     if (changed.length === 0) return [];
     return [{ event: 'vm.changed', text: `set ${changed.join(', ')} of ${vm}`, vm, changed }];
   },
+  compact: ({ vm }, { storedBefore, storedSize: bytes }) => {
+    const text = `compacted ${vm} from ${formatSize(storedBefore)} to ${formatSize(bytes)}`;
+    return [{ event: 'vm.compacted', text, vm, bytes }];
+  },
   'disk.add': ({ vm }, { disks }) => {
     const disk = disks.at(-1)?.name ?? '';
     return [{ event: 'disk.added', text: `added ${nameOf({ vm, disk })}`, vm, disk }];

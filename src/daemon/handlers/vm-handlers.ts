@@ -29,6 +29,8 @@ import {
   viewVm,
 } from './vm-views.js';
 
+type StoreMethod = 'base.accept' | 'check' | 'compact' | 'gc';
+
 /** Methods that this file answers for. */
 export type VmMethod =
   | 'create'
@@ -43,7 +45,6 @@ export type VmMethod =
   | 'disk.remove'
   | 'disk.resize'
   | 'path'
-  | 'base.accept'
   | 'snapshot.take'
   | 'snapshot.list'
   | 'snapshot.delete'
@@ -51,9 +52,8 @@ export type VmMethod =
   | 'snapshot.restore'
   | 'clone'
   | 'export'
-  | 'check'
   | 'export.ova'
-  | 'gc';
+  | StoreMethod;
 
 /**
  * The shapes of parameters are checked by the control server; what they mean is checked here and
@@ -117,7 +117,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
 }
 
 /** The care of the store. */
-function storeHandlers(service: VmService): Pick<Handlers, 'base.accept' | 'check' | 'gc'> {
+function storeHandlers(service: VmService): Pick<Handlers, StoreMethod> {
   return {
     async 'base.accept'({ vm }) {
       return { accepted: await service.acceptBases(vm) };
@@ -127,6 +127,9 @@ function storeHandlers(service: VmService): Pick<Handlers, 'base.accept' | 'chec
         { deep, repair, ...(vm === undefined ? {} : { vm }) },
         workOf(`checking ${vm ?? 'the store'}`, context),
       ),
+    async compact({ vm }, context) {
+      return { vm, ...(await service.compact(vm, workOf(`compacting ${vm}`, context))) };
+    },
     async gc({ dryRun = false }) {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
