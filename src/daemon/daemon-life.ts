@@ -59,6 +59,9 @@ export class DaemonLife {
   #crash: string | undefined;
   #resolveWarm: (isWarm: boolean) => void = () => undefined;
   #easeOff: () => void = () => undefined;
+  /** Loading, and not put to work. */
+  #isLoading = true;
+  #isHurried = false;
 
   constructor(options: LifeOptions) {
     const [theirs, ours] = socketPair();
@@ -99,8 +102,19 @@ export class DaemonLife {
   begin(handover: Handover): void {
     this.#mountpoint = handover.mount?.mountpoint;
     this.#say(handover);
+    this.#isLoading = false;
+    if (handover.mount !== undefined) this.#hurry();
+  }
+
+  hurryUp(): void {
+    if (this.#isLoading && !this.#isHurried) this.#hurry();
+  }
+
+  #hurry(): void {
+    this.#isHurried = true;
+    this.#easeOff();
     const { pid } = this.#child;
-    if (handover.mount !== undefined && pid !== undefined) this.#easeOff = hurry(pid);
+    if (pid !== undefined) this.#easeOff = hurry(pid);
   }
 
   /** Tells it whether the next one is loaded. */
@@ -126,7 +140,11 @@ export class DaemonLife {
   }
 
   #note(word: DaemonWord): void {
-    if (word.warm === true) this.#resolveWarm(true);
+    if (word.warm === true) {
+      this.#resolveWarm(true);
+      if (this.#isLoading) this.#easeOff();
+      this.#isLoading = false;
+    }
     this.#mountpoint = word.mount?.mountpoint ?? this.#mountpoint;
     if (word.ready === true) {
       this.#readyAt = performance.now();

@@ -7,6 +7,8 @@
 interface Waiting {
   /** Resolves when it has ended. */
   readonly over: Promise<unknown>;
+  /** Has it go before others until it is loaded. */
+  hurryUp(): void;
   discard(): Promise<void>;
 }
 
@@ -38,6 +40,8 @@ export class Spares<Life extends Waiting> {
   fill(): void {
     const wanted = this.#alert === undefined ? USUALLY : ON_ALERT;
     while (this.#lives.length < wanted) this.#add();
+    // Whoever uses a disk would wait longer for one that still loads than this holds them up.
+    if (this.#alert !== undefined) this.#lives[0]?.hurryUp();
   }
 
   #add(): Life {

@@ -6,8 +6,13 @@ import { Spares } from '../../src/daemon/spares.js';
 
 class Life {
   ended = false;
+  hurried = 0;
   readonly #end = new AbortController();
   readonly over = once(this.#end.signal, 'abort');
+
+  hurryUp(): void {
+    this.hurried += 1;
+  }
 
   async discard(): Promise<void> {
     this.ended = true;
@@ -54,6 +59,26 @@ t.test('after a death two wait, for a while', async (t) => {
   t.equal(loaded[0]?.ended, false, 'the first one still waits');
   spares.fill();
   t.equal(loaded.length, 2, 'and is enough');
+});
+
+t.test('only after a death the next one hurries', async (t) => {
+  const { loaded, spares } = makeSpares();
+  spares.fill();
+  t.equal(loaded[0]?.hurried, 0);
+  spares.alert();
+  spares.fill();
+  t.same(
+    loaded.map(({ hurried }) => hurried),
+    [1, 0],
+    'of two that load, the one that is needed first',
+  );
+  spares.take();
+  spares.fill();
+  t.same(
+    loaded.map(({ hurried }) => hurried),
+    [1, 1, 0],
+  );
+  await spares.discard();
 });
 
 t.test('renewed, it is another one', async (t) => {
