@@ -1,4 +1,7 @@
-/** Former names of heads that moved on: they lead to the present one for a while. */
+/**
+ * Heads that move: their former names lead to the present one for a while, and those of closed
+ * disks are not opened while they move.
+ */
 import type { DeltaId } from './delta-id.js';
 
 /** How long a head's former name still leads to the disk that moved on, milliseconds. */
@@ -6,6 +9,8 @@ const FORWARD_MS = 60_000;
 
 export class MovedHeads {
   readonly #next = new Map<DeltaId, DeltaId>();
+  /** Deltas of moves under way; each resolves when its move is over. */
+  readonly #moving = new Map<DeltaId, Promise<void>>();
 
   /** The present head of a disk whose head was `top` when its name was looked up. */
   follow(top: DeltaId): DeltaId {
@@ -17,5 +22,26 @@ export class MovedHeads {
   moved(from: DeltaId, to: DeltaId): void {
     this.#next.set(from, to);
     setTimeout(() => this.#next.delete(from), FORWARD_MS).unref();
+  }
+
+  /**
+   * Says that these deltas, former and later heads, are about to change places.
+   * @returns what says that it is over; must be called.
+   */
+  begin(ids: readonly DeltaId[]): () => void {
+    let resolve: () => void = () => undefined;
+    const over = new Promise<void>((done) => {
+      resolve = done;
+    });
+    for (const id of ids) this.#moving.set(id, over);
+    return () => {
+      for (const id of ids) this.#moving.delete(id);
+      resolve();
+    };
+  }
+
+  /** Resolves when a move is over that this delta is part of; undefined without one. */
+  moving(id: DeltaId): Promise<void> | undefined {
+    return this.#moving.get(id);
   }
 }

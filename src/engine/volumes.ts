@@ -18,9 +18,10 @@ import type { DeltaId } from './delta-id.js';
 import { flushVolumeAsync, settleClosed } from './durable-switch.js';
 import type { HeadSwitch, OpenVolume, Volumes } from './engine.js';
 import { closeGates, drain, whileShut } from './gate.js';
-import { inUse, type OpenEntry, type OpenSwitch, switchOpenHeads } from './head-switch.js';
+import { inUse, type OpenEntry, switchOpenHeads } from './head-switch.js';
 import { MovedHeads } from './moved-heads.js';
-import { OpenBases, type UsedBase } from './open-bases.js';
+import { OpenBases } from './open-bases.js';
+import { holdSwitches } from './open-switches.js';
 import { RowNumbers } from './row-numbers.js';
 import { describeVolume, VolumeRow } from './volume-row.js';
 import { CLOSING, FLUSH_MS, REST_MS, type VolumesOptions } from './volumes-options.js';
@@ -79,11 +80,26 @@ export class OpenVolumes implements Volumes {
   async acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume> {
     const present = (): DeltaId => (options.writable ? this.#heads.follow(top) : top);
     await this.#bases.verify(this.#byTop.get(present())?.chain.base);
+    await this.#stillness(present);
     const entry = await this.#entry(present(), options.writable);
     invariant(entry.chain.writable || !options.writable, `head ${top} was opened as a snapshot`);
     entry.users += 1;
     clearTimeout(entry.rest);
     return describeVolume(this.#options.tools.views, entry.index);
+  }
+
+  /**
+   * A closed disk whose head moves is opened afterwards, as what it is then: the switch has decided
+   * by what it found. One that is open moves with its users.
+   */
+  async #stillness(present: () => DeltaId): Promise<void> {
+    for (;;) {
+      const top = present();
+      const isThere = this.#byTop.has(top) || this.#opening.has(top);
+      const moving = isThere ? undefined : this.#heads.moving(top);
+      if (moving === undefined) return;
+      await moving;
+    }
   }
 
   /**
@@ -268,8 +284,22 @@ export class OpenVolumes implements Volumes {
     commit: () => void,
     settle: () => Promise<void> = async () => {},
   ): Promise<void> {
+    const over = this.#heads.begin(switches.flatMap(({ from, to }) => [from, to]));
+    try {
+      for (const { from } of switches) await this.#opening.get(from);
+      await this.#switchHeads(switches, commit, settle);
+    } finally {
+      over();
+    }
+  }
+
+  /** None of them is being opened, and none that is closed will be. */
+  async #switchHeads(
+    switches: readonly HeadSwitch[],
+    commit: () => void,
+    settle: () => Promise<void>,
+  ): Promise<void> {
     const { tools } = this.#options;
-    for (const { from } of switches) await this.#opening.get(from);
     const closed = switches.filter(({ from }) => !this.#byTop.has(from));
     const isSnapshot = ({ from, to }: HeadSwitch): boolean => {
       const { below } = tools.files.readHeader(to).current;
@@ -277,7 +307,14 @@ export class OpenVolumes implements Volumes {
     };
     const sealed = closed.filter(isSnapshot);
     for (const { from } of sealed) settleClosed(tools.files, from, false);
-    const open = await this.#openSwitches(switches, isSnapshot);
+    const open = await holdSwitches(
+      {
+        ...{ tools, isSnapshot, bases: this.#bases, byTop: this.#byTop },
+        flush: ({ index }) => this.flushHandle(index),
+        release: ({ index }) => this.release({ handle: index }),
+      },
+      switches,
+    );
     const bases = new Map(open.map(({ entry }) => [entry, entry.chain.base?.id]));
     let moved = false;
     try {
@@ -308,38 +345,6 @@ export class OpenVolumes implements Volumes {
         this.release({ handle: entry.index });
       }
     }
-  }
-
-  /** The switches whose volume is open, kept from closing; restores hold the base they move to. */
-  async #openSwitches(
-    switches: readonly HeadSwitch[],
-    isSnapshot: (change: HeadSwitch) => boolean,
-  ): Promise<OpenSwitch[]> {
-    const open: OpenSwitch[] = [];
-    for (const change of switches) {
-      const entry = this.#byTop.get(change.from);
-      if (entry === undefined) continue;
-      entry.users += 1;
-      clearTimeout(entry.rest);
-      try {
-        const snapshot = isSnapshot(change);
-        const chain = snapshot ? [] : walkChain(this.#options.tools, change.to);
-        const base = await this.#bases.useUnder(chain);
-        open.push({ ...change, entry, snapshot, base });
-        // What a restore leaves need not be kept.
-        if (snapshot) await this.flushHandle(entry.index);
-      } catch (error) {
-        if (open.at(-1)?.entry !== entry) this.#letGo(entry, undefined);
-        for (const each of open) this.#letGo(each.entry, each.base);
-        throw error;
-      }
-    }
-    return open;
-  }
-
-  #letGo(entry: OpenEntry, base: UsedBase | undefined): void {
-    if (base !== undefined) this.#bases.release(base.spec.id);
-    this.release({ handle: entry.index });
   }
 
   /** The instant at which heads move: inside all gates, right after the commit point. */
