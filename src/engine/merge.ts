@@ -13,7 +13,7 @@
  */
 import { closeSync, openSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
-import { BLOCK_SIZE, GiB, MiB } from '../common/units.js';
+import { BLOCK_SIZE, divCeil, GiB, MiB } from '../common/units.js';
 import { readPadded, writeExact } from '../storage/exact-io.js';
 import { reflink } from '../storage/reflink.js';
 import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from './chain-map.js';
@@ -76,11 +76,14 @@ export async function mergeRow(
   try {
     const map = mapRow(files, headers, sources);
     const id = newDeltaId();
-    const blocks = Math.ceil(top.virtualSize / BLOCK_SIZE);
-    const like = { ...top, id, below: bottom.below, allocation: 'dynamic' } as const;
+    const seen = divCeil(top.virtualSize, BLOCK_SIZE);
+    const virtualSize = largestOf(headers);
+    const blocks = divCeil(virtualSize, BLOCK_SIZE);
+    const { below } = bottom;
+    const like = { ...top, id, below, virtualSize, allocation: 'dynamic' } as const;
     const pace = new Pace({ ...work, pressing });
     await files.createSealed(like, (data) =>
-      copyRow(files, { id, map, blocks, sources, data, pace }),
+      copyRow(files, { id, map, seen, blocks, sources, data, pace }),
     );
     return id;
   } finally {
@@ -91,13 +94,17 @@ export async function mergeRow(
   }
 }
 
+/** Bytes: a disk that was made smaller may have larger ones below. */
+function largestOf(headers: readonly DeltaHeader[]): number {
+  return Math.max(...headers.map((header) => header.virtualSize));
+}
+
 /** One map of all deltas of the row; opens their data files into `sources`. */
 function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Source[]): ChainMap {
   const memory = new SharedArrayBuffer(POOL_BYTES);
   const pages = new Uint32Array(memory);
   const pool = new PagePool({ pages, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
-  const size = Math.max(...headers.map((header) => header.virtualSize));
-  const levels = levelsFor(Math.ceil(size / BLOCK_SIZE));
+  const levels = levelsFor(divCeil(largestOf(headers), BLOCK_SIZE));
   const map = new ChainMap(new NodePool(pool), { root: pool.allocate(), levels });
   let firstAddress = 2;
   for (const header of headers) {
@@ -131,6 +138,8 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
 interface RowCopy {
   readonly id: DeltaId;
   readonly map: ChainMap;
+  /** Up to here the disk shows them; what lies past it was left behind when it was made smaller. */
+  readonly seen: number;
   readonly blocks: number;
   readonly sources: readonly Source[];
   /** The new data file. */
@@ -166,11 +175,12 @@ interface PlannedExtent {
   readonly from: number;
 }
 
-function planRow({ map, blocks, sources }: RowCopy): PlannedExtent[] {
+function planRow(row: RowCopy): PlannedExtent[] {
+  const { map, seen, sources } = row;
   const planned: PlannedExtent[] = [];
   let slot = 0;
-  for (let block = 0; block < blocks; ) {
-    map.find(block, Math.min(blocks - block, MAX_RECORD_BLOCKS));
+  for (let block = 0; block < seen; ) {
+    map.find(block, Math.min(seen - block, MAX_RECORD_BLOCKS));
     const { kind, address } = map;
     let { count } = map;
     if (kind === ZERO)
@@ -184,7 +194,26 @@ function planRow({ map, blocks, sources }: RowCopy): PlannedExtent[] {
     }
     block += count;
   }
-  return planned;
+  return [...planned, ...hiddenPastEnd(row).map((record) => ({ record, from: 0 }))];
+}
+
+/**
+ * Nobody sees what the row holds past the disk's end, but it hides what lies below from a disk that
+ * was made larger again, which stored no zeroes where it found some. So zeroes stay of it.
+ */
+function hiddenPastEnd({ map, seen, blocks }: RowCopy): TupleRecord[] {
+  const zeroes: TupleRecord[] = [];
+  for (let block = seen; block < blocks; block += map.count) {
+    map.find(block, Math.min(blocks - block, MAX_RECORD_BLOCKS));
+    const { kind, count } = map;
+    if (kind === UNMAPPED) continue;
+    const last = zeroes.at(-1);
+    const isNext = last !== undefined && last.block + last.count === block;
+    if (isNext && last.count + count <= MAX_RECORD_BLOCKS) {
+      zeroes[zeroes.length - 1] = { ...last, count: last.count + count };
+    } else zeroes.push({ kind: RECORD_ZERO, block, count, slot: 0 });
+  }
+  return zeroes;
 }
 
 interface Target {

@@ -62,6 +62,21 @@ async function hideBase(t: Test, world: VmWorld): Promise<void> {
   await check(t, world, 'past its end, too');
 }
 
+/** What hides the former end of a disk may lie in a delta that is merged with smaller ones. */
+async function mergeBelow(t: Test, world: VmWorld): Promise<void> {
+  await world.create('hider');
+  await world.write('hider', 0, DISK_SIZE);
+  await world.take('hider', 'full');
+  await world.import('image', Buffer.alloc(DISK_SIZE, 'base'), false);
+  for (const vm of ['hider', 'image']) {
+    for (const size of [4096, DISK_SIZE, 8192, DISK_SIZE]) await world.resize(vm, size);
+  }
+  await check(t, world, 'only the beginning is left');
+  await world.service.collectGarbage(false);
+  await world.restart();
+  await check(t, world, 'and so it is after the deltas in between were merged');
+}
+
 async function walk(t: Test, world: VmWorld): Promise<void> {
   const seed = newSeed();
   t.comment(`LAYERDISK_SEED=${seed}`);
@@ -94,6 +109,7 @@ for (const engine of ENGINES) {
     await t.test('a disk more, and one less', (t) => comeAndGo(t, world));
     await t.test('larger, smaller, and larger again', (t) => changeSize(t, world));
     await t.test('a base image that is larger than the disk', (t) => hideBase(t, world));
+    await t.test('rows are merged', (t) => mergeBelow(t, world));
     await t.test('at random', (t) => walk(t, world));
     if (engine === 'fake') return;
     const { findings } = await world.service.check({ deep: true, repair: false });
