@@ -51,6 +51,11 @@ export class Chains {
     return facts;
   }
 
+  /** Bytes of the disk that it was made for. @throws DiskError `damaged`, naming the delta. */
+  sizeOf(id: DeltaId): number {
+    return this.#describe(id, 0).virtualSize;
+  }
+
   #walk(top: DeltaId): ChainFacts {
     let depth = 0;
     let bytes = 0;

@@ -4,8 +4,8 @@
  *
  * INVARIANT: memory is only given out with the hardware and the contents of disks that it belongs
  * to. What it belongs to is written down as sealed deltas; that nothing was written since is seen
- * from the deltas on top of those, which have no record. A write appends its record before it is
- * acknowledged, so no order of crashes hides one.
+ * from the deltas on top of those, which have no record, and show as many bytes. A write appends
+ * its record before it is acknowledged, so no order of crashes hides one.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { DiskError } from '../common/errors.js';
@@ -63,10 +63,12 @@ export async function usableMemory(
     throw refuse('the hardware was changed');
   }
   if (resume.disks.length !== manifest.disks.length) throw refuse('it has other disks now');
-  for (const { name, kind, head } of manifest.disks) {
+  for (const { name, kind, size, head } of manifest.disks) {
     const bottom = resume.disks.find((disk) => disk.name === name);
     if (bottom === undefined) throw refuse('it has other disks now');
     if (bottom.kind !== kind) throw refuse(`disk "${name}" is of another kind now`);
+    // Another size alone leaves no record.
+    if (chains.sizeOf(bottom.delta) !== size) throw refuse(`disk "${name}" has another size now`);
     if (!chains.isUntouchedSince(head, bottom.delta))
       throw refuse(`disk "${name}" was written to since`);
   }

@@ -6,7 +6,7 @@ import { readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { GUEST_SETUP } from '../support/fake-hooks.js';
-import { codeOf, ENGINES, VmWorld } from '../support/vm-world.js';
+import { codeOf, DISK_SIZE, ENGINES, VmWorld } from '../support/vm-world.js';
 
 async function files(world: VmWorld): Promise<string[]> {
   return readdir(world.store.layout.memory);
@@ -83,6 +83,26 @@ t.test('other hardware', async (t) => {
   await t.rejects(world.service.usableMemory('web'), { code: 'exists', message: /hardware/ });
   await world.service.setHardware('web', { vcpus: 1 });
   t.ok(await world.service.usableMemory('web'));
+});
+
+t.test('disks of another size, or others', async (t) => {
+  const world = await open(t);
+  await world.restore('web', 'running');
+  const usable = await world.service.usableMemory('web');
+  const refused = { code: 'exists', message: /"data" has another size now/ };
+  await world.resize('web', 2 * DISK_SIZE, 'data');
+  await t.rejects(world.service.usableMemory('web'), refused, 'larger');
+  await t.rejects(world.service.useMemory('web'), refused);
+  await world.resize('web', DISK_SIZE, 'data');
+  t.same(await world.service.usableMemory('web'), usable, 'as it was');
+  await world.resize('web', 4096, 'data');
+  await t.rejects(world.service.usableMemory('web'), refused, 'smaller');
+  await world.restore('web', 'running');
+  await world.removeDisk('web', 'data');
+  const others = { code: 'exists', message: /other disks/ };
+  await t.rejects(world.service.usableMemory('web'), others, 'one less');
+  await world.addDisk('web', 'data');
+  t.equal(await codeOf(world.service.usableMemory('web')), 'exists', 'another one of that name');
 });
 
 t.test('without a guest there is no snapshot', async (t) => {
