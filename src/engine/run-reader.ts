@@ -19,13 +19,17 @@ const MOST_RUNS = 257;
 
 /** What the runs are read from. */
 export interface RunSources {
-  /** Reads `length` bytes at `position` of a source: all or an error. */
+  /**
+   * Reads `length` bytes at `position` of a source: all or an error.
+   * @param isSpan blocks are among them that others answer for, and that may have been given back.
+   */
   readSource(
     source: number,
     target: Buffer,
     targetOffset: number,
     position: number,
     length: number,
+    isSpan: boolean,
   ): void;
 }
 
@@ -100,7 +104,8 @@ export class RunReader {
     const start = this.#starts[first]!;
     const length = this.#starts[last]! + this.#lengths[last]! - start;
     try {
-      volume.readSource(this.#sources[first]!, target, start, this.#positions[first]!, length);
+      const position = this.#positions[first]!;
+      volume.readSource(this.#sources[first]!, target, start, position, length, true);
     } catch {
       // Not lost: each run is read alone now, and an error in one of them is the caller's.
       return false;
@@ -116,6 +121,6 @@ export class RunReader {
     const length = this.#lengths[run]!;
     const source = this.#sources[run]!;
     if (source === FROM_NOBODY) target.fill(0, start, start + length);
-    else volume.readSource(source, target, start, this.#positions[run]!, length);
+    else volume.readSource(source, target, start, this.#positions[run]!, length, false);
   }
 }

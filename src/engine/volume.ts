@@ -208,6 +208,7 @@ export class Volume implements BlockDevice, RunSources {
     targetOffset: number,
     position: number,
     length: number,
+    isSpan: boolean,
   ): void {
     if (source === FROM_BASE) {
       invariant(this.#base !== undefined, 'a base that answers');
@@ -217,7 +218,7 @@ export class Volume implements BlockDevice, RunSources {
     const { verifier, views } = this.#context;
     if (verifier !== undefined) {
       const skip = position % BLOCK_SIZE;
-      const place = { slot: (position - skip) / BLOCK_SIZE, skip, length };
+      const place = { slot: (position - skip) / BLOCK_SIZE, skip, length, isSpan };
       verifier.read(source, place, target, targetOffset);
       return;
     }

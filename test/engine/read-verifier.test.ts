@@ -153,3 +153,23 @@ t.test('heads are read as they are; a delta is verified once it has checksums', 
   t.equal(read(disk, open.handle, 0, BLOCK_SIZE), 'EIO', 'the open disk knows the new checksums');
   volumes.release(open);
 });
+
+t.test('blocks that were given back are no rot, also where they are read along', async (t) => {
+  const disk = await makeDisk(t, createRandom(newSeed()));
+  const { engine, errors } = disk.scratch;
+  const open = await engine.volumes.acquire(disk.head, { writable: true });
+  const volume = disk.scratch.volumeOf(open.handle);
+  const written = Buffer.alloc(BLOCK_SIZE, 7);
+  for (const block of [3, 20, 1050]) {
+    volume.write(written, 0, block * BLOCK_SIZE, BLOCK_SIZE);
+    written.copy(disk.bytes, block * BLOCK_SIZE);
+  }
+  volume.flush();
+  t.ok(readWhole(disk, open.handle).equals(disk.bytes));
+  const reached = new Set([disk.sealed, disk.head]);
+  const { bytes } = await engine.reclaim({ reached, labelled: new Set([disk.head]) });
+  t.equal(bytes, 3 * BLOCK_SIZE);
+  t.ok(readWhole(disk, open.handle).equals(disk.bytes));
+  t.same(errors, [], 'nothing is said to have rotted');
+  engine.volumes.release(open);
+});
