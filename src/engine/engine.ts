@@ -119,6 +119,8 @@ export interface Volumes {
    * @throws DiskError `busy` while somebody uses it.
    */
   close(top: DeltaId): Promise<void>;
+  /** The same for all chains that stand on this base. */
+  closeOn(base: string): Promise<void>;
   /**
    * Moves heads at one instant: calls `commit` (which must be short and synchronous: one rename),
    * closes the gates of all disks named, switches, opens the gates, makes everything durable. If

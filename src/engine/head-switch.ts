@@ -31,6 +31,7 @@ import { recordSeed } from './delta-layout.js';
 import { type RetiredHead, sealRetired, syncRetired } from './durable-switch.js';
 import type { HeadSwitch } from './engine.js';
 import { whileShut } from './gate.js';
+import type { RowNumbers } from './row-numbers.js';
 import { type SharedViews, VOLUME, VOLUME_STATIC, VOLUME_WORDS } from './shared-memory.js';
 import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
 import { SlotSpace } from './slot-space.js';
@@ -53,8 +54,7 @@ export interface OpenSwitch extends HeadSwitch {
 
 export interface SwitchTools {
   readonly tools: ChainTools;
-  takeRow(): number;
-  returnRow(index: number): void;
+  readonly rows: RowNumbers;
 }
 
 /** What a volume moves to, opened ahead: a new head on its chain, or another chain. */
@@ -121,10 +121,10 @@ export async function switchOpenHeads(
   }
 }
 
-function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch): Prepared {
+function prepare({ tools, rows }: SwitchTools, change: OpenSwitch): Prepared {
   if (!change.snapshot) {
     const headers = walkChain(tools, change.to);
-    const row = takeRow();
+    const row = rows.take();
     const options = {
       writable: true,
       base: change.base?.spec,
@@ -133,7 +133,7 @@ function prepare({ tools, takeRow, returnRow }: SwitchTools, change: OpenSwitch)
     try {
       return { kind: 'chain', change, row, chain: loadChain(tools, row, headers, options) };
     } catch (error) {
-      returnRow(row);
+      rows.give(row);
       throw error;
     }
   }
@@ -167,9 +167,9 @@ function abandon(switchTools: SwitchTools, prepared: Prepared): void {
   tools.nodes.pages.release(prepared.slotRoot);
 }
 
-function dropChain({ tools, returnRow }: SwitchTools, { row, chain }: OtherChain): void {
+function dropChain({ tools, rows }: SwitchTools, { row, chain }: OtherChain): void {
   unloadChain(tools, row, chain);
-  returnRow(row);
+  rows.give(row);
 }
 
 /** Inside the gate: the volume's row moves on. Cannot fail. */

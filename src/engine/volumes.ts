@@ -4,7 +4,6 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { invariant } from '../common/assert.js';
-import { Periodic } from '../common/periodic.js';
 import { ChainChanges } from './chain-changes.js';
 import {
   type FoundDeltas,
@@ -23,8 +22,9 @@ import { MovedHeads } from './moved-heads.js';
 import { OpenBases } from './open-bases.js';
 import { holdSwitches } from './open-switches.js';
 import { RowNumbers } from './row-numbers.js';
+import { VolumeFlusher } from './volume-flusher.js';
 import { describeVolume, VolumeRow } from './volume-row.js';
-import { CLOSING, FLUSH_MS, REST_MS, type VolumesOptions } from './volumes-options.js';
+import { CLOSING, REST_MS, type VolumesOptions } from './volumes-options.js';
 
 export class OpenVolumes implements Volumes {
   readonly changes: ChainChanges;
@@ -35,34 +35,26 @@ export class OpenVolumes implements Volumes {
   readonly #heads = new MovedHeads();
   readonly #rows = new RowNumbers();
   readonly #bases: OpenBases;
-  // `sync` never reaches a FUSE daemon: native-notes/kernel-guarantees.md.
-  readonly #flusher = new Periodic(FLUSH_MS, () => this.#flushAll());
+  readonly #flusher: VolumeFlusher;
 
   constructor(options: VolumesOptions) {
     this.#options = options;
     this.#bases = new OpenBases(options);
-    this.changes = new ChainChanges({
-      ...options,
-      entries: () => [...this.#byHandle.values()],
-      holding: (entry, task) => this.#holding(entry, task),
-    });
+    const entries = {
+      entries: () => this.#entries,
+      holding: (entry: OpenEntry, task: () => Promise<void>) => this.#holding(entry, task),
+    };
+    this.changes = new ChainChanges({ ...options, ...entries });
+    this.#flusher = new VolumeFlusher({ ...options, ...entries });
   }
 
-  /** Flushes what was written every few seconds, as file systems do. */
   startFlushing(): void {
     this.#flusher.start();
     this.#bases.watch();
   }
 
-  async #flushAll(): Promise<void> {
-    const { views } = this.#options.tools;
-    for (const entry of [...this.#byHandle.values()]) {
-      const row = new VolumeRow(views, entry.index);
-      if (row.readOnly || row.failed) continue;
-      await this.#holding(entry, () => flushVolumeAsync(views, row)).catch((error: unknown) =>
-        this.#options.onError('cannot make a disk durable: it is suspect now', error),
-      );
-    }
+  get #entries(): OpenEntry[] {
+    return [...this.#byHandle.values()];
   }
 
   /** Runs `task` while the volume stays open; not at all when it has closed. */
@@ -219,8 +211,18 @@ export class OpenVolumes implements Volumes {
 
   async close(top: DeltaId): Promise<void> {
     await this.#opening.get(top);
+    await this.#closeEach(() => this.#byTop.get(top));
+  }
+
+  async closeOn(base: string): Promise<void> {
+    await Promise.allSettled(this.#opening.values());
+    await this.#closeEach(() => this.#entries.find(({ chain }) => chain.base?.id === base));
+  }
+
+  /** Closes what `next` finds until it finds nothing. */
+  async #closeEach(next: () => OpenEntry | undefined): Promise<void> {
     for (let tries = 0; ; tries += 1) {
-      const entry = this.#byTop.get(top);
+      const entry = next();
       if (entry === undefined) return;
       if (entry.users === 0) await this.#retire(entry);
       // What flushes in the background uses it for a moment.
@@ -251,7 +253,7 @@ export class OpenVolumes implements Volumes {
   /** Whether a flush failed of a disk that has this delta in its chain. */
   isSuspect(id: DeltaId): boolean {
     const { views } = this.#options.tools;
-    return [...this.#byHandle.values()].some(
+    return this.#entries.some(
       ({ index, chain }) => new VolumeRow(views, index).failed && chain.deltas.includes(id),
     );
   }
@@ -319,11 +321,7 @@ export class OpenVolumes implements Volumes {
     let moved = false;
     try {
       await switchOpenHeads(
-        {
-          tools,
-          takeRow: () => this.#rows.take(),
-          returnRow: (index) => this.#rows.give(index),
-        },
+        { tools, rows: this.#rows },
         open,
         () => {
           commit();
@@ -375,7 +373,7 @@ export class OpenVolumes implements Volumes {
    */
   async quiesce(): Promise<void> {
     await this.#flusher.stop();
-    await this.#flushAll();
+    await this.#flusher.flushAll();
     const { volumeWords, threads } = this.#options.tools.views;
     const rows = [...this.#byHandle.keys()];
     closeGates(volumeWords, rows);
@@ -390,7 +388,7 @@ export class OpenVolumes implements Volumes {
     await this.#flusher.stop();
     await this.#bases.unwatch();
     const problems: unknown[] = [];
-    for (const entry of [...this.#byHandle.values()]) {
+    for (const entry of this.#entries) {
       clearTimeout(entry.rest);
       entry.users = 0;
       await this.#retire(entry).catch((error: unknown) => problems.push(error));

@@ -164,6 +164,11 @@ export class BaseRecords {
     });
   }
 
+  /** @throws DiskError when a file of it is gone or can't be read. */
+  async hasChanged(id: string): Promise<boolean> {
+    return (await this.#sources.findChange(this.read(id).fingerprint)) !== undefined;
+  }
+
   /**
    * Takes a base as it is now for the right one.
    * @returns its path when it had changed, else undefined.

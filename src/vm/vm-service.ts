@@ -5,6 +5,7 @@
 import type { DiffPage } from '../common/disk-diff.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { Engine } from '../engine/engine.js';
+import { acceptBases } from './base-accept.js';
 import type { BaseRecord, BaseRecords, BaseRequest } from './base-records.js';
 import { type ChainFacts, Chains } from './chains.js';
 import { type CheckOutcome, type CheckRequest, StoreCheck } from './check.js';
@@ -31,13 +32,7 @@ import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
 import { type MachineFilesRequest, writeMachineFiles } from './machine-files.js';
 import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
-import {
-  type DiskRecord,
-  diskNodes,
-  labelledDeltas,
-  type Manifest,
-  type SnapshotRecord,
-} from './manifest.js';
+import { type DiskRecord, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
 import { MemoryFiles } from './memory-files.js';
 import { checkName } from './names.js';
 import { exportOva, type OvaRequest } from './ova-export.js';
@@ -320,23 +315,12 @@ export class VmService {
     return writeMachineFiles(this.#context, request, this.#ownFolders);
   }
 
-  /** Takes the bases that a VM stands on as they are now; answers the images that had changed. */
-  async acceptBases(vm: string): Promise<string[]> {
-    const { chains, bases, store, hooks } = this.#context;
-    return withVm(this.#context, vm, async (entry) => {
-      const ids = new Set<string>();
-      chains.reach(labelledDeltas(store.loadEntry(entry)), new Set(), ids);
-      const changed: string[] = [];
-      for (const id of ids) {
-        const path = await bases.accept(id);
-        if (path !== undefined) changed.push(path);
-      }
-      const readers = changed.length === 0 ? [] : [entry, ...store.catalog.descendants(entry.id)];
-      for (const each of readers) {
-        await hooks.contentChanged(each.number, diskNodes(store.readEntry(each)));
-      }
-      return changed;
-    });
+  /**
+   * Takes the bases that a VM stands on as they are now; answers the images that had changed.
+   * @throws DiskError `busy` while a disk on one of them is in use.
+   */
+  acceptBases(vm: string): Promise<string[]> {
+    return acceptBases(this.#context, vm);
   }
 
   /**

@@ -202,6 +202,7 @@ export class FakeEngine implements TestEngine {
         this.faults.reach('volume.close');
         if (this.#open.has(top)) throw new DiskError('busy', 'the disk is in use');
       },
+      closeOn: async () => this.faults.reach('volume.close-on'),
       switchHeads: (switches, commit, settle) => this.#switchHeads(switches, commit, settle),
       flush: async () => this.faults.reach('volume.flush'),
       copy: (source, target, options) => this.#copy(source, target, options),

@@ -1,6 +1,6 @@
 /** Foreign images as bases: referenced and never written, or copied; refused when they change. */
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { mkdir, symlink } from 'node:fs/promises';
+import { mkdir, rename, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { codeOf, digestContents, ENGINES, type EngineKind, VmWorld } from '../support/vm-world.js';
@@ -98,6 +98,43 @@ for (const engine of ENGINES) {
       await check(t, world);
     },
   );
+}
+
+t.test('an image that is accepted is what all its disks show from then on', async (t) => {
+  const world = await open(t, 'real');
+  const path = await world.import('web', content, false);
+  await world.take('web', 'first');
+  await world.clone('web@first', 'twin', 'linked');
+  await world.clone('web@first', 'other', 'linked');
+  // They stay open for some more seconds.
+  await check(t, world);
+  const changed = Buffer.alloc(20480, 'other');
+  await rename(await world.rawFile('new.img', changed), path);
+  const holder = { what: 'in use by a test', byPath: false };
+  world.hooks.holding.push({ exposed: 'heads', vm: 'other', holder });
+  await t.rejects(world.service.acceptBases('twin'), { code: 'busy', message: /by a test/ });
+  world.hooks.holding.pop();
+  const { disks } = world.manifest('web').snapshots[0]!;
+  await t.rejects(world.engine.readAll(disks[0]!.delta, false), { code: 'damaged' });
+  t.same(await world.service.acceptBases('twin'), [path]);
+  for (const name of world.model.keys()) world.model.set(name, changed);
+  await check(t, world);
+  const numbers = world.service.list().map(({ number }) => number);
+  t.same(world.hooks.changed.map(({ vmNumber }) => vmNumber).sort(), numbers.sort());
+});
+
+t.test('an image under a disk that is open is not accepted', async (t) => {
+  const world = await open(t, 'real');
+  const path = await world.import('web', content, false);
+  const open1 = await world.engine.volumes.acquire(headOf(world, 'web'), { writable: true });
+  await rename(await world.rawFile('new.img', Buffer.alloc(20480, 'other')), path);
+  await t.rejects(world.service.acceptBases('web'), { code: 'busy' });
+  world.engine.volumes.release(open1);
+  t.same(await world.service.acceptBases('web'), [path]);
+});
+
+function headOf(world: VmWorld, vm: string): string {
+  return world.manifest(vm).disks[0]?.head ?? '';
 }
 
 t.test('what is no base', async (t) => {
