@@ -102,7 +102,7 @@ export async function changeKinds(
  * has seen that nobody uses the disks.
  */
 export async function resetImmutable(context: VmContext, vm: string): Promise<void> {
-  const { chains, hooks, store } = context;
+  const { chains, store } = context;
   const reset = await withVm(context, vm, async (entry) => {
     const before = store.loadEntry(entry);
     const touched = (disk: DiskRecord) =>
@@ -117,9 +117,9 @@ export async function resetImmutable(context: VmContext, vm: string): Promise<vo
         disks.push(again ? { ...disk, head: await emptyHead(preparation, disk, start) } : disk);
       }
       const pending = await store.prepareChange(entry, { ...before, disks });
-      await preparation.commitHeads(switchesTo(before, disks), pending);
+      const place = { vmNumber: entry.number, nodes };
+      await preparation.commitContents(switchesTo(before, disks), pending, place);
     });
-    await hooks.contentChanged(entry.number, nodes);
     return true;
   });
   if (reset) context.onGarbage();

@@ -87,7 +87,7 @@ export interface Resize {
 export async function resizeDisk(context: VmContext, vm: string, request: Resize): Promise<void> {
   const { disk: name, size } = request;
   await withUnusedDisk(context, { vm, name, what: `resize disk "${name}"` }, async (use) => {
-    const { entry, disk } = use;
+    const { disk } = use;
     checkResize(vm, disk, request);
     context.chains.checkRoom(disk.head, `${vm}/${name}`);
     requireRoom(context.room, { what: `resize disk "${name}" of "${vm}"`, deltas: 1 });
@@ -95,7 +95,6 @@ export async function resizeDisk(context: VmContext, vm: string, request: Resize
     const gained = size - disk.size;
     if (gained > 0 && mayShowMore(context, disk)) await growOverHidden(context, use, size);
     else await moveTo(context, use, size);
-    await context.hooks.contentChanged(entry.number, [disk.node]);
   });
   context.hooks.namesChanged(vm);
 }
@@ -142,7 +141,8 @@ async function changeHead(
     const disks = before.disks.map((each) => (each === disk ? changed : each));
     const after = { ...before, disks };
     const pending = await context.store.prepareChange(entry, after);
-    await preparation.commitHeads([{ from: disk.head, to: head }], pending);
+    const place = { vmNumber: entry.number, nodes: [disk.node] };
+    await preparation.commitContents([{ from: disk.head, to: head }], pending, place);
     return { entry, before: after, disk: changed };
   });
 }

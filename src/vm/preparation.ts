@@ -159,6 +159,22 @@ export class Preparation {
     invariant(this.#committed, 'switchHeads answered without the commit');
   }
 
+  /**
+   * The same where disks show something else afterwards: the kernel forgets what it has of these
+   * nodes once the change stands, also when it cannot be made durable.
+   */
+  async commitContents(
+    switches: readonly HeadSwitch[],
+    pending: PendingFile,
+    { vmNumber, nodes }: { readonly vmNumber: number; readonly nodes: readonly number[] },
+  ): Promise<void> {
+    try {
+      await this.commitHeads(switches, pending);
+    } finally {
+      if (this.#committed) await this.#context.hooks.contentChanged(vmNumber, nodes);
+    }
+  }
+
   /** For what was made as a means only: it goes when the work ends, whatever comes out. */
   async discard(deltas: readonly DeltaId[], bases: readonly string[]): Promise<void> {
     this.#deltas = this.#deltas.filter((id) => !deltas.includes(id));

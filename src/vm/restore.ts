@@ -69,8 +69,7 @@ async function restoreLocked(context: VmContext, entry: VmEntry, request: Restor
   );
   try {
     await refuseWhileOpen(context, vm, held, what);
-    const nodes = await switchBack(context, entry, target);
-    await hooks.contentChanged(entry.number, nodes);
+    await switchBack(context, entry, target);
   } catch (error) {
     if (saved !== undefined) await forgetSnapshot(context, entry, saved);
     throw error;
@@ -80,14 +79,14 @@ async function restoreLocked(context: VmContext, entry: VmEntry, request: Restor
   return { restored: target, saved };
 }
 
-/** Moves the heads. @returns the nodes of the disks whose content changed. */
+/** Moves the heads. */
 async function switchBack(
   context: VmContext,
   entry: VmEntry,
   target: SnapshotRecord,
-): Promise<number[]> {
+): Promise<void> {
   const { store } = context;
-  return await Preparation.run(context, async (preparation) => {
+  await Preparation.run(context, async (preparation) => {
     const before = store.loadEntry(entry);
     const { disks, switches, nextNode } = prepareRestore(preparation, before, target);
     const resume = resumeOf(target);
@@ -97,8 +96,8 @@ async function switchBack(
       ...{ disks, nextNode, current: target.id },
       ...(resume === undefined ? {} : { resume }),
     };
-    await preparation.commitHeads(switches, await store.prepareChange(entry, after));
-    return disks.map((disk) => disk.node);
+    const place = { vmNumber: entry.number, nodes: disks.map((disk) => disk.node) };
+    await preparation.commitContents(switches, await store.prepareChange(entry, after), place);
   });
 }
 

@@ -172,3 +172,34 @@ t.test('depth', async (t) => {
   t.equal(await codeOf(world.restore('web', 'first')), 'ok', 'a way out: restore');
   await check(t, world);
 });
+
+t.test('the kernel forgets what disks showed, whatever fails after they changed', async (t) => {
+  const changes: [name: string, act: (world: VmWorld) => Promise<unknown>][] = [
+    ['restore', (world) => world.restore('web', 'first')],
+    ['resize', (world) => world.resize('web', 4096)],
+    ['resize past what it was', (world) => world.resize('web', 65_536)],
+    ['a start of the guest', (world) => world.service.resetImmutable('web')],
+  ];
+  for (const [name, act] of changes) {
+    let isOver = false;
+    for (let step = 0; !isOver; step += 1) {
+      const world = await open(t);
+      if (name === 'resize past what it was') await world.resize('web', 4096);
+      if (name === 'a start of the guest') {
+        await world.service.changeKinds('web', [{ disk: 'disk0', kind: 'immutable' }]);
+        await world.write('web', 0, 10);
+      }
+      const { number, disks } = world.manifest('web');
+      world.hooks.changed.length = 0;
+      world.faults.arm(step);
+      await act(world).catch(() => undefined);
+      isOver = world.faults.steps.length <= step;
+      const failed = world.faults.steps[step] ?? 'nothing';
+      world.faults.record();
+      const hasChanged = world.manifest('web').disks[0]?.head !== disks[0]?.head;
+      const told = world.hooks.changed.at(-1);
+      const expected = { vmNumber: number, nodes: [disks[0]?.node] };
+      t.same(told, hasChanged ? expected : undefined, `${name}, ${failed} fails`);
+    }
+  }
+});
