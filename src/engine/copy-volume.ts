@@ -167,9 +167,23 @@ class VolumeCopy {
     if (map.kind !== DATA) return 0;
     space.resolve(map.address);
     const count = Math.min(map.count, slotsToSegmentEnd(map.address));
-    const fd = this.#context.views.deltas[space.delta * DELTA_WORDS + DELTA.dataFd]!;
+    const { delta } = space;
+    const fd = this.#context.views.deltas[delta * DELTA_WORDS + DELTA.dataFd]!;
     const place = { fd, offset: space.slot * BLOCK_SIZE };
-    return this.#target.shareBlocks(block, count, place) ? count * BLOCK_SIZE : -1;
+    if (!this.#target.shareBlocks(block, count, place)) return -1;
+    const length = count * BLOCK_SIZE;
+    // A merge may have closed the delta since it was looked up, and its descriptor may be another
+    // file's by now: nobody was inside the source.
+    const now = this.#source.mapAt(offset, length);
+    const isStill = now.kind === 'delta' && now.delta === delta && now.offset === place.offset;
+    if (!isStill || now.length < length) this.#copyOver(offset, length);
+    return length;
+  }
+
+  #copyOver(offset: number, length: number): void {
+    for (let at = offset; at < offset + length; ) {
+      at += this.#copy(at, Math.min(offset + length - at, CHUNK - (at % CHUNK)));
+    }
   }
 }
 

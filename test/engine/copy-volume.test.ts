@@ -1,9 +1,15 @@
 /** Copies of volumes: what is left out of them, and what has to be said instead. */
+import { writeSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, KiB, SECTOR_SIZE } from '../../src/common/units.js';
+import { ChainMap, DATA } from '../../src/engine/chain-map.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Below } from '../../src/engine/engine.js';
+import { VOLUME } from '../../src/engine/shared-memory.js';
+import { SlotSpace } from '../../src/engine/slot-space.js';
+import { VolumeRow } from '../../src/engine/volume-row.js';
 import { ScratchEngine } from '../support/engine.js';
+import { aroundHostCalls } from '../support/host-faults.js';
 
 const UNIT = 64 * KiB;
 const BASE = 'b'.repeat(32);
@@ -110,3 +116,41 @@ t.test('room is asked for what a copy stores, not for zeroes', async (t) => {
   await t.rejects(copies.copy(source, other), { code: 'failed', errno: 'ENOSPC' });
   t.equal((await copies.shown(other)).held, 0, 'refused before the first byte');
 });
+
+t.test('what was shared of a file that is not the source any more is copied', async (t) => {
+  const copies = new Copies(t);
+  const bytes = Buffer.alloc(SIZE, 'source');
+  const [source, merged] = [await copies.written(bytes), await copies.written(bytes)];
+  const { volumes, context } = copies.scratch.engine;
+  const opened = await volumes.acquire(source, { writable: true });
+  const other = await volumes.acquire(merged, { writable: true });
+  const row = new VolumeRow(context.views, opened.handle);
+  let count = 0;
+  const restore = aroundHostCalls(({ name, label, args }, run) => {
+    if (name !== 'share') return run();
+    t.equal(label, 'head.share');
+    const range = args[1] as Buffer;
+    const length = Number(range.readBigUInt64LE(16));
+    // The descriptor that was looked up is another file's by now, which is full of something else.
+    writeSync(args[0] as number, Buffer.alloc(length, 0xee), 0, length, targetOf(range));
+    count += 1;
+    if (count > 1) return undefined;
+    const space = new SlotSpace(context.views.volumes, context.nodes.pages, opened.handle);
+    const made = new VolumeRow(context.views, other.handle).get(VOLUME.head);
+    const place = { root: row.get(VOLUME.mapRoot), levels: row.get(VOLUME.mapLevels) };
+    const blocks = Math.floor(SIZE / BLOCK_SIZE);
+    new ChainMap(context.nodes, place).set(0, blocks, DATA, space.addSegment(made, 0));
+    return undefined;
+  });
+  t.teardown(restore);
+  const target = await copies.create({ kind: 'none' });
+  await copies.copy(source, target);
+  t.equal(count, 1, 'all but the cut block at once');
+  t.ok((await copies.shown(target)).bytes.equals(bytes));
+  for (const each of [opened, other]) volumes.release(each);
+});
+
+/** Of a struct file_clone_range. */
+function targetOf(range: Buffer): number {
+  return Number(range.readBigUInt64LE(24));
+}
