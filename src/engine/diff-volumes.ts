@@ -75,26 +75,27 @@ class VolumeDiff {
     let ask = CHUNK;
     for (let at = alignDown(start, BLOCK_SIZE); at < this.#end; ) {
       await pace.rest();
-      this.#checkSize();
       const isCommon = at < this.#common;
       const look = isCommon ? this.#look(at, Math.min(ask, this.#common - at)) : undefined;
-      if (look?.isSame === true) {
-        at += look.length;
-        ask = Math.min(2 * ask, MOST_ASKED);
-      } else {
-        const end = look === undefined ? this.#takeBeyond(at) : this.#compare(at, look);
-        if (end.isFull) return { extents, next: end.at };
-        at = end.at;
-        ask = CHUNK;
-      }
+      const isSame = look?.isSame === true;
+      const end = isSame
+        ? { at: at + look.length, isFull: false }
+        : look === undefined
+          ? this.#takeBeyond(at)
+          : this.#compare(at, look);
+      // Afterwards: what was read last of another size is no answer, either.
+      this.#checkSize();
+      if (end.isFull) return { extents, next: end.at };
+      at = end.at;
+      ask = isSame ? Math.min(2 * ask, MOST_ASKED) : CHUNK;
       work.onProgress?.(at, this.#end);
     }
     return { extents };
   }
 
-  /** A restore may have put the present state back to another size. */
+  /** A restore may have put the present state back to another size, a moment ago. */
   #checkSize(): void {
-    if (this.#to.size === this.#toSize) return;
+    if (this.#to.row.size === this.#toSize) return;
     throw new DiskError('busy', 'the disk got another size while it was compared', {
       hint: 'compare again',
     });

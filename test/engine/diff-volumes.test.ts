@@ -6,8 +6,11 @@ import type { DeltaId } from '../../src/engine/delta-id.js';
 import { diffVolumes } from '../../src/engine/diff-volumes.js';
 import type { Below } from '../../src/engine/engine.js';
 import type { JobWork } from '../../src/engine/pace.js';
+import { VOLUME } from '../../src/engine/shared-memory.js';
+import { VolumeRow } from '../../src/engine/volume-row.js';
 import { differentBlocks } from '../support/different-blocks.js';
 import { ScratchEngine } from '../support/engine.js';
+import { aroundHostCalls } from '../support/host-faults.js';
 import { createRandom, newSeed } from '../support/random.js';
 
 const SIZE = 3 * MiB + 5 * SECTOR_SIZE;
@@ -178,4 +181,26 @@ t.test('64 TiB of nothing take no time; progress, and an end before the end', as
   t.equal(told, huge);
   const signal = { aborted: true };
   await t.rejects(disks.diff(first, head, { writable: true }, { signal }), { code: 'interrupted' });
+});
+
+t.test('a disk that gets another size at the last moment is no answer', async (t) => {
+  const disks = new Disks(t);
+  const first = await disks.create({ kind: 'none' });
+  const head = await disks.seal(first);
+  await disks.write(head, 0, Buffer.alloc(SIZE, 1));
+  const { volumes, context } = disks.scratch.engine;
+  const { handle } = await volumes.acquire(head, { writable: true });
+  t.teardown(() => volumes.release({ handle }));
+  const row = new VolumeRow(context.views, handle);
+  const restored = aroundHostCalls(({ label }, run) => {
+    // A restore on the main thread, seen from the one that compares.
+    if (label === 'delta.read' && row.size === SIZE) {
+      row.size = MiB;
+      row.set(VOLUME.incarnation, row.get(VOLUME.incarnation) + 1);
+    }
+    return run();
+  });
+  t.teardown(restored);
+  const start = 3 * MiB;
+  await t.rejects(disks.diff(first, head, { writable: true, start }), { code: 'busy' });
 });
