@@ -205,9 +205,10 @@ export class Preparation {
   }
 
   async #remove(deltas: readonly DeltaId[], bases: readonly string[]): Promise<void> {
-    const { engine, bases: records, onGarbage } = this.#context;
+    const { engine, bases: records, onGarbage, pins } = this.#context;
     try {
-      if (deltas.length > 0) await engine.deltas.discard(deltas);
+      // Not while garbage is collected: what is pinned is looked for there.
+      if (deltas.length > 0) await pins.making.shared(() => engine.deltas.discard(deltas));
       for (const id of bases) records.remove(id);
     } catch {
       // No manifest names them, so the next collection takes them; the work's own outcome stands.

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { DiskError } from '../../src/common/errors.js';
 import type { Engine } from '../../src/engine/engine.js';
 import { codeOf, digestContents, VmWorld } from '../support/vm-world.js';
 
@@ -152,4 +153,34 @@ t.test('reclaiming lets in who waits, goes on afterwards, and hurries for who as
   t.equal(runs.filter(({ pressing }) => pressing === true).length, 1, 'somebody waited');
   ended.abort();
   t.same(world.problems, []);
+});
+
+t.test('what an operation that fails takes back meanwhile is not missed', async (t) => {
+  const world = await VmWorld.create('real');
+  t.teardown(() => world.destroy());
+  await world.create('web');
+  const { deltas, volumes } = world.engine;
+  let isCopying = false;
+  let isFailing = false;
+  const copy = async () => {
+    isCopying = true;
+    await until(() => isFailing);
+    throw new DiskError('failed', 'the copy failed');
+  };
+  Object.assign(volumes, { copy });
+  const cloning = codeOf(world.clone('web', 'twin', 'full'));
+  await until(() => isCopying);
+  const list = deltas.list.bind(deltas);
+  const slowList = async () => {
+    const ids = await list();
+    isFailing = true;
+    await delay(100);
+    return ids;
+  };
+  Object.assign(deltas, { list: slowList });
+  t.equal(await codeOf(world.service.collectGarbage(false)), 'ok');
+  t.equal(await cloning, 'failed');
+  Object.assign(deltas, { list });
+  await world.service.collectGarbage(false);
+  t.same((await world.service.collectGarbage(true)).files, []);
 });
