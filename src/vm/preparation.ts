@@ -207,13 +207,15 @@ export class Preparation {
   async #remove(deltas: readonly DeltaId[], bases: readonly string[]): Promise<void> {
     const { engine, bases: records, onGarbage, pins } = this.#context;
     try {
+      // They stay open for some seconds after a copy, and would be looked at with their bases.
+      for (const id of deltas) await engine.volumes.close(id);
       // Not while garbage is collected: what is pinned is looked for there.
       if (deltas.length > 0) await pins.making.shared(() => engine.deltas.discard(deltas));
       for (const id of bases) records.remove(id);
     } catch {
       // No manifest names them, so the next collection takes them; the work's own outcome stands.
     }
-    // Those that are still open (a copy's, for some seconds) are left to it as well.
+    // Those that somebody has open are left to it as well, and their bases.
     if (deltas.length > 0) onGarbage();
   }
 }

@@ -100,6 +100,18 @@ for (const engine of ENGINES) {
   );
 }
 
+t.test('copied: nobody looks after the image any more', async (t) => {
+  const world = await open(t, 'real');
+  await world.import('web', content, true);
+  t.same(readdirSync(world.store.layout.bases), [], 'its record is gone');
+  t.equal(world.real.volumes.openCount, 0, 'and no disk that stands on it is still open');
+  t.same((await world.service.collectGarbage(true)).files.filter(isNoTrash), []);
+});
+
+function isNoTrash(file: string): boolean {
+  return !file.startsWith('trash/');
+}
+
 t.test('an image that is accepted is what all its disks show from then on', async (t) => {
   const world = await open(t, 'real');
   const path = await world.import('web', content, false);
