@@ -16,12 +16,13 @@ export interface ImageView extends ImageInfo {
 
 /**
  * Reads one image; its parents are named but not opened.
- * @throws DiskError naming the file: `not-found`, `not-permitted`, `not-supported`, `damaged`.
+ * @throws DiskError naming the file: `not-found`, `not-permitted`, `not-supported`, `damaged`,
+ * `usage` (another format).
  */
 export async function imageInfo(path: string, format = 'auto'): Promise<ImageView> {
   // Here and not above: all other commands start without the formats.
-  const { openImage } = await import('../formats/registry.js');
-  const image = openImage(resolve(path), format);
+  const { openStated } = await import('../formats/registry.js');
+  const image = openStated(resolve(path), format);
   try {
     const { files, parent } = image;
     const named = parent && {

@@ -6,7 +6,7 @@ import { type FileWindow, HostFile } from '../storage/host-file.js';
 import { fileState, pathsIn, realFolder, realPath } from '../storage/host-path.js';
 import { notAlone } from './image-error.js';
 import { inOneBudget } from './memory-budget.js';
-import { openImage, probeImage } from './registry.js';
+import { openImage, openStated, probeImage } from './registry.js';
 import { hasProtocol, quoteName, resolveSibling } from './sibling-path.js';
 
 /** Most images in a chain. */
@@ -53,7 +53,7 @@ export interface ChainOptions {
  * @throws DiskError `not-found` (with every name that was tried), `not-permitted`, `damaged` (not
  * the parent that
  *   the child was made from, a cycle), `not-supported` (depth, raw parent of unstated format),
- *   `usage`.
+ *   `usage` (also: the top image is of another format than `format`).
  */
 export function openChain(path: string, options: ChainOptions = {}): DiskImage[] {
   const walk = new ChainWalk(path, options);
@@ -84,7 +84,7 @@ class ChainWalk {
   run(): DiskImage[] {
     const { format = 'auto', allowFolders = [], window } = this.#options;
     const options = { allowFolders, ...(window === undefined ? {} : { window }) };
-    this.#push(openImage(this.#path, format, options));
+    this.#push(openStated(this.#path, format, options));
     this.#folders.push(realFolder(this.#path));
     for (let child = this.images[0]!; child.parent !== undefined; child = this.images.at(-1)!) {
       if (this.images.length === MAX_CHAIN_DEPTH) {

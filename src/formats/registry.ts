@@ -11,6 +11,7 @@ import {
   FORMAT_NAMES,
   type FormatName,
   type ImageFormat,
+  isFormatName,
   PROBE_FOOTER_SIZE,
   PROBE_HEADER_SIZE,
 } from './image-format.js';
@@ -69,6 +70,31 @@ export function openImage(
   image.close();
   const size = formatSize(image.virtualSize);
   throw new DiskError('not-supported', `${path}: a disk of ${size} is not from 1 byte to 64 TiB`);
+}
+
+/**
+ * Opens an image of which somebody states the format (`--format`, a machine's file). A file of
+ * another format is no damaged one of this: what it looks like is said instead.
+ * @throws DiskError `usage` for a file of another format; else what `openImage` throws.
+ */
+export function openStated(path: string, format = 'auto', options: ImageOptions = {}): DiskImage {
+  try {
+    return openImage(path, format, options);
+  } catch (error) {
+    if (!(error instanceof DiskError) || error.code !== 'damaged' || !isFormatName(format)) {
+      throw error;
+    }
+    const found = probeImage(path, options.window);
+    if (found === format) throw error;
+    const what =
+      found === 'raw'
+        ? `${error.message}; nothing in it says that it is ${format}, it looks like a raw disk`
+        : `${path} is not ${format}: by its first or last bytes it is ${found}`;
+    throw new DiskError('usage', what, {
+      hint: `state the format that it has (${found}), or none`,
+      cause: error,
+    });
+  }
 }
 
 /**

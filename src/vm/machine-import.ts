@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
 import { checkDiskSize } from '../common/units.js';
 import type { MachineDescription, MachineDisk, MachineHardware } from '../machines/machine.js';
+import type { BaseRequest, DescribedBase } from './base-records.js';
 import { checkNotCancelled, newManifest } from './clones.js';
 import { type VmContext, type Work, withNewName } from './context.js';
 import { nameDisks } from './create.js';
@@ -125,11 +126,28 @@ async function describeImages(
         ...(window === undefined ? {} : { window }),
       },
     };
-    const described = await context.bases.describe(request);
+    const described = await describeStated(context, machine, request);
     checkDiskSize(described.spec.virtualSize, path);
     images.set(key, { key, request, described });
   }
   return images;
+}
+
+/** The format is what the machine file states: where it is another one, that file is wrong. */
+async function describeStated(
+  { bases }: VmContext,
+  { path }: MachineDescription,
+  request: BaseRequest,
+): Promise<DescribedBase> {
+  try {
+    return await bases.describe(request);
+  } catch (error) {
+    if (!(error instanceof DiskError) || error.code !== 'usage') throw error;
+    throw new DiskError('damaged', `${path} states another format: ${error.message}`, {
+      hint: 'correct the format in this file, or import the disks one by one',
+      cause: error,
+    });
+  }
 }
 
 interface Plan {

@@ -3,7 +3,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
-import { FORMAT_NAMES, isFormatName, openImage, probeImage } from '../../src/formats/registry.js';
+import {
+  FORMAT_NAMES,
+  isFormatName,
+  openImage,
+  openStated,
+  probeImage,
+} from '../../src/formats/registry.js';
 import { openDescriptors } from '../conformance/image-suite.js';
 import { stampedModel } from '../support/disk-model.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -43,6 +49,36 @@ t.test('an unknown format is refused by name', async (t) => {
     message: /format "dmg" is not supported/,
     hint: /raw, vdi, vmdk, vhd, vhdx, qcow2/,
   });
+});
+
+t.test('a file of another format than was stated is no damaged image', async (t) => {
+  const folder = tempFolder(t);
+  const before = openDescriptors();
+  const raw = join(folder, 'disk.raw');
+  writeFileSync(raw, MODEL.content);
+  const vdi = join(folder, 'disk.img');
+  writeFileSync(vdi, buildVdi(MODEL));
+  for (const format of FORMAT_NAMES.filter((name) => name !== 'raw')) {
+    t.throws(() => openStated(raw, format), {
+      code: 'usage',
+      message: new RegExp(`disk\\.raw.* says that it is ${format}, it looks like a raw disk$`),
+      hint: /\(raw\)/,
+    });
+    if (format === 'vdi') continue;
+    t.throws(() => openStated(vdi, format), {
+      code: 'usage',
+      message: new RegExp(`disk\\.img is not ${format}: .* it is vdi$`),
+      hint: /\(vdi\)/,
+    });
+  }
+  openStated(vdi, 'vdi').close();
+  const zipped = join(folder, 'disk.vdi.gz');
+  writeFileSync(zipped, gzipSync(buildVdi(MODEL)));
+  t.throws(() => openStated(zipped, 'vdi'), { code: 'not-supported', message: /gzip/ });
+  const cut = join(folder, 'cut.vdi');
+  writeFileSync(cut, buildVdi(MODEL).subarray(0, 200));
+  t.throws(() => openStated(cut, 'vdi'), { code: 'damaged', message: /too short/ });
+  t.equal(openDescriptors(), before);
 });
 
 t.test('compressed files, archives and foreign images do not pass as raw', async (t) => {

@@ -94,7 +94,7 @@ const VBOX: readonly Row[] = [
   ],
   ['a ring', 'location="base.vdi"', 'location="Snapshots/{now}.vdi"', 'damaged', /vdi/],
   ['a format', /format="VDI"/g, 'format="iSCSI"', 'not-supported', /iSCSI/],
-  ['a lie of the format', /format="VDI"/g, 'format="VHD"', 'damaged', /VHD/],
+  ['a lie of the format', /format="VDI"/g, 'format="VHD"', 'usage', /is not vhd: .* it is vdi/],
   [
     'a current that is not there',
     /currentSnapshot="\{0/,

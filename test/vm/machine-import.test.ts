@@ -138,6 +138,21 @@ t.test('when it fails, nothing is left', async (t) => {
   t.equal(await codeOf(world.service.importMachine({ ...request, machine })), 'exists');
 });
 
+t.test('a machine that states another format than an image has', async (t) => {
+  const world = await open(t);
+  writeChain(world.folder, [{ name: 'top', units: 2, pattern: 'd' }]);
+  const machine = machineOf(world.folder, [], 'top');
+  const disks = machine.disks.map((disk) => ({
+    ...disk,
+    image: { ...disk.image!, format: 'vmdk' },
+  }));
+  await t.rejects(world.service.importMachine({ ...request, machine: { ...machine, disks } }), {
+    code: 'damaged',
+    message: /m\.vbox states another format: .*top\.vdi is not vmdk: .* it is vdi/,
+    hint: /correct the format in this file/,
+  });
+});
+
 t.test('kinds of disks', async (t) => {
   const layers = [
     { name: 'base', units: 16, pattern: 'd' },
