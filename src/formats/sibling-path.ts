@@ -1,5 +1,5 @@
 /** The one place that turns a file name written inside an image into a path that may be opened. */
-import { dirname, resolve, sep } from 'node:path';
+import { dirname, isAbsolute, resolve, sep } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import { HostFile } from '../storage/host-file.js';
 import { realPath } from '../storage/host-path.js';
@@ -48,7 +48,11 @@ export function resolveSibling(
     throw new DiskError(
       'not-permitted',
       `${imagePath}: refers to ${shown}, which lies outside the folder of the image`,
-      { hint: 'copy the image and all its files into one folder' },
+      {
+        hint: isAbsolute(name)
+          ? `import it with the folder of that file: --allow-folder ${dirname(target)}`
+          : 'copy the image and all its files into one folder, or import with --allow-folder DIR',
+      },
     );
   }
   checkRegular(imagePath, name, target);

@@ -1,10 +1,12 @@
 /** Opens the files that a VMDK descriptor names, under the rules for names found inside images. */
+import { basename, isAbsolute, join } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import { SECTOR_SIZE } from '../../common/units.js';
 import { type FileWindow, HostFile } from '../../storage/host-file.js';
 import { notAlone } from '../image-error.js';
 import type { ImageOptions } from '../image-options.js';
 import { resolveSibling } from '../sibling-path.js';
+import { baseName, posixSeparators } from '../windows-path.js';
 import type { ExtentLine } from './descriptor.js';
 import { FlatExtent, type VmdkExtent, ZeroExtent } from './extent.js';
 import { SeSparseExtent, seSparseGeometry } from './se-sparse-extent.js';
@@ -61,7 +63,7 @@ export class ExtentOpener {
       throw new DiskError('damaged', `${this.#path}: VMDK extent of type ${kind} without a file`);
     }
     if (this.#window !== undefined) throw notAlone(this.#path, 'an extent');
-    const file = this.#openFile(resolveSibling(this.#path, name, this.#allowFolders));
+    const file = this.#openFile(this.#resolve(name));
     if (FLAT_KINDS.has(kind)) {
       return new FlatExtent(file, line.offsetSectors * SECTOR_SIZE, length);
     }
@@ -71,6 +73,41 @@ export class ExtentOpener {
   closeAll(): void {
     for (const file of this.#files.values()) file.close();
     this.#files.clear();
+  }
+
+  /**
+   * The file that the descriptor names. Disks are moved together with their extents: where it gives
+   * a path of Windows, or an absolute one that leads nowhere, the file of that name beside the
+   * descriptor, or in an allowed folder, is meant.
+   */
+  #resolve(name: string): string {
+    try {
+      return resolveSibling(this.#path, name, this.#allowFolders);
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error;
+      const found = this.#otherPlaces(name, error).find((path) => this.#isUsable(path));
+      if (found === undefined) throw error;
+      return resolveSibling(this.#path, found, this.#allowFolders);
+    }
+  }
+
+  #otherPlaces(name: string, { code }: DiskError): string[] {
+    const isOfWindows = /^([A-Za-z]:[\\/]|\\)/.test(name);
+    if (isOfWindows || (isAbsolute(name) && code === 'not-found')) {
+      const bare = isOfWindows ? baseName(name) : basename(name);
+      return [bare, ...this.#allowFolders.map((folder) => join(folder, bare))];
+    }
+    return name.includes('\\') ? [posixSeparators(name)] : [];
+  }
+
+  #isUsable(name: string): boolean {
+    try {
+      resolveSibling(this.#path, name, this.#allowFolders);
+      return true;
+    } catch (error) {
+      if (error instanceof DiskError) return false;
+      throw error;
+    }
   }
 
   #openSparse(file: HostFile, length: number): VmdkExtent {
