@@ -1,8 +1,9 @@
 /** VHD: the shared suite on images of many shapes, and differencing chains. */
-import { mkdirSync, readFileSync, renameSync, statSync, utimesSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { MiB } from '../../src/common/units.js';
+import { KiB, MiB } from '../../src/common/units.js';
+import { NIL_UUID } from '../../src/common/uuid.js';
 import { ImageBase } from '../../src/formats/base.js';
 import { openChain } from '../../src/formats/open-chain.js';
 import { openImage, probeImage } from '../../src/formats/registry.js';
@@ -209,6 +210,36 @@ t.test('parents are known by their UUID, a time stamp is worth a warning', async
     message: /"C:\/vm\/base.vhd"/,
   });
   t.equal(statSync(join(folder, 'moved.vhd')).mtimeMs, (EPOCH_SECONDS + 555.5) * 1000);
+});
+
+t.test('a parent without UUID is a raw disk', async (t) => {
+  const folder = tempFolder(t);
+  const [child, base] = [join(folder, 'child.vhd'), join(folder, 'base.raw')];
+  const below = stampedModel({ size: 3 * MiB, unitSize: 64 * KiB, pattern: 'd', salt: 5 });
+  const model = stampedModel({ size: 4 * MiB, unitSize: 4 * KiB, pattern: 'uuud', salt: 6 });
+  writeFileSync(base, below.content);
+  const parent = { uuid: NIL_UUID, locators: [relative('./base.raw')] };
+  const adopt = (creator: string) => {
+    writeVhd(child, { model, type: 'differencing', parent, creator });
+  };
+  adopt('tap\0');
+  const images = openChain(child);
+  t.strictSame(
+    images.map(({ format }) => format),
+    ['vhd', 'raw'],
+    'XenServer says it by that',
+  );
+  t.equal(
+    firstDifference(readChain(images, 0, 4 * MiB), mergedContent([model, below])),
+    -1,
+    'content',
+  );
+  for (const image of images) image.close();
+  adopt('win ');
+  t.throws(() => openChain(child), { code: 'not-supported', hint: /--parent .*base\.raw/ });
+  for (const image of openChain(child, { parent: base })) image.close();
+  writeVhd(base, { model: below, uuid: UUIDS[0]! });
+  t.throws(() => openChain(child), { code: 'damaged', message: /must be a raw disk.*is vhd/ });
 });
 
 t.test('info and probe', async (t) => {

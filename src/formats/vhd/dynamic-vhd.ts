@@ -50,7 +50,9 @@ export class DynamicVhd implements DiskImage {
     this.files = [file.path];
     this.virtualSize = footer.virtualSize;
     this.parent =
-      footer.diskType === DISK_TYPE_DIFFERENCING ? parentReference(file, header) : undefined;
+      footer.diskType === DISK_TYPE_DIFFERENCING
+        ? parentReference(file, header, footer.creator)
+        : undefined;
     this.#file = file;
     this.#footer = footer;
     this.#header = header;

@@ -1,4 +1,6 @@
 /** How a differencing VHD names its parent and knows it again. */
+
+import { NIL_UUID } from '../../common/uuid.js';
 import type { DiskImage, ParentReference } from '../../engine/disk-image.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { fileState } from '../../storage/host-path.js';
@@ -19,15 +21,30 @@ type Locator = ReturnType<typeof PARENT_LOCATOR.decode>;
 /** Time stamps of file systems are no more exact than that, in seconds. */
 const TIME_TOLERANCE = 2;
 
+/** What XenServer and xcp-ng call themselves. */
+const XEN_CREATOR = /^tap\b/;
+
 /**
  * The reference that open-chain follows. The UUID is the parent's identity; the time stamp is worth
  * a warning only, for copying a file changes it. Relative paths come first, then bare names, then
  * absolute paths.
+ *
+ * Without a UUID the parent can be a raw disk: XenServer says so by that, of images by others the
+ * user must say it.
  */
-export function parentReference(file: ReadableFile, header: DynamicHeader): ParentReference {
+export function parentReference(
+  file: ReadableFile,
+  header: DynamicHeader,
+  creator: string,
+): ParentReference {
   const { parentUuid, parentTimeStamp } = header.fields;
+  const names = namesIn(file, header);
+  if (parentUuid === NIL_UUID) {
+    const mismatch = (parent: DiskImage) => mismatchWithoutUuid(parent);
+    return XEN_CREATOR.test(creator) ? { names, format: 'raw', mismatch } : { names, mismatch };
+  }
   return {
-    names: namesIn(file, header),
+    names,
     format: 'vhd',
     isIdentified: true,
     mismatch: (parent) => mismatchOf(parent, parentUuid),
@@ -95,6 +112,14 @@ function mismatchOf(parent: DiskImage, parentUuid: string): string | undefined {
   if (parent.format !== 'vhd') return `${expected}, ${parent.path} is ${parent.format}`;
   const found = parent.info().identity.uuid;
   return found === parentUuid ? undefined : `${expected}, ${parent.path} has ${found}`;
+}
+
+function mismatchWithoutUuid(parent: DiskImage): string | undefined {
+  const { format, path } = parent;
+  if (format === 'raw') return undefined;
+  const uuid = parent.info().identity.uuid ?? 'none';
+  if (format === 'vhd' && uuid === NIL_UUID) return undefined;
+  return `the parent must be a raw disk, it has no UUID; ${path} is ${format} with UUID ${uuid}`;
 }
 
 function warningOf(parent: DiskImage, parentTimeStamp: number): string | undefined {
