@@ -2,7 +2,14 @@
 import { GiB, KiB, MiB, TiB } from '../common/units.js';
 import { unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
-import type { DiskDraft, Machine, MachineDiskKind, MachineNic, NicMode } from './machine.js';
+import {
+  type DiskDraft,
+  EFI_OMITTED,
+  type Machine,
+  type MachineDiskKind,
+  type MachineNic,
+  type NicMode,
+} from './machine.js';
 import { byteCount, entryOf, macAddress, wholeNumber } from './values.js';
 import type { XmlElement } from './xml.js';
 
@@ -52,6 +59,7 @@ export function readLibvirt(path: string, root: XmlElement): Machine<DiskDraft> 
     .map((disk) => readDisk(path, disk, warnings))
     .filter((disk) => disk !== undefined);
   noteOmissions(devices, warnings);
+  if (startsByEfi(root)) warnings.push(EFI_OMITTED);
   return {
     name: root.child('name')?.text ?? '',
     hardware: {
@@ -123,6 +131,13 @@ function readNic(nic: XmlElement, warnings: string[]): MachineNic {
     ...(network === undefined || network === '' ? {} : { network }),
     ...(mac === undefined ? {} : { mac }),
   };
+}
+
+/** Stated, or by a firmware in flash memory, which is how QEMU has EFI. */
+function startsByEfi(root: XmlElement): boolean {
+  const os = root.child('os');
+  const loader = os?.child('loader');
+  return os?.attribute('firmware') === 'efi' || loader?.attribute('type') === 'pflash';
 }
 
 function noteOmissions(devices: XmlElement | undefined, warnings: string[]): void {

@@ -3,6 +3,11 @@ import type { FileWindow } from '../storage/host-file.js';
 
 export type NicMode = 'nat' | 'bridged' | 'host-only' | 'internal' | 'none';
 
+/** Told of a machine that starts by EFI: its disks have no boot sector for a BIOS. */
+export const EFI_OMITTED =
+  'its EFI firmware is not taken over: layerdisk run starts a BIOS, unless told otherwise ' +
+  'as in -- -bios /usr/share/ovmf/OVMF.fd';
+
 export interface MachineNic {
   readonly mode: NicMode;
   /** As written in the file; any text. */

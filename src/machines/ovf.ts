@@ -2,13 +2,14 @@
 import { MiB } from '../common/units.js';
 import { damaged, unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
-import type {
-  DiskDraft,
-  FileDraft,
-  Machine,
-  MachineHardware,
-  MachineNic,
-  NicMode,
+import {
+  type DiskDraft,
+  EFI_OMITTED,
+  type FileDraft,
+  type Machine,
+  type MachineHardware,
+  type MachineNic,
+  type NicMode,
 } from './machine.js';
 import { allocationUnit } from './ovf-units.js';
 import { byteCount, entryOf, macAddress, wholeNumber } from './values.js';
@@ -80,6 +81,7 @@ export function readOvf(path: string, root: XmlElement): OvfMachine {
     const count = items.filter((item) => typeOf(item) === type).length;
     if (count > 0) warnings.push(`${what} is not taken over`);
   }
+  if (startsByEfi(system, section)) warnings.push(EFI_OMITTED);
   for (const item of items) {
     // NVDIMMs of VMware and the firmware settings of VirtualBox have files, and types of their own.
     const [, kind] = resourceOf(item);
@@ -140,6 +142,15 @@ function withoutReplaced(items: readonly XmlElement[]): XmlElement[] {
   return items.filter(
     (item) => item.attribute('configuration') !== undefined || !own.has(instanceOf(item)),
   );
+}
+
+/** As VMware's and VirtualBox's own elements say it. */
+function startsByEfi(system: XmlElement, section: XmlElement): boolean {
+  const isOfVmware = section
+    .all('Config')
+    .some((each) => each.attribute('key') === 'firmware' && each.attribute('value') === 'efi');
+  const firmware = system.find('Machine', 'Hardware', 'Firmware')?.attribute('type');
+  return isOfVmware || firmware?.startsWith('EFI') === true;
 }
 
 function isYes(text: string | undefined): boolean {

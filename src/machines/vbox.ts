@@ -10,6 +10,7 @@ import { damaged, unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
 import {
   type DiskDraft,
+  EFI_OMITTED,
   type FileDraft,
   MAX_SNAPSHOTS,
   type Machine,
@@ -324,4 +325,13 @@ function noteOmissions(machine: XmlElement, warnings: string[]): void {
   if (firmware.some((each) => each.child('NVRAM')?.attribute('path') !== undefined)) {
     warnings.push('the firmware settings (NVRAM) are not taken over');
   }
+  if (firmware.some((each) => isEfi(each.attribute('type')))) warnings.push(EFI_OMITTED);
+  if (/^v/.test(hardware?.child('TrustedPlatformModule')?.attribute('type') ?? '')) {
+    warnings.push('the TPM and what it holds are not taken over');
+  }
+}
+
+/** `EFI`, `EFI32`, `EFI64` and `EFIDUAL`; `BIOS` else. */
+function isEfi(firmware: string | undefined): boolean {
+  return firmware?.startsWith('EFI') === true;
 }

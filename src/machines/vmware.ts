@@ -4,6 +4,7 @@ import { damaged, unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
 import {
   type DiskDraft,
+  EFI_OMITTED,
   MAX_SNAPSHOTS,
   type Machine,
   type MachineDiskKind,
@@ -201,6 +202,7 @@ function noteOmissions(vmx: Dictionary, warnings: string[]): void {
   if (isTrue(vmx.get('vtpm.present'))) {
     warnings.push('the TPM and what it holds are not taken over');
   }
+  if (vmx.get('firmware')?.toLowerCase() === 'efi') warnings.push(EFI_OMITTED);
   if (isTrue(vmx.get('floppy0.present'))) warnings.push('floppy drive floppy0 is not taken over');
   if (['usb', 'ehci', 'usb_xhci'].some((key) => isTrue(vmx.get(`${key}.present`)))) {
     warnings.push('USB controllers are not taken over');

@@ -220,3 +220,35 @@ t.test('a device with a file of its own is not left out unsaid', async (t) => {
   t.match(ovf(ovfText(1, { items })).warnings.join(), /"NVDIMM 0" and its file are not taken over/);
   t.notMatch(ovf(ovfText(1)).warnings.join(), /file/);
 });
+
+t.test('a machine that starts by EFI is told of: guests get a BIOS', async (t) => {
+  const libvirt = (os: string) =>
+    readLibvirt('m.xml', parseXml('m.xml', Buffer.from(`<domain><os>${os}</os></domain>`)));
+  const system = (inner: string) =>
+    ovf(ovfText(1, { items: '' }).replace('</VirtualHardwareSection>', inner));
+  const config = '<vmw:Config vmw:key="firmware" vmw:value="efi"/></VirtualHardwareSection>';
+  const own = `</VirtualHardwareSection><vbox:Machine><Hardware><Firmware type="EFI"/></Hardware>
+    </vbox:Machine>`;
+  const firmware = (type: string) => vbox(`<Hardware><Firmware type="${type}"/></Hardware>`);
+  const efi = [
+    vmware('memsize = "4"\nfirmware = "efi"\n'),
+    firmware('EFI'),
+    firmware('EFI64'),
+    readLibvirt('m.xml', parseXml('m.xml', Buffer.from('<domain><os firmware="efi"/></domain>'))),
+    libvirt('<loader type="pflash">/usr/share/OVMF/OVMF_CODE.fd</loader>'),
+    system(config),
+    system(own),
+  ];
+  for (const [index, { warnings }] of efi.entries()) {
+    t.match(warnings.join(), /EFI firmware is not taken over.* -bios/, `machine ${index}`);
+  }
+  const bios = [
+    vmware('memsize = "4"\nfirmware = "bios"\n'),
+    firmware('BIOS'),
+    libvirt('<type>hvm</type>'),
+    ovf(ovfText(1)),
+  ];
+  for (const { warnings } of bios) t.notMatch(warnings.join(), /EFI/);
+  const tpm = vbox('<Hardware><TrustedPlatformModule type="v2_0"/></Hardware>');
+  t.match(tpm.warnings, [/TPM/]);
+});
