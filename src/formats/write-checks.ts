@@ -5,6 +5,9 @@ import { unsupported } from './image-error.js';
 import type { FormatName } from './image-format.js';
 import type { ImageWriting, WriteOptions } from './image-writer.js';
 
+/** What to do where no child can be written. */
+export const NO_CHILD = 'export all of it: leave --differencing out';
+
 /**
  * Checks that the subformat is one of the format's, with a parent or without, and that a parent is
  * of the same format.
@@ -26,15 +29,20 @@ export function checkWriteOptions(
       { hint: `${which} parent it is ${possible.join(' or ')}` },
     );
   }
-  if (parent !== undefined && parent.image.format !== format) {
-    throw foreignParent(path, format, parent.image);
-  }
+  if (parent !== undefined) checkParentFormat(path, format, parent.image);
 }
 
-function foreignParent(path: string, format: FormatName, parent: DiskImage): DiskError {
-  return unsupported(
+/**
+ * Children are of the format of their parents; only those in qcow2 stand on anything.
+ * @throws DiskError `not-supported`.
+ */
+export function checkParentFormat(path: string, format: FormatName, parent: DiskImage): void {
+  if (parent.format === format) return;
+  throw unsupported(
     path,
     `the parent of a ${format} must be a ${format}, ${parent.path} is ${parent.format}`,
-    `write the child in its parent's format: --format ${parent.format}`,
+    parent.format === 'raw'
+      ? 'a child of a raw disk can be qcow2: --format qcow2'
+      : `write the child in its parent's format: --format ${parent.format}`,
   );
 }

@@ -7,6 +7,7 @@ import type { OutputFile } from '../../storage/output-files.js';
 import { unsupported } from '../image-error.js';
 import type { ParentLink } from '../image-writer.js';
 import { windowsNames } from '../windows-path.js';
+import { NO_CHILD } from '../write-checks.js';
 import { timeStampOf } from './footer-writer.js';
 import {
   type DYNAMIC_HEADER,
@@ -59,7 +60,7 @@ export function describeParent(
     throw unsupported(
       path,
       `a differencing VHD is as large as its parent; ${image.path} is of ${sizes}`,
-      'write it without parent, or as VHDX',
+      NO_CHILD,
     );
   }
   const { relative, absolute } = windowsNames(path, parent);

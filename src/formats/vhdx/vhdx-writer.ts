@@ -14,7 +14,7 @@ import { setBits } from '../bit-runs.js';
 import { unsupported } from '../image-error.js';
 import type { ImageWriter, ImageWriting, ParentLink, WriteOptions } from '../image-writer.js';
 import { TableWriter } from '../table-writer.js';
-import { checkWriteOptions } from '../write-checks.js';
+import { checkWriteOptions, NO_CHILD } from '../write-checks.js';
 import { encodeParentLocator } from './parent-writer.js';
 import { BAT_OFFSET, type VhdxShape, writeStructures } from './structure-writer.js';
 import {
@@ -74,7 +74,7 @@ function differencingShape(path: string, virtualSize: number, parent: ParentLink
       path,
       `a disk of ${virtualSize} bytes is no multiple of the logical sectors of ` +
         `${logicalSectorSize} bytes that its parent ${parent.image.path} has`,
-      'write it without parent',
+      NO_CHILD,
     );
   }
   const blockSize = DIFFERENCING_BLOCK_SIZE;

@@ -7,6 +7,7 @@ import { DiskError } from '../../common/errors.js';
 import { formatSize, MAX_DISK_SIZE, MiB, SECTOR_SIZE } from '../../common/units.js';
 import type { OutputFile, OutputFiles } from '../../storage/output-files.js';
 import type { ImageWriter, ImageWriting, ParentLink, WriteOptions } from '../image-writer.js';
+import { checkParentFormat, NO_CHILD } from '../write-checks.js';
 import { type ExtentLine, MAX_EXTENTS } from './descriptor.js';
 import { descriptorText, isQuotable, type ParentEntry } from './descriptor-text.js';
 import { type ExtentWriter, FlatExtentWriter } from './extent-writer.js';
@@ -135,16 +136,11 @@ function checkSize(path: string, options: WriteOptions, subformat: Subformat): v
 }
 
 function checkParent(path: string, virtualSize: number, { image }: ParentLink): void {
-  if (image.format !== 'vmdk') {
-    const what = `${image.path} is ${image.format}`;
-    throw new DiskError('not-supported', `${path}: the parent of a VMDK must be one, ${what}`, {
-      hint: 'export in the format of the parent, or without --parent as a whole disk',
-    });
-  }
+  checkParentFormat(path, 'vmdk', image);
   if (image.virtualSize === virtualSize) return;
   const sizes = `the disk has ${virtualSize} bytes, ${image.path} has ${image.virtualSize}`;
   throw new DiskError('not-supported', `${path}: a VMDK has the size of its parent: ${sizes}`, {
-    hint: 'export it without --parent as a whole disk',
+    hint: NO_CHILD,
   });
 }
 
