@@ -26,12 +26,17 @@ const CONVERT = 'convert it first: qemu-img convert -O qcow2 FILE NEW.qcow2';
 
 const SIMG2IMG = 'expand it first: simg2img FILE NEW.img';
 
+const BZIP2: ForeignKind = {
+  what: 'compressed with bzip2',
+  remedy: 'decompress it first: bunzip2 -c FILE > NEW',
+};
+
 /** Sources: file(1)'s magic, the compressors' format documents, the formats' own headers. */
 const FOREIGN: readonly ForeignMagic[] = [
-  hex('compressed with gzip', 0, '1f8b08', 'decompress it first: gunzip -k FILE'),
-  hex('compressed with xz', 0, 'fd377a585a00', 'decompress it first: unxz -k FILE'),
-  hex('compressed with zstd', 0, '28b52ffd', 'decompress it first: unzstd FILE'),
-  hex('compressed with lz4', 0, '04224d18', 'decompress it first: unlz4 FILE'),
+  hex('compressed with gzip', 0, '1f8b08', 'decompress it first: gunzip -c FILE > NEW'),
+  hex('compressed with xz', 0, 'fd377a585a00', 'decompress it first: unxz -c FILE > NEW'),
+  hex('compressed with zstd', 0, '28b52ffd', 'decompress it first: unzstd -c FILE > NEW'),
+  hex('compressed with lz4', 0, '04224d18', 'decompress it first: unlz4 -c FILE > NEW'),
   text('a ZIP archive', 0, 'PK\x03\x04', 'unpack it first: unzip FILE'),
   hex('a 7z archive', 0, '377abcaf271c', 'unpack it first: 7z x FILE'),
   text(
@@ -55,23 +60,35 @@ const FOREIGN: readonly ForeignMagic[] = [
   text('an XML text', 0, '<?xml', 'name a machine .vbox, .ovf or .xml to import it'),
 ];
 
+/** What a file is that is no disk, and what makes something of it that can be read. */
+export interface ForeignKind {
+  readonly what: string;
+  readonly remedy: string;
+}
+
+/** What the first or last bytes of a file say that it is; undefined when they say nothing. */
+export function foreignKind(
+  path: string,
+  header: Buffer,
+  footer: Buffer = Buffer.alloc(0),
+): ForeignKind | undefined {
+  const found = FOREIGN.find(({ at, magic }) =>
+    at < 0 ? hasBytes(footer, footer.length + at, magic) : hasBytes(header, at, magic),
+  );
+  const { what, remedy } = found ?? (isBzip2(header) ? BZIP2 : {});
+  if (what === undefined || remedy === undefined) return undefined;
+  return { what, remedy: remedy.replace('FILE', path) };
+}
+
 /**
  * Refuses a file whose first or last bytes say that it is something else than a disk.
  * @throws DiskError `not-supported`.
  */
 export function refuseForeign(path: string, header: Buffer, footer: Buffer): void {
-  const found = FOREIGN.find(({ at, magic }) =>
-    at < 0 ? hasBytes(footer, footer.length + at, magic) : hasBytes(header, at, magic),
-  );
-  const [what, remedy] =
-    found !== undefined
-      ? [found.what, found.remedy]
-      : isBzip2(header)
-        ? ['compressed with bzip2', 'decompress it first: bunzip2 -k FILE']
-        : [];
-  if (what === undefined || remedy === undefined) return;
-  throw new DiskError('not-supported', `${path} is ${what}, not a disk image`, {
-    hint: `${remedy.replace('FILE', path)}, or say --format raw if these bytes are the disk`,
+  const kind = foreignKind(path, header, footer);
+  if (kind === undefined) return;
+  throw new DiskError('not-supported', `${path} is ${kind.what}, not a disk image`, {
+    hint: `${kind.remedy}, or say --format raw if these bytes are the disk`,
   });
 }
 

@@ -1,5 +1,6 @@
 /** Probing: what has a magic is told by it, what is no disk is refused by name, the rest is raw. */
-import { writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
@@ -118,4 +119,19 @@ t.test('compressed files, archives and foreign images do not pass as raw', async
   const image = openImage(path, 'raw');
   t.equal(image.virtualSize, 4096, 'unless they are said to be raw');
   image.close();
+});
+
+t.test('the hint for a compressed image works, whatever its name', async (t) => {
+  const folder = tempFolder(t);
+  const path = join(folder, 'disk.img');
+  writeFileSync(path, gzipSync(MODEL.content));
+  let hint = '';
+  try {
+    openImage(path).close();
+  } catch (error) {
+    hint = (error as { hint?: string }).hint ?? '';
+  }
+  const command = /: (gunzip .*?),/.exec(hint)?.[1] ?? 'false';
+  execFileSync('sh', ['-c', command], { cwd: folder, stdio: 'pipe' });
+  t.ok(readFileSync(join(folder, 'NEW')).equals(MODEL.content));
 });
