@@ -28,8 +28,15 @@ const FORMAT_DOORS = ['formats/registry.ts', 'formats/open-chain.ts', 'formats/i
 /** Besides: a foreign chain as the engine's base, which only the daemon hands to the engine. */
 const BASE_DOORS = ['formats/base.ts', 'formats/fingerprint.ts'];
 
-/** What readers of foreign files share: their errors, and where names in such files may lead. */
-const UNTRUSTED_FILES = ['formats/image-error.ts', 'formats/sibling-path.ts'];
+/**
+ * What readers of foreign files share: their errors, where names in such files may lead, and how
+ * files of other kinds are told.
+ */
+const UNTRUSTED_FILES = [
+  'formats/foreign-magic.ts',
+  'formats/image-error.ts',
+  'formats/sibling-path.ts',
+];
 /** What a machine file says: the contract and the way in. */
 const MACHINE_DOORS = ['machines/machine.ts', 'machines/read-machine.ts', 'machines/digests.ts'];
 /** Machine files that point at the exposed disks. */

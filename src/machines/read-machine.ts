@@ -1,5 +1,5 @@
 /** The way in: reads a machine file of any kind, with what lies beside or inside it. */
-import { basename, extname } from 'node:path';
+import { basename, extname, posix } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import { formatSize, MiB } from '../common/units.js';
 import { damaged, unsupported } from '../formats/image-error.js';
@@ -93,8 +93,12 @@ function readArchive(path: string): Found {
       throw damaged(path, `has ${more.length === 0 ? 'no' : 'more than one'} OVF descriptor`);
     }
     const text = (member: string) => readWindow(file, members.get(member), member);
+    // As beside a file: what the OVF names is where the OVF is.
+    const folder = posix.dirname(name);
     const inside: FindFile = (names) => {
-      const found = names.find((each) => members.has(each));
+      const found = names
+        .flatMap((each) => [posix.join(folder, each), each])
+        .find((each) => members.has(each));
       const window = found === undefined ? undefined : members.get(found);
       if (window !== undefined) return { path, window };
       throw damaged(path, `has no member ${quoteName(names[0] ?? '')}, which its OVF names`);

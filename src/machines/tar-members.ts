@@ -4,6 +4,7 @@
  */
 import { Header } from 'tar/header';
 import { Pax } from 'tar/pax';
+import { foreignKind } from '../formats/foreign-magic.js';
 import { damaged, unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
 import type { FileWindow, HostFile } from '../storage/host-file.js';
@@ -14,6 +15,8 @@ const MAX_MEMBERS = 1000;
 /** Of a header that extends the next one: names and a few numbers. */
 const MAX_EXTENSION = 64 * 1024;
 const MAX_NAME_LENGTH = 4096;
+/** Where a tar archive says that it is one; other kinds say it at their start. */
+const TAR_MAGIC_OFFSET = 257;
 
 /** What goes before a member and changes it. */
 interface Extension {
@@ -60,13 +63,22 @@ function decodeHeader(file: HostFile, block: Buffer, at: number, pax: Pax | unde
   try {
     header = new Header(block, 0, pax);
   } catch (error) {
+    if (at === 0) refuseOther(file.path, block);
     // Numbers beyond 2^53; the library's errors have no codes.
     throw damaged(file.path, `its tar header at ${at} can't be read`, error);
   }
   if (!header.nullBlock && !header.cksumValid) {
+    if (at === 0) refuseOther(file.path, block);
     throw damaged(file.path, `there is no tar header at ${at}, or its checksum is wrong`);
   }
   return header;
+}
+
+/** An archive that was compressed, or another kind of one. @throws DiskError `not-supported`. */
+function refuseOther(path: string, block: Buffer): void {
+  const kind = foreignKind(path, block.subarray(0, TAR_MAGIC_OFFSET));
+  if (kind !== undefined)
+    throw unsupported(path, `is ${kind.what}, not a tar archive`, kind.remedy);
 }
 
 /** @returns what this header says of the next one; undefined for a header of its own. */
