@@ -6,7 +6,7 @@ import { type FileWindow, HostFile } from '../storage/host-file.js';
 import { fileState, pathsIn, realFolder, realPath } from '../storage/host-path.js';
 import { notAlone } from './image-error.js';
 import { inOneBudget } from './memory-budget.js';
-import { openImage, openStated, probeImage } from './registry.js';
+import { openStated, probeImage } from './registry.js';
 import { hasProtocol, quoteName, resolveSibling } from './sibling-path.js';
 
 /** Most images in a chain. */
@@ -14,6 +14,9 @@ export const MAX_CHAIN_DEPTH = 1000;
 /** Most files of a folder that are looked at in search of a parent known by its id alone. */
 const MAX_SEARCHED_FILES = 10_000;
 const SEARCH_HEADER_SIZE = 512;
+
+/** What to do where the parent is not the one. */
+const OTHER_PARENT = 'pass --parent FILE with the path of the parent that it was made from';
 
 /** Why a name was not followed, where it was not for want of a file. */
 const REASONS: Readonly<Partial<Record<ErrorCode, string>>> = {
@@ -136,7 +139,7 @@ class ChainWalk {
     const path = this.#substitute;
     this.#substitute = undefined;
     this.#options.onWarning?.(`${failure.message}: ${path} is taken as the parent`);
-    const image = openImage(path, reference.format ?? 'auto', { allowFolders: this.#folders });
+    const image = this.#openAs(child, path, reference.format ?? 'auto');
     this.#push(this.#identified(child, reference, image));
     this.#folders.push(realFolder(path));
   }
@@ -153,8 +156,22 @@ class ChainWalk {
         { hint: `if it is a raw disk, say so: --parent ${path}` },
       );
     }
-    const image = openImage(path, format, { allowFolders: this.#folders });
+    const image = this.#openAs(child, path, format);
     return this.#identified(child, reference, image);
+  }
+
+  /** A parent of the format that its child needs it to have. */
+  #openAs(child: DiskImage, path: string, format: string): DiskImage {
+    try {
+      return openStated(path, format, { allowFolders: this.#folders });
+    } catch (error) {
+      if (!(error instanceof DiskError) || error.code !== 'usage') throw error;
+      const what = `its parent must be ${format}: ${error.message}`;
+      throw new DiskError('damaged', `${child.path}: ${what}`, {
+        hint: OTHER_PARENT,
+        cause: error,
+      });
+    }
   }
 
   /** Passes the image on if it is the parent that the child was made from. */
@@ -162,9 +179,7 @@ class ChainWalk {
     try {
       const mismatch = reference.mismatch(image);
       if (mismatch !== undefined) {
-        throw new DiskError('damaged', `${child.path}: ${mismatch}`, {
-          hint: 'pass --parent FILE with the path of the parent that it was made from',
-        });
+        throw new DiskError('damaged', `${child.path}: ${mismatch}`, { hint: OTHER_PARENT });
       }
       const warning = reference.warning?.(image);
       if (warning !== undefined) this.#options.onWarning?.(`${child.path}: ${warning}`);
@@ -197,12 +212,13 @@ class ChainWalk {
     if (found !== undefined) return found;
     if (tried.length === 0) {
       throw new DiskError('not-found', `${child.path}: it does not say which file its parent is`, {
-        hint: 'pass --parent FILE with the path of the parent that it was made from',
+        hint: OTHER_PARENT,
         errno: 'ENOENT',
       });
     }
     const what = code === 'not-found' ? 'is missing' : 'may not be opened';
-    throw new DiskError(code, `${child.path}: its parent ${what}; tried ${tried.join(', ')}`, {
+    const names = [...new Set(tried)].join(', ');
+    throw new DiskError(code, `${child.path}: its parent ${what}; tried ${names}`, {
       hint: 'pass --parent FILE with the path of the parent, or --allow-folder DIR with its folder',
       ...(code === 'not-found' ? { errno: 'ENOENT' } : {}),
     });

@@ -242,6 +242,28 @@ t.test('a parent without UUID is a raw disk', async (t) => {
   t.throws(() => openChain(child), { code: 'damaged', message: /must be a raw disk.*is vhd/ });
 });
 
+t.test('a file that is no VHD is no parent', async (t) => {
+  const folder = tempFolder(t);
+  const { base, child, adopt } = makeFamily(folder);
+  const data = Buffer.from(base.replaceAll('/', '\\'), 'utf16le');
+  const absolute = { code: LOCATOR_ABSOLUTE, data };
+  adopt({ uuid: UUIDS[0]!, locators: [absolute, relative('.\\base.vhd')] });
+  const raw = join(folder, 'raw');
+  writeFileSync(raw, Buffer.alloc(4096));
+  renameSync(base, join(folder, 'moved.vhd'));
+  t.throws(() => openChain(child), { code: 'not-found', message: /tried "[^",]*base\.vhd"$/ });
+  t.throws(() => openChain(child, { parent: raw }), {
+    code: 'damaged',
+    message: /child\.vhd: its parent must be vhd: .*raw: .*looks like a raw disk$/,
+    hint: /--parent FILE/,
+  });
+  renameSync(raw, base);
+  t.throws(() => openChain(child), {
+    code: 'damaged',
+    message: /child\.vhd: its parent must be vhd: .*base\.vhd: .*looks like a raw disk$/,
+  });
+});
+
 t.test('info and probe', async (t) => {
   const folder = tempFolder(t);
   const path = join(folder, 'a.vhd');
