@@ -1,6 +1,6 @@
 /** The daemon as a process: starting it, hearing that it is ready, seeing that it is gone. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -104,6 +104,8 @@ const HINTS: Readonly<Record<string, string>> = {
   EDQUOT: 'your quota there is used up: free some space',
   ENOTDIR: 'a file is in the way: name a folder with --store DIR',
   EEXIST: 'a file is in the way: name a folder with --store DIR',
+  EISDIR: 'a folder is in its place: move that away',
+  ENXIO: 'a FIFO or a socket is in its place: move that away',
 };
 
 function isDenied(errno: string): boolean {
@@ -113,7 +115,9 @@ function isDenied(errno: string): boolean {
 function openLog(store: string, logFile: string): number {
   try {
     mkdirSync(store, { recursive: true, mode: 0o700 });
-    return openSync(logFile, 'a', 0o600);
+    // Of a FIFO that nobody reads, open(2) would wait for somebody who does.
+    const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = constants;
+    return openSync(logFile, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0o600);
   } catch (error) {
     const errno = errnoName(error) ?? String(error);
     const code = isDenied(errno) ? 'not-permitted' : 'failed';

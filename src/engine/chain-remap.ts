@@ -11,9 +11,10 @@
  * The work is as much as was merged, whatever the disk's size. Whatever fails before 4, the volume
  * is whole, and the next call goes on with it.
  */
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { setImmediate as letOthersIn } from 'node:timers/promises';
 import { BLOCK_SIZE, divCeil } from '../common/units.js';
+import { openStored } from '../storage/stored-file.js';
 import type { ChainTools } from './chain-loader.js';
 import { ChainMap, DATA } from './chain-map.js';
 import type { DeltaId } from './delta-id.js';
@@ -57,7 +58,7 @@ export async function remapChain(
     entry.chain = { ...entry.chain, deltas: placed(entry.chain.deltas, row, made) };
   }
   const remap = new Remap(tools, entry, header, row);
-  const tuples = openSync(files.tuplesPath(made), 'r');
+  const tuples = openStored(files.tuplesPath(made), 'r');
   try {
     let resumed = performance.now();
     for (let from = 0; from < header.committedRecords; from += CHUNK) {

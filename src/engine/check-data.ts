@@ -1,8 +1,9 @@
 /** Checking the checksums of a sealed delta, and its blocks against them. */
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE, MiB } from '../common/units.js';
 import { readPadded } from '../storage/exact-io.js';
+import { openStored } from '../storage/stored-file.js';
 import type { CheckRun } from './check-run.js';
 import type { DeltaId } from './delta-id.js';
 import { DeltaIndex, type SlotExtent } from './delta-index.js';
@@ -46,7 +47,7 @@ export async function checkData(
 ): Promise<void> {
   const file = run.files.dataPath(header.id, header.dataGeneration);
   const index = DeltaIndex.read(run.files, header);
-  const fd = openSync(file, 'r');
+  const fd = openStored(file, 'r');
   const buffer = Buffer.alloc(CHUNK_SLOTS * BLOCK_SIZE);
   let bad: BadRun | undefined;
   const report = (): void => {

@@ -5,11 +5,12 @@
  * The caller keeps the deltas from being removed, merged or punched meanwhile. Heads may be written
  * to: what is committed of a log never changes, and data is in the file before its tuple.
  */
-import { closeSync, openSync, statSync } from 'node:fs';
+import { closeSync, statSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
+import { openStored } from '../storage/stored-file.js';
 import { checkData, checkSums } from './check-data.js';
-import { CheckRun } from './check-run.js';
+import { CheckRun, textOf, whyNotOpened } from './check-run.js';
 import { checkTuples } from './check-tuples.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
@@ -44,7 +45,8 @@ export async function checkDeltas(
     } catch (error) {
       const isKnown = error instanceof DiskError || errnoName(error) !== undefined;
       if (!isKnown || (error instanceof DiskError && error.code === 'interrupted')) throw error;
-      const message = error instanceof DiskError ? error.message : `cannot be read: ${error}`;
+      const message =
+        error instanceof DiskError ? error.message : `cannot be read: ${textOf(error)}`;
       const isNewer = error instanceof DiskError && error.code === 'not-supported';
       const hint = isNewer && error.hint !== undefined ? { hint: error.hint } : {};
       run.found({ delta: id, part: 'tuples', file: files.tuplesPath(id), message, ...hint });
@@ -68,9 +70,9 @@ async function checkDelta(run: CheckRun, id: DeltaId, deep: boolean): Promise<vo
   const path = run.files.tuplesPath(id);
   let tuples: number;
   try {
-    tuples = openSync(path, 'r');
+    tuples = openStored(path, 'r');
   } catch (error) {
-    const why = errnoName(error) === 'ENOENT' ? 'is missing' : `cannot be opened: ${error}`;
+    const why = whyNotOpened(error);
     run.found({ delta: id, part: 'tuples', file: path, message: `the tuple file ${why}` });
     return;
   }

@@ -1,4 +1,5 @@
 /** What the parts of one check of delta files share: findings, progress, pace. */
+import { errnoName } from '../common/errors.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { DeltaFinding } from './engine.js';
@@ -35,4 +36,14 @@ export class CheckRun {
     this.#work.onProgress?.(this.bytesRead, Math.max(this.bytesRead, this.#totalBytes));
     await this.pace.rest();
   }
+}
+
+/** Of a file of a delta. */
+export function whyNotOpened(error: unknown): string {
+  if (errnoName(error) === 'ENOENT') return 'is missing';
+  return `cannot be opened: ${textOf(error)}`;
+}
+
+export function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

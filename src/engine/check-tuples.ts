@@ -1,9 +1,9 @@
 /** Checking the log of a delta: every committed tuple verifies, and no slot is claimed twice. */
-import { statSync } from 'node:fs';
-import { errnoName } from '../common/errors.js';
+import { closeSync, fstatSync } from 'node:fs';
 import { BLOCK_SIZE, divCeil, MiB } from '../common/units.js';
 import { readPadded } from '../storage/exact-io.js';
-import type { CheckRun } from './check-run.js';
+import { openStored } from '../storage/stored-file.js';
+import { type CheckRun, whyNotOpened } from './check-run.js';
 import {
   type DeltaHeader,
   decodeRecord,
@@ -128,9 +128,14 @@ class Claims {
 function openClaims(run: CheckRun, header: DeltaHeader): Claims | undefined {
   const file = run.files.dataPath(header.id, header.dataGeneration);
   try {
-    return new Claims(run, header, divCeil(statSync(file).size, BLOCK_SIZE));
+    const fd = openStored(file, 'r');
+    try {
+      return new Claims(run, header, divCeil(fstatSync(fd).size, BLOCK_SIZE));
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
-    const why = errnoName(error) === 'ENOENT' ? 'is missing' : `cannot be opened: ${error}`;
+    const why = whyNotOpened(error);
     run.found({ delta: header.id, part: 'data', file, message: `the data file ${why}` });
     return undefined;
   }

@@ -2,7 +2,7 @@
  * The delta files of a store: names, creation, headers. The only file of the engine that knows
  * their paths.
  */
-import { closeSync, existsSync, openSync, statSync } from 'node:fs';
+import { closeSync, existsSync, statSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
@@ -13,6 +13,7 @@ import { hostError, orHostError, writeExact } from '../storage/exact-io.js';
 import { syncFolderNow } from '../storage/folder-sync.js';
 import { hostCalls } from '../storage/host-calls.js';
 import { preallocate } from '../storage/sparse-space.js';
+import { openStored } from '../storage/stored-file.js';
 import { type HeaderCopies, readHeaderFrom, readWhole, writeHeader } from './delta-header.js';
 import { type DeltaId, isDeltaId, newDeltaId } from './delta-id.js';
 import {
@@ -143,7 +144,7 @@ export class DeltaFiles {
 
   #changeBelow(id: DeltaId, below: DeltaId): void {
     const path = this.tuplesPath(id);
-    const fd = openSync(path, 'r+');
+    const fd = openStored(path, 'r+');
     try {
       for (let copy = 0; copy < HEADER_OFFSETS.length; copy += 1) {
         const { current } = readHeaderFrom(fd, path, id);
@@ -162,7 +163,7 @@ export class DeltaFiles {
   inherit(id: DeltaId): void {
     if (this.#inherited.has(id)) return;
     try {
-      const fd = openSync(this.tuplesPath(id), 'r+');
+      const fd = openStored(this.tuplesPath(id), 'r+');
       try {
         hostCalls.syncData(fd, 'inherit.sync-tuples');
       } finally {
@@ -252,7 +253,7 @@ export class DeltaFiles {
     const path = this.tuplesPath(id);
     let fd: number;
     try {
-      fd = openSync(path, 'r');
+      fd = openStored(path, 'r');
     } catch (error) {
       if (errnoName(error) === 'ENOENT') {
         throw new DiskError('not-found', `${path}: the delta's tuple file is missing`);

@@ -1,6 +1,7 @@
 /** A delta's own blocks and their slots, as its committed records say: an index for long jobs. */
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { BLOCK_SIZE, divCeil, GiB } from '../common/units.js';
+import { openStored } from '../storage/stored-file.js';
 import { ChainMap, DATA, levelsFor, UNMAPPED } from './chain-map.js';
 import type { DeltaFiles } from './delta-files.js';
 import { readHeaderFrom } from './delta-header.js';
@@ -47,7 +48,7 @@ export function scanCommitted(
   apply: (record: TupleRecord) => void,
 ): ScanResult {
   const path = files.tuplesPath(id);
-  const fd = openSync(path, 'r');
+  const fd = openStored(path, 'r');
   try {
     return scanTuples(fd, path, readHeaderFrom(fd, path, id), NO_EPOCH, apply);
   } finally {

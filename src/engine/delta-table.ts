@@ -2,12 +2,13 @@
  * Deltas that are open: descriptors, shared by all volumes whose chains contain them. Main thread
  * only.
  */
-import { closeSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { invariant } from '../common/assert.js';
 import { DiskError, errnoName } from '../common/errors.js';
 import { BLOCK_SIZE } from '../common/units.js';
 import { hostError, orHostError } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
+import { openStored } from '../storage/stored-file.js';
 import type { DeltaFiles } from './delta-files.js';
 import { readHeaderFrom, type SealedDelta, writeHeader } from './delta-header.js';
 import type { DeltaId } from './delta-id.js';
@@ -231,7 +232,7 @@ export class DeltaTable {
 
 function openFile(path: string): number {
   try {
-    return openSync(path, 'r+');
+    return openStored(path, 'r+');
   } catch (error) {
     if (errnoName(error) === 'ENOENT') {
       throw new DiskError('damaged', `${path}: this file of the store is missing`, {

@@ -2,10 +2,11 @@
  * The durable side of heads, on the main thread: commits that do not block it, sealing after a
  * switch.
  */
-import { closeSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { hostError, orHostError } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
+import { openStored } from '../storage/stored-file.js';
 import { publishCommit, recordsSoFar, suspectError } from './commit.js';
 import type { DeltaFiles } from './delta-files.js';
 import { readHeaderFrom, writeHeader } from './delta-header.js';
@@ -93,7 +94,7 @@ export function settleClosed(files: DeltaFiles, id: DeltaId, sealed: boolean): v
 
 function settle(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
   const path = files.tuplesPath(id);
-  const tuples = openSync(path, 'r+');
+  const tuples = openStored(path, 'r+');
   try {
     const copies = readHeaderFrom(tuples, path, id);
     const { current } = copies;
@@ -101,7 +102,7 @@ function settle(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
     // Sealed or not: it is what the delta stands on, and may have been sealed a moment ago.
     if (current.below.kind === 'delta') files.inherit(current.below.id);
     if (current.sealed) return;
-    const data = openSync(files.dataPath(id, current.dataGeneration), 'r+');
+    const data = openStored(files.dataPath(id, current.dataGeneration), 'r+');
     try {
       hostCalls.syncData(data, 'settle.sync-data');
     } finally {

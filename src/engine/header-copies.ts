@@ -5,10 +5,11 @@
  * same (`mirrorHeader`), without a sync of its own: the next commit overwrites that very copy, so
  * at any instant one copy with the last commit is durable.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { hostError, orHostError, writeExact } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
+import { openStored } from '../storage/stored-file.js';
 import type { DeltaFiles } from './delta-files.js';
 import { readHeaderFrom } from './delta-header.js';
 import type { DeltaId } from './delta-id.js';
@@ -79,7 +80,7 @@ export function settleCopies(files: DeltaFiles, id: DeltaId): void {
 
 function settle(files: DeltaFiles, id: DeltaId): void {
   const path = files.tuplesPath(id);
-  const fd = openSync(path, 'r+');
+  const fd = openStored(path, 'r+');
   try {
     for (;;) {
       if (areSettled(readCopies(fd, path, id))) break;
@@ -104,7 +105,7 @@ export function repairCopies(files: DeltaFiles, id: DeltaId): boolean {
 
 function repair(files: DeltaFiles, id: DeltaId): boolean {
   const path = files.tuplesPath(id);
-  const fd = openSync(path, 'r+');
+  const fd = openStored(path, 'r+');
   try {
     const copies = readCopies(fd, path, id);
     const [good, ...others] = copies.filter((copy) => copy.header !== undefined);

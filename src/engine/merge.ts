@@ -11,11 +11,12 @@
  * The row itself is not touched. The caller then lets the child of the row name the new delta,
  * which is the commit point; before it the new delta is garbage, after it the row is.
  */
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE, divCeil, GiB, MiB } from '../common/units.js';
 import { readPadded, writeExact } from '../storage/exact-io.js';
 import { reflink } from '../storage/reflink.js';
+import { openStored } from '../storage/stored-file.js';
 import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from './chain-map.js';
 import type { DeltaFiles } from './delta-files.js';
 import { readHeaderFrom } from './delta-header.js';
@@ -109,7 +110,7 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
   let firstAddress = 2;
   for (const header of headers) {
     const path = files.tuplesPath(header.id);
-    const tuples = openSync(path, 'r');
+    const tuples = openStored(path, 'r');
     let endAddress = firstAddress;
     try {
       scanTuples(tuples, path, readHeaderFrom(tuples, path, header.id), NO_EPOCH, (record) => {
@@ -124,7 +125,7 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
     if (endAddress > MAX_ADDRESS) {
       throw new DiskError('not-supported', 'a row of deltas holds more than 16 TiB: left as it is');
     }
-    const fd = openSync(files.dataPath(header.id, header.dataGeneration), 'r');
+    const fd = openStored(files.dataPath(header.id, header.dataGeneration), 'r');
     const { id } = header;
     // In the list first: whatever happens next, it is closed.
     const source = { id, fd, firstAddress, endAddress, sums: undefined as SumsReader | undefined };

@@ -12,9 +12,10 @@
  * the block would be answered by the delta below again. The caller has seen to it that no request
  * is still reading what is punched out (`OpenVolumes.settleReaders`).
  */
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { BLOCK_SIZE, MiB } from '../common/units.js';
 import { punchHole } from '../storage/sparse-space.js';
+import { openStored } from '../storage/stored-file.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import { DeltaIndex, scanCommitted } from './delta-index.js';
@@ -52,7 +53,7 @@ export async function reclaimDelta(
   const { urgent, pressing } = job;
   const pace = new Pace(urgent === true ? { signal } : { ...work, pressing });
   let settled = false;
-  const data = openSync(files.dataPath(job.delta, header.dataGeneration), 'r+');
+  const data = openStored(files.dataPath(job.delta, header.dataGeneration), 'r+');
   let freed = 0;
   try {
     for (const { slot, count } of hidden.runs(MOST_SLOTS)) {

@@ -5,10 +5,11 @@
  * What is read here is taken for right: checksums begin with the sealing, not with the write
  * (DELTA-FORMAT.md, "What is covered").
  */
-import { closeSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
 import { BLOCK_SIZE, MiB } from '../common/units.js';
 import { hostError, readPadded } from '../storage/exact-io.js';
+import { openStored } from '../storage/stored-file.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import { DeltaIndex } from './delta-index.js';
@@ -102,7 +103,7 @@ async function sumDelta(files: DeltaFiles, header: DeltaHeader, pace: Pace): Pro
 
 function openData(path: string): number {
   try {
-    return openSync(path, 'r');
+    return openStored(path, 'r');
   } catch (error) {
     throw hostError(`cannot open ${path}`, error);
   }

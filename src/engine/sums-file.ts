@@ -2,11 +2,12 @@
  * Writing and reading the checksums of a sealed delta. A sums file appears whole or not at all:
  * written under another name, synced, renamed.
  */
-import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, readSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
 import { divCeil } from '../common/units.js';
 import { hostError, writeExact } from '../storage/exact-io.js';
 import { hostCalls } from '../storage/host-calls.js';
+import { openStored } from '../storage/stored-file.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { SlotSet } from './slot-set.js';
@@ -121,7 +122,7 @@ export class SumsReader {
     const path = files.sumsPath(id);
     let fd: number;
     try {
-      fd = openSync(path, 'r');
+      fd = openStored(path, 'r');
     } catch (error) {
       if (errnoName(error) === 'ENOENT') return undefined;
       throw hostError(`cannot open ${path}`, error);

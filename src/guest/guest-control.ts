@@ -1,6 +1,7 @@
 /** What is done to a guest that runs: ended, or held still for the instant of a snapshot. */
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
+import { readText } from '../storage/small-files.js';
 import { GuestAgent } from './agent.js';
 import { cancelMigration } from './migration.js';
 import { waitForEnd } from './processes.js';
@@ -102,7 +103,7 @@ export async function letGo(folder: RunFolder, how: 'thaw' | 'go on' | 'stay'): 
 export async function releaseAbandoned(folder: RunFolder): Promise<boolean> {
   const { held, qmp: path } = runFiles(folder);
   if (!existsSync(held)) return false;
-  const stays = readFileSync(held, 'utf8') === 'stay';
+  const stays = readText(held) === 'stay';
   const frozen = await Qmp.with(path, async (qmp) => {
     // Its memory may be on its way into a file.
     await cancelMigration(qmp);

@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DiskError } from '../common/errors.js';
+import { openStored } from '../storage/stored-file.js';
 import type { Accelerator } from './accelerator.js';
 import { buildCommandLine, type ConsoleKind, type GuestHardware, QEMU } from './command-line.js';
 import { qemuMissing } from './launch-errors.js';
@@ -89,7 +90,7 @@ function spawnQemu(request: LaunchRequest, nics: PluggedNics): ChildProcess {
   const machine = memory === undefined ? {} : { machine: memory.setup.machine };
   const args = buildCommandLine({ ...request, ...machine, backends: nics.backends });
   const log = openSync(runFiles(folder).log, 'a', 0o600);
-  const file = memory === undefined ? undefined : openSync(memory.path, 'r');
+  const file = memory === undefined ? undefined : openStored(memory.path, 'r');
   try {
     const own =
       console === 'socket' ? (['ignore', log] as const) : (['inherit', 'inherit'] as const);

@@ -5,13 +5,15 @@
  * exactly that process lives; the lock is held by QEMU itself, which inherits it open, so it is
  * free the moment QEMU ends, however it ends.
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
 import { MAX_SOCKET_PATH_BYTES } from '../common/places.js';
 import { hostFiles, replaceFile } from '../storage/atomic-write.js';
 import { flock, LOCK_EX, LOCK_SH } from '../storage/libc.js';
+import { readText } from '../storage/small-files.js';
+import { openStored } from '../storage/stored-file.js';
 import type { Accelerator } from './accelerator.js';
 import type { GuestNic } from './command-line.js';
 import { isRunning, type ProcessIdentity } from './processes.js';
@@ -80,7 +82,7 @@ export interface RunHardware {
 export function readRunning(folder: RunFolder): RunRecord | undefined {
   let record: RunRecord;
   try {
-    record = JSON.parse(readFileSync(runFiles(folder).record, 'utf8')) as RunRecord;
+    record = JSON.parse(readText(runFiles(folder).record) ?? '') as RunRecord;
   } catch {
     // None yet, or not ours: only a note of a process that lives would count.
     return undefined;
@@ -178,7 +180,7 @@ export function readState(folder: RunFolder): RunState {
   if (running !== undefined) return running;
   let fd: number;
   try {
-    fd = openSync(runFiles(folder).lock, 'r');
+    fd = openStored(runFiles(folder).lock, 'r');
   } catch (error) {
     if (errnoName(error) === 'ENOENT') return undefined;
     throw error;

@@ -4,6 +4,8 @@ import { DiskError, errnoName } from '../common/errors.js';
 import { hostFiles } from './atomic-write.js';
 import { hostCalls } from './host-calls.js';
 
+const IN_THE_WAY = 'a file is in its place: move that away';
+
 /**
  * Makes a folder of mode 0700 and those above it that are missing, and makes their names durable.
  * A folder that is there is left as it is.
@@ -24,7 +26,11 @@ export async function makeFolder(path: string): Promise<void> {
     throw new DiskError(
       denied ? 'not-permitted' : 'failed',
       `cannot make the folder ${path} (${errno})`,
-      { errno, cause: error },
+      {
+        errno,
+        ...(errno === 'EEXIST' || errno === 'ENOTDIR' ? { hint: IN_THE_WAY } : {}),
+        cause: error,
+      },
     );
   }
 }

@@ -7,8 +7,12 @@ import { hostCalls } from './host-calls.js';
 /** What to do about a store that runs full. */
 export const FULL_HINT = 'free space there, or delete snapshots and run: layerdisk gc';
 
-/** What a host error becomes: its errno goes on to whoever made the request. */
+/**
+ * What a host error becomes: its errno goes on to whoever made the request. One that says already
+ * what is wrong stays as it is.
+ */
 export function hostError(what: string, error: unknown): DiskError {
+  if (error instanceof DiskError) return error;
   const errno = errnoName(error) ?? 'EIO';
   if (errno === 'ENOSPC' || errno === 'EDQUOT') {
     return new DiskError('failed', `${what}: no space left in the store's file system`, {

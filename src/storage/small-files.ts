@@ -1,15 +1,23 @@
 /** Small files and folders: read, listed and removed as wholes. */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { realpath, stat } from 'node:fs/promises';
 import { errnoName } from '../common/errors.js';
 import { hostCalls } from './host-calls.js';
+import { openStored } from './stored-file.js';
 
 /**
  * A whole file as text; undefined when there is none. Synchronous: the answer is of this instant.
- * @throws the host's error when it can't be read.
+ * @throws the host's error when it can't be read; DiskError for what is no regular file.
  */
 export function readText(path: string): string | undefined {
-  return unlessMissing(() => readFileSync(path, 'utf8'));
+  return unlessMissing(() => {
+    const fd = openStored(path, 'r');
+    try {
+      return readFileSync(fd, 'utf8');
+    } finally {
+      closeSync(fd);
+    }
+  });
 }
 
 /** Names in a folder; undefined when there is no such folder. @throws the host's error. */

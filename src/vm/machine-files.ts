@@ -1,8 +1,9 @@
 /** Machine files that point at the exposed disks: small texts, written together or not at all. */
-import { DiskError } from '../common/errors.js';
+import { stat } from 'node:fs/promises';
+import { DiskError, errnoName } from '../common/errors.js';
 import { KiB } from '../common/units.js';
-import { OutputFiles } from '../storage/output-files.js';
-import { describeFile, readText } from '../storage/small-files.js';
+import { failure, OutputFiles } from '../storage/output-files.js';
+import { readText } from '../storage/small-files.js';
 import type { VmContext } from './context.js';
 import { settlePlace } from './export-place.js';
 
@@ -57,9 +58,13 @@ export async function writeMachineFiles(
 }
 
 async function refuseForeign(path: string, isOurs: (text: string) => boolean): Promise<void> {
-  const facts = await describeFile(path);
+  const facts = await stat(path).catch((error: unknown) => {
+    if (errnoName(error) === 'ENOENT') return undefined;
+    throw failure(path, 'cannot look it up', error);
+  });
   if (facts === undefined) return;
-  if (facts.storedSize <= MAX_OWN_BYTES && isOurs(readText(path) ?? '')) return;
+  // Nothing else is read: a FIFO has no end, a sparse file may have one that is far away.
+  if (facts.isFile() && facts.size <= MAX_OWN_BYTES && isOurs(readText(path) ?? '')) return;
   throw new DiskError('exists', `${path} exists already, and points at no disk of layerdisk`, {
     hint: 'choose another name for the machine file, or move that file away',
   });

@@ -121,6 +121,7 @@ export function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
   try {
     text = readText(layout.identity);
   } catch (error) {
+    if (error instanceof DiskError) throw error;
     const errno = errnoName(error) ?? 'EIO';
     throw new DiskError('failed', `cannot read ${layout.identity} (${errno})`, { errno });
   }
@@ -163,7 +164,7 @@ function parse(text: string): SealedJson {
  */
 function refuseWithoutFolders({ root, vms, deltas }: StoreLayout): void {
   for (const folder of [vms, deltas]) {
-    if (listFolder(folder) !== undefined) continue;
+    if (look(folder) !== undefined) continue;
     throw new DiskError('damaged', `the store ${root} has lost its folder ${basename(folder)}`, {
       hint: `bring ${folder} back from a backup; nothing else was touched`,
     });
@@ -173,16 +174,23 @@ function refuseWithoutFolders({ root, vms, deltas }: StoreLayout): void {
 /** Without store.json, folders of our names that have something in them are not ours to touch. */
 function refuseForeignContent(layout: StoreLayout): void {
   for (const folder of foldersOf(layout)) {
-    let content: string[];
-    try {
-      content = listFolder(folder) ?? [];
-    } catch (error) {
-      const errno = errnoName(error) ?? 'EIO';
-      throw new DiskError('failed', `cannot use ${folder} (${errno})`, { cause: error });
-    }
-    if (content.length === 0) continue;
+    if ((look(folder) ?? []).length === 0) continue;
     throw new DiskError('damaged', `${layout.root} has content, but no store.json`, {
       hint: 'restore store.json from a backup, or use another folder: --store DIR',
+    });
+  }
+}
+
+/** @returns undefined when there is no such folder. @throws DiskError for what is no folder. */
+function look(folder: string): string[] | undefined {
+  try {
+    return listFolder(folder);
+  } catch (error) {
+    const errno = errnoName(error) ?? 'EIO';
+    throw new DiskError('failed', `cannot use the folder ${folder} (${errno})`, {
+      errno,
+      hint: 'see what is in its place: ls -l; bring the folder back',
+      cause: error,
     });
   }
 }

@@ -385,7 +385,8 @@ function missing(path: string): DiskError {
 }
 
 function unreadable(name: string, error: unknown): DiskError {
-  const why = errnoName(error) ?? (error instanceof Error ? error.message : 'EIO');
+  const isSaid = error instanceof DiskError || errnoName(error) === undefined;
+  const why = isSaid && error instanceof Error ? error.message : errnoName(error);
   return new DiskError('damaged', `VM "${name}": cannot read vms/${name}.json (${why})`, {
     hint: 'take its copy: layerdisk check --repair; or look at that file and the host disk',
     errno: 'EIO',
