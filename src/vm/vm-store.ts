@@ -113,7 +113,10 @@ export class VmStore {
       const store = new VmStore(layout, identity, files, lock);
       store.#loadAll();
       for (const { name } of store.catalog.list()) {
-        if (store.copies.compare(name) !== 'same') await store.copies.refresh(name);
+        if (store.copies.compare(name) === 'same') continue;
+        // Never in force: a full disk, or a folder in its place, keeps nobody from the VMs. `check`
+        // says that it is behind.
+        await store.copies.refresh(name).catch(() => undefined);
       }
       return store;
     } catch (error) {

@@ -2,10 +2,20 @@
  * The store on disk: made, found again, refused where it is not ours, with damaged VMs left alone.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { DiskError } from '../../src/common/errors.js';
+import { hostFiles } from '../../src/storage/atomic-write.js';
 import { VmStore } from '../../src/vm/vm-store.js';
 import { codeOf, digestContents, VmWorld } from '../support/vm-world.js';
 
@@ -102,6 +112,31 @@ t.test('a damaged manifest harms no other VM', async (t) => {
   t.ok(readdirSync(world.store.layout.vms).includes('bad.json'), 'the file is still there');
   world.forget('bad/');
   t.same(digestContents(await world.contents()), digestContents(world.model));
+});
+
+t.test('a copy that cannot be made anew keeps nobody from the VM', async (t) => {
+  const world = await VmWorld.create();
+  t.teardown(() => world.destroy());
+  await world.create('web');
+  await world.create('other');
+  const root = join(scratch(t), 'store');
+  cpSync(world.store.layout.root, root, { recursive: true });
+  rmSync(join(root, 'lock'));
+  const vms = join(root, 'vms');
+  rmSync(join(vms, 'web.json.copy'));
+  mkdirSync(join(vms, 'web.json.copy'));
+  writeFileSync(join(vms, 'other.json.copy'), 'behind');
+  // A full disk.
+  const writeNew = async (_: string, __: string, step: string) => {
+    throw new DiskError('failed', step, { errno: 'ENOSPC' });
+  };
+  const full = await VmStore.open(root, { ...hostFiles, writeNew });
+  const names = full.catalog.list().map(({ name }) => name);
+  t.same([names, full.catalog.damaged()], [['other', 'web'], []]);
+  full.close();
+  const store = await VmStore.open(root);
+  t.equal(store.copies.compare('other'), 'same', 'made when there is room again');
+  store.close();
 });
 
 t.test('a copied manifest is not a second VM', async (t) => {
