@@ -5,6 +5,7 @@ import { Mutex } from '../common/mutex.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { Reclaimed } from '../engine/engine.js';
 import type { VmContext } from './context.js';
+import { findLostVms } from './lost-vms.js';
 import { labelledDeltas, memoryStates } from './manifest.js';
 
 /** A background collection gets at most one part in this many of the time. */
@@ -58,7 +59,8 @@ interface Pinned {
 
 /**
  * INVARIANT: nothing is removed while a manifest can't be read or a delta in use can't be
- * described: what they refer to is unknown then.
+ * described: what they refer to is unknown then; nor by itself in a store that seems to have lost
+ * its VMs.
  */
 export class GarbageCollector {
   readonly #context: VmContext;
@@ -75,11 +77,20 @@ export class GarbageCollector {
   /** Those who wait for the collection under way. */
   #waiting = 0;
   #reclaiming: AbortController | undefined;
+  /** Why nothing is collected until somebody asks for it. */
+  #lost: Promise<DiskError | undefined> = Promise.resolve(undefined);
 
   constructor(context: VmContext, onProblem: (error: unknown) => void, pace: GarbagePace) {
     this.#context = context;
     this.#onProblem = onProblem;
     this.#pace = pace;
+  }
+
+  /** Collects in the background what an earlier run left. */
+  start(): void {
+    this.#lost = findLostVms(this.#context);
+    this.#lost.then((problem) => problem && this.#onProblem(problem), this.#onProblem);
+    this.schedule();
   }
 
   /** Collects in the background, soon; when somebody waits for room, as soon as it may. */
@@ -114,6 +125,7 @@ export class GarbageCollector {
   }
 
   async #collectSoon(): Promise<void> {
+    if ((await this.#lost) !== undefined) return;
     const { room } = this.#context;
     const keep = room.isShort ? Number.POSITIVE_INFINITY : Date.now() - this.#pace.trashAgeMs;
     await this.#collect(false, { trashBefore: keep, asked: false });
@@ -133,6 +145,7 @@ export class GarbageCollector {
    */
   async collect(dryRun: boolean): Promise<Collected> {
     const how = { trashBefore: Number.POSITIVE_INFINITY, asked: true };
+    if (!dryRun) this.#lost = Promise.resolve(undefined);
     const files: string[] = [];
     let bytes = 0;
     for (let pass = 1; pass <= MOST_PASSES; pass += 1) {

@@ -97,7 +97,7 @@ export class VmService {
 
   /** Removes in the background what an earlier run left behind. */
   start(): void {
-    this.#garbage.schedule();
+    this.#garbage.start();
     this.#headroom.start();
   }
 

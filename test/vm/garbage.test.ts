@@ -1,5 +1,5 @@
 /** Garbage: only what nothing reaches is taken, and nothing at all while that can't be known. */
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -183,4 +183,22 @@ t.test('what an operation that fails takes back meanwhile is not missed', async 
   Object.assign(deltas, { list });
   await world.service.collectGarbage(false);
   t.same((await world.service.collectGarbage(true)).files, []);
+});
+
+t.test('a store that was found without VMs', async (t) => {
+  const world = await open(t);
+  world.garbagePace = { restMs: 1, retryMs: 10, trashAgeMs: 0 };
+  const { vms } = world.store.layout;
+  const deltas = await world.engine.deltas.list();
+  for (const name of readdirSync(vms)) rmSync(join(vms, name));
+  world.model.clear();
+  await world.restart();
+  world.service.start();
+  await until(() => world.problems.length > 0);
+  t.match(world.problems, [{ code: 'damaged', message: /no VM in .*, but 2 deltas/ }]);
+  world.service.makeRoom();
+  await delay(100);
+  t.same(await world.engine.deltas.list(), deltas, 'nothing is taken for garbage by itself');
+  await world.service.collectGarbage(false);
+  t.same(await world.engine.deltas.list(), [], 'but when somebody says so');
 });
