@@ -1,6 +1,6 @@
 /** The daemon as a process: starting it, hearing that it is ready, seeing that it is gone. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { DiskError, type DiskErrorJson, ERROR_CODES, errnoName } from '../common/errors.js';
 import type { Places } from '../common/places.js';
+import { requireSafeFolder, STORE_SAFETY } from '../common/safe-folder.js';
 import { onInterrupt } from './interrupt.js';
 
 /**
@@ -115,10 +116,13 @@ function isDenied(errno: string): boolean {
 function openLog(store: string, logFile: string): number {
   try {
     mkdirSync(store, { recursive: true, mode: 0o700 });
+    // A log that somebody else made there may lead anywhere.
+    requireSafeFolder(store, statSync(store), STORE_SAFETY);
     // Of a FIFO that nobody reads, open(2) would wait for somebody who does.
     const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = constants;
     return openSync(logFile, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0o600);
   } catch (error) {
+    if (error instanceof DiskError) throw error;
     const errno = errnoName(error) ?? String(error);
     const code = isDenied(errno) ? 'not-permitted' : 'failed';
     throw new DiskError(code, `cannot open ${logFile}, the daemon's log (${errno})`, {

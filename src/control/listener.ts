@@ -3,13 +3,13 @@ import { lstatSync, mkdirSync, type Stats, statSync, unlinkSync } from 'node:fs'
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
+import { requireSafeFolder } from '../common/safe-folder.js';
 import type { ControlLog } from './connection.js';
 
 /** Owner and group may connect, nobody else: a socket is made with 0777 less this. */
 const SOCKET_UMASK = 0o117;
 const PRIVATE_FOLDER = 0o700;
-const WORLD_WRITABLE = 0o002;
-const STICKY = 0o1000;
+const SOCKET_SAFETY = { what: 'a control socket', option: '--socket', stickyIsSafe: true };
 
 /** Listens at a path, and again where somebody removed the socket: cleaners of /tmp do. */
 export class Listener {
@@ -134,22 +134,7 @@ export function prepareFolder(folder: string): void {
   } catch (error) {
     throw describeListenError(folder, error instanceof Error ? error : new Error(String(error)));
   }
-  if (stat.uid !== 0 && stat.uid !== process.getuid?.()) {
-    throw new DiskError(
-      'not-permitted',
-      `${folder} belongs to another user (uid ${stat.uid}), so a control socket there is not safe`,
-      { hint: 'give --socket a path in a folder of yours' },
-    );
-  }
-  const open = (stat.mode & WORLD_WRITABLE) !== 0 && (stat.mode & STICKY) === 0;
-  if (!open) return;
-  throw new DiskError(
-    'not-permitted',
-    `${folder} may be written by everyone, so a control socket there is not safe`,
-    {
-      hint: `chmod o-w ${folder}, or give --socket another path`,
-    },
-  );
+  requireSafeFolder(folder, stat, SOCKET_SAFETY);
 }
 
 /**

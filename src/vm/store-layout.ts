@@ -14,9 +14,11 @@
  *     vms-run/NUMBER/    sockets, lock and log of a guest that runs; nothing that must last
  */
 import { randomUUID } from 'node:crypto';
+import { statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { DiskError, errnoName } from '../common/errors.js';
+import { requireSafeFolder, STORE_SAFETY } from '../common/safe-folder.js';
 import { formatSealed, parseSealed, type SealedJson } from '../common/sealed-json.js';
 import { type DurableFiles, isTemporaryName, replaceFile } from '../storage/atomic-write.js';
 import { makeFolder } from '../storage/directories.js';
@@ -71,6 +73,12 @@ export function manifestPath(layout: StoreLayout, vm: string): string {
 /** Never in force: only `check --repair` takes it, when the manifest itself can't be read. */
 export function copyPath(layout: StoreLayout, vm: string): string {
   return `${manifestPath(layout, vm)}.copy`;
+}
+
+/** Makes the store's folder where it is missing. @throws DiskError where others can change it. */
+export async function makeRoot({ root }: StoreLayout): Promise<void> {
+  await makeFolder(root);
+  requireSafeFolder(root, statSync(root), STORE_SAFETY);
 }
 
 /**

@@ -17,7 +17,6 @@ import {
   unsettledError,
   writeError,
 } from '../storage/atomic-write.js';
-import { makeFolder } from '../storage/directories.js';
 import { FileLock, type HeldLock } from '../storage/file-lock.js';
 import { fileTime, listFolder, readText } from '../storage/small-files.js';
 import { formatManifest, type Manifest, parseManifest } from './manifest.js';
@@ -27,6 +26,7 @@ import { isName } from './names.js';
 import {
   establish,
   layoutOf,
+  makeRoot,
   manifestPath,
   readIdentity,
   removeTemporaries,
@@ -92,7 +92,7 @@ export class VmStore {
     options: OpenOptions = {},
   ): Promise<VmStore> {
     const layout = layoutOf(resolve(folder));
-    await makeFolder(layout.root);
+    await makeRoot(layout);
     // Before anything is written: a newer version may lock in another way.
     readIdentity(layout);
     const { held } = options;

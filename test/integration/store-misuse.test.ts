@@ -2,7 +2,7 @@
  * Stores that are used as they should not be: by two daemons, as copies, on full and read-only
  * file systems, under a clock that went back, by a version that is too old for them.
  */
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { mkdir, open, readFile, rename, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -308,4 +308,22 @@ t.test('folders that belong to others', { skip }, async (t) => {
   await tool('chown', ['65534', folder]);
   const other = await prepareDaemon(t, { store: daemon.store, socket: join(folder, 's') });
   checkSaid(t, await refusalOf(other), 'not-permitted', /theirs belongs to another user/);
+  await tool('chown', ['65534', daemon.store]);
+  const places = ['--store', daemon.store, '--socket', daemon.socket];
+  const precious = join(daemon.folder, 'precious');
+  writeFileSync(precious, 'precious');
+  // What the folder's owner might have waiting there.
+  for (const name of ['lock', 'daemon.log']) {
+    rmSync(join(daemon.store, name), { force: true });
+    symlinkSync(precious, join(daemon.store, name));
+  }
+  checkSaid(t, await refusalOf(daemon), 'not-permitted', /store belongs to another user.* a store/);
+  const start = await daemon.cli(['daemon', 'start', ...places]);
+  checkRefusal(t, start, [EXIT.notPermitted], /store belongs to another user/);
+  await tool('chown', ['0', daemon.store]);
+  for (const mode of ['777', '1777']) {
+    await tool('chmod', [mode, daemon.store]);
+    checkSaid(t, await refusalOf(daemon), 'not-permitted', /store may be written by everyone/);
+  }
+  t.equal(readFileSync(precious, 'utf8'), 'precious', 'nothing was written through a link');
 });
