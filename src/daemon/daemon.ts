@@ -300,6 +300,7 @@ export class Daemon {
       users: this.#users!,
       flush: (top: string) => this.#engine.volumes.flush(top),
       mountpoint: transport.mountpoint,
+      store: this.#store.layout.root,
       isOpen: (top: string) => this.#engine.volumes.isOpen(top),
       storedSize: (id: string) => this.#engine.deltas.describe(id).storedSize,
       guests: this.#guests,

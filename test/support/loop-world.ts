@@ -39,6 +39,7 @@ export class LoopWorld {
       attachHandlers({
         service: vms.service,
         mountpoint,
+        store: join(folder, 'store'),
         users: this.users,
         guests: noGuests(vms),
         flush: async (top) => {

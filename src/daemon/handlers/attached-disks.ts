@@ -14,6 +14,8 @@ export interface AttachSources {
   readonly service: VmService;
   /** Absolute, without symbolic links. */
   readonly mountpoint: string;
+  /** Absolute. */
+  readonly store: string;
   readonly users: DiskUsers;
   readonly guests: Guests;
   /** Makes what was written to a disk durable. */

@@ -118,13 +118,17 @@ function viewMount(directory: string): MountView {
 }
 
 /** @throws DiskError `usage`, `not-found`, `busy` for what is no place to mount at. */
-async function checkDirectory({ mountpoint }: AttachSources, asked: string): Promise<string> {
-  const isOurs = (path: string) => path === mountpoint || path.startsWith(`${mountpoint}/`);
-  const directory = isOurs(asked) ? asked : await resolveDirectory(asked);
-  if (isOurs(directory)) {
-    throw new DiskError('usage', `${asked} belongs to layerdisk itself`, {
-      hint: 'mount at a directory of your own',
-    });
+async function checkDirectory(sources: AttachSources, asked: string): Promise<string> {
+  const { mountpoint } = sources;
+  // It may have been moved away: then its name is what is to be kept free.
+  const store = await realpath(sources.store).catch(() => sources.store);
+  // By name first: a look into our own mount is for our own threads to answer.
+  const directory = isBelow(asked, mountpoint) ? asked : await resolveDirectory(asked);
+  for (const own of [mountpoint, store]) {
+    const isHidden = isBelow(own, directory);
+    if (!isHidden && !isBelow(directory, own)) continue;
+    const why = isHidden ? `: a mount there would hide ${own}` : ' belongs to layerdisk itself';
+    throw new DiskError('usage', `${asked}${why}`, { hint: 'mount at a directory of your own' });
   }
   const there = topMountAt(directory, readMounts());
   if (there === undefined) return directory;
@@ -132,6 +136,10 @@ async function checkDirectory({ mountpoint }: AttachSources, asked: string): Pro
     errno: 'EBUSY',
     hint: 'unmount it first, or choose another directory',
   });
+}
+
+function isBelow(path: string, folder: string): boolean {
+  return path === folder || path.startsWith(folder.endsWith('/') ? folder : `${folder}/`);
 }
 
 async function resolveDirectory(asked: string): Promise<string> {

@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../../src/common/errors.js';
@@ -288,10 +288,15 @@ t.test('where nothing can be mounted', { skip }, async (t) => {
   const world = await open(t);
   const path = await world.expose('web', undefined, 4 * MiB);
   const { handlers } = world;
+  symlinkSync(join(world.folder, 'store', 'deltas'), join(world.folder, 'link'));
   const bad: [directory: string, code: RegExp][] = [
     [join(world.folder, 'nowhere'), /^not-found: .*no such directory/],
     [path, /^usage: .* belongs to layerdisk itself/],
     ['/etc/passwd', /^usage: .* is not a directory/],
+    [join(world.folder, 'store'), /^usage: .* a mount there would hide .*store/],
+    [join(world.folder, 'store', 'vms'), /^usage: .* belongs to layerdisk itself/],
+    [world.folder, /^usage: .* a mount there would hide/],
+    [join(world.folder, 'link'), /^usage: .*link belongs to layerdisk itself/],
   ];
   for (const [directory, expected] of bad) {
     t.match(await errorOf(handlers.mount({ vm: 'web', directory })), expected, directory);
