@@ -124,7 +124,8 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
 
 export function isRequestId(value: unknown): value is RequestId {
   if (typeof value === 'string') return value.length <= MAX_ID_CHARACTERS;
-  return typeof value === 'number';
+  // 1e999 is Infinity to JSON.parse and null to JSON.stringify: nobody could know the answer by it.
+  return Number.isFinite(value);
 }
 
 function isErrorCode(value: unknown): value is ErrorCode {

@@ -193,6 +193,16 @@ t.test('a reader that stops is dropped after a while', async (t) => {
   slow.destroy();
 });
 
+t.test('an id that JSON cannot say again is refused', async (t) => {
+  const { handlers, calls } = recordingHandlers();
+  const fixture = await serve(t, handlers);
+  const client = new RawClient(fixture.path);
+  client.send('{"jsonrpc":"2.0","id":1e999,"method":"list"}\n');
+  t.match(await client.next(), { id: null, error: { code: -32600 } });
+  t.same(calls, []);
+  client.destroy();
+});
+
 t.test('notifications and answers that nobody asked for are ignored', async (t) => {
   const { handlers, calls } = recordingHandlers();
   const fixture = await serve(t, handlers);
