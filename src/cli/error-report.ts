@@ -3,6 +3,7 @@
  * for both.
  */
 import { DiskError, type ErrorCode } from '../common/errors.js';
+import { harmlessJson } from '../common/harmless-json.js';
 import { EXIT_CODES } from './exit-codes.js';
 import { type Output, plain } from './output.js';
 
@@ -40,7 +41,7 @@ export function reportError(error: unknown, output: Output, options: ReportOptio
   const hint = known.hint ?? (isOfPath(known) ? PATH_HINT : DEFAULT_HINTS[code]);
   if (options.json) {
     const body = hint === undefined ? { code, message } : { code, message, hint };
-    output.line(JSON.stringify({ error: body }));
+    output.line(harmlessJson(JSON.stringify({ error: body })));
   } else {
     output.line(`${output.style('red', 'layerdisk:')} ${plain(message)}`);
     if (hint !== undefined) output.line(`hint: ${plain(hint)}`);

@@ -5,8 +5,10 @@
 import { errnoName } from '../common/errors.js';
 import { EXIT_CODES, EXIT_OK } from './exit-codes.js';
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal
-const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f-\u009f]/g;
+/** Escapes, and what turns the direction of the text around it: neither must reach a terminal. */
+const CONTROL_CHARACTERS =
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it is about
+  /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 export type Style = 'bold' | 'red' | 'green' | 'dim';
 
@@ -17,6 +19,8 @@ const STYLES: Readonly<Record<Style, string>> = {
   dim: '\u001b[2m',
 };
 const RESET = '\u001b[0m';
+// biome-ignore lint/suspicious/noControlCharactersInRegex: what `style` writes
+const OWN_STYLES = /(\u001b\[(?:0|1|2|31|32)m)/;
 
 /** A stream that a command writes to, as far as this room needs to know it. */
 export interface TextStream {
@@ -57,6 +61,12 @@ export class Output {
   /** Writes text as it is: for lines that are drawn over. */
   raw(text: string): void {
     this.#stream.write(text);
+  }
+
+  /** Writes one line with its styles: all else in it made harmless. */
+  plainLine(line: string): void {
+    const parts = this.#colour ? line.split(OWN_STYLES) : [line];
+    this.line(parts.map((part, index) => (index % 2 === 0 ? plain(part) : part)).join(''));
   }
 
   style(style: Style, text: string): string {

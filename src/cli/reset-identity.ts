@@ -1,6 +1,7 @@
 /** Clearing what makes a VM's system itself, while nobody else can use the VM. */
 import { DiskError } from '../common/errors.js';
 import { onInterrupt } from './interrupt.js';
+import { plain } from './output.js';
 import type { Session } from './session.js';
 
 interface Disk {
@@ -59,7 +60,9 @@ export function identityLines(vm: string, { cleared, left }: IdentityView): stri
   const lines = [
     `cleared in ${vm}: ${parts.length === 0 ? 'nothing was there' : parts.join(', ')}`,
   ];
-  for (const { what, path, why } of left) lines.push(`warning: ${what} ${path} is left: ${why}`);
+  for (const { what, path, why } of left) {
+    lines.push(`warning: ${what} ${plain(path)} is left: ${why}`);
+  }
   if (counts.has('SSH host key')) {
     lines.push('note: where nothing makes SSH host keys at boot, run ssh-keygen -A in the guest');
   }

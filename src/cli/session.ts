@@ -1,4 +1,5 @@
 /** One run of one command: its places, its daemon connection, and how it shows what came back. */
+import { harmlessJson } from '../common/harmless-json.js';
 import {
   configFile,
   currentCaller,
@@ -11,14 +12,14 @@ import type { EventView, MethodName, Params, Result } from '../control/protocol.
 import type { GlobalArguments } from './command.js';
 import { type Configuration, readConfiguration } from './configuration.js';
 import { onInterrupt } from './interrupt.js';
-import { Output } from './output.js';
+import { Output, plain } from './output.js';
 import { type ProgressMode, ProgressView, parseProgressMode } from './progress.js';
 
 /** The two ways a result is shown besides `--json`. */
 export interface View<T> {
   /** For `-q`: the names in the result, one a line. */
   names(result: T): readonly string[];
-  /** For people. */
+  /** For people: lines, in which nothing but styles needs to be harmless. */
   human(result: T, output: Output): readonly string[];
 }
 
@@ -100,11 +101,16 @@ export class Session {
   /** Shows a result in the way that was asked for. */
   show<T>(result: T, view: View<T>): void {
     if (this.json) {
-      this.stdout.line(JSON.stringify(result, null, 2));
+      this.stdout.line(harmlessJson(JSON.stringify(result, null, 2)));
       return;
     }
-    const lines = this.quiet ? view.names(result) : view.human(result, this.stdout);
-    for (const line of lines) this.stdout.line(line);
+    if (!this.quiet) {
+      for (const line of view.human(result, this.stdout)) this.stdout.plainLine(line);
+      return;
+    }
+    // Scripts get names as they are.
+    const shown = this.stdout.isTerminal ? plain : (name: string) => name;
+    for (const name of view.names(result)) this.stdout.line(shown(name));
   }
 
   /** Whether there is somebody who can be asked. */

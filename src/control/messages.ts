@@ -27,8 +27,9 @@ export const EVENT_METHOD = 'event';
 
 const MAX_MESSAGE_CHARACTERS = 500;
 const MAX_ID_CHARACTERS = 128;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: what no log may hold
-const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f-\u009f]+/g;
+const CONTROL_CHARACTERS =
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: what no log may hold
+  /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]+/g;
 
 export type RequestId = number | string;
 

@@ -1,6 +1,7 @@
 /** The daemon's log: one JSON object a line on stderr, where journald or a log file takes it. */
 import type { Writable } from 'node:stream';
 import { createLogger as createWinston, format, transports } from 'winston';
+import { harmlessJson } from '../common/harmless-json.js';
 import type { LogLevel } from './options.js';
 
 /**
@@ -31,7 +32,11 @@ export function createLogger(options: LoggerOptions = {}): Logger {
   const winston = createWinston({
     level: options.level ?? 'info',
     levels: { error: 0, warn: 1, info: 2, debug: 3 },
-    format: format.combine(format(orderFields)(), format.json({ deterministic: false })),
+    format: format.combine(
+      format(orderFields)(),
+      format.json({ deterministic: false }),
+      format(withoutEscapes)(),
+    ),
     transports: [new transports.Stream({ stream, eol: '\n' })],
   });
   const write =
@@ -40,6 +45,17 @@ export function createLogger(options: LoggerOptions = {}): Logger {
       winston.log({ ...options.fields, ...jsonFields(fields), level, message });
     };
   return { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug') };
+}
+
+/** Where the line is, once it is made. */
+const LINE = Symbol.for('message');
+
+function withoutEscapes(info: {
+  level: string;
+  message: unknown;
+  [key: string | symbol]: unknown;
+}) {
+  return { ...info, [LINE]: harmlessJson(String(info[LINE])) };
 }
 
 /** Puts time, level and message first, for people who read the lines as they are. */

@@ -3,6 +3,7 @@
  * for the last words of a process that ends at once.
  */
 import { writeSync } from 'node:fs';
+import { harmlessJson } from '../common/harmless-json.js';
 
 const STDERR = 2;
 
@@ -14,7 +15,7 @@ export function logPlainly(
 ): void {
   const line = JSON.stringify({ time: new Date().toISOString(), level, message, ...fields });
   try {
-    writeSync(STDERR, `${line}\n`);
+    writeSync(STDERR, `${harmlessJson(line)}\n`);
   } catch {
     // A log that nobody can read any more ends nothing.
   }

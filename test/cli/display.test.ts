@@ -47,6 +47,16 @@ t.test('columns are as wide as their widest cell', async (t) => {
   t.same(fieldLines(output, fields), ['a:      1', 'longer: 2?3']);
 });
 
+t.test('a line keeps its styles and nothing else that a terminal obeys', async (t) => {
+  const rest = ' /a\u001b]0;title\u0007\u009b31m\u202eb\r\nc';
+  const { output, written } = paper(true, { LANG: 'C.UTF-8' });
+  output.plainLine(`${output.style('bold', 'accepted')}${rest}`);
+  t.same(written, ['\u001b[1maccepted\u001b[0m /a?]0;title??31m?b??c\n']);
+  const file = paper(false);
+  file.output.plainLine(`${file.output.style('bold', 'accepted')}\u001b[31m${rest}`);
+  t.same(file.written, ['accepted?[31m /a?]0;title??31m?b??c\n']);
+});
+
 const TREE: TreeNode = {
   kind: 'vm',
   name: 'web',

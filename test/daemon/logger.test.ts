@@ -28,6 +28,15 @@ t.test('lines, levels and fields', async (t) => {
   t.match(written[2]?.time, /^\d{4}-\d\d-\d\dT/, 'fields do not take the place of its own');
 });
 
+t.test('nothing that a terminal would obey', async (t) => {
+  const stream = new PassThrough();
+  const log = createLogger({ stream });
+  log.error('a\u009b31mb\u202ec\u001b[2Jd\u007f', { path: '/x\u009b' });
+  const text = String(stream.read());
+  t.match(text, /^[\x20-\x7e]+\n$/, 'escaped');
+  t.match(JSON.parse(text), { message: 'a\u009b31mb\u202ec\u001b[2Jd\u007f', path: '/x\u009b' });
+});
+
 t.test('a level of one’s own, and a stream that breaks', async (t) => {
   const stream = new PassThrough();
   const log = createLogger({ stream, level: 'error' });

@@ -1,6 +1,7 @@
 /** `base accept`: agreeing to a base image that changed. */
 import { parseVm } from '../arguments.js';
 import { defineCommand, defineGroup } from '../command.js';
+import { plain } from '../output.js';
 
 const acceptCommand = defineCommand({
   command: 'accept <vm>',
@@ -18,7 +19,7 @@ const acceptCommand = defineCommand({
       human: () =>
         result.accepted.length === 0
           ? ['no base image had changed']
-          : result.accepted.map((path) => `accepted ${path}`),
+          : result.accepted.map((path) => `accepted ${plain(path)}`),
     });
   },
 });

@@ -30,6 +30,7 @@ export const completionCommand = defineCommand({
   options: (yargs) => yargs,
   run: async (session) => {
     const script = BASH_SCRIPT.trimEnd();
-    session.show({ bash: script }, { names: () => [script], human: () => [script] });
+    const lines = script.split('\n');
+    session.show({ bash: script }, { names: () => lines, human: () => lines });
   },
 });

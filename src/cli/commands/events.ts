@@ -1,6 +1,8 @@
 /** `events`: what happens in the store, as it happens. */
+
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
+import { harmlessJson } from '../../common/harmless-json.js';
 import { EVENTS, type EventView } from '../../control/events.js';
 import type { DaemonStatus } from '../../control/protocol.js';
 import { defineCommand } from '../command.js';
@@ -67,7 +69,7 @@ async function listen(
 }
 
 function show({ json, quiet, stdout }: Session, event: EventView): void {
-  if (json) stdout.line(JSON.stringify(event));
+  if (json) stdout.line(harmlessJson(JSON.stringify(event)));
   else stdout.line(quiet ? plain(event.event) : lineOf(stdout, event));
 }
 

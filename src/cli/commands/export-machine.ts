@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { MachineFileKind } from '../../control/protocol.js';
 import { parseName, parseTarget } from '../arguments.js';
+import { plain } from '../output.js';
 import type { Session } from '../session.js';
 
 /** Option -> kind of file. */
@@ -51,7 +52,7 @@ export async function exportMachine(
   const { text } = result;
   if (text !== undefined && !session.json) {
     process.stdout.write(text);
-    for (const note of result.notes) session.stderr.line(`note: ${note}`);
+    for (const note of result.notes) session.stderr.line(`note: ${plain(note)}`);
     return;
   }
   session.show(result, {

@@ -1,7 +1,9 @@
 /** `map`: which bytes of a disk lie where, for a VM or an image file. */
+
 import { resolve } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { MapExtent } from '../../common/extent-map.js';
+import { harmlessJson } from '../../common/harmless-json.js';
 import { parseChoice, parseTarget } from '../arguments.js';
 import { defineCommand, type GlobalArguments } from '../command.js';
 import { imagePages, joined, type MapPages, vmPages } from '../disk-map.js';
@@ -89,7 +91,9 @@ async function showJson({ stdout }: Session, pages: MapPages): Promise<void> {
   let before = '[';
   for await (const page of pages) {
     if (page.length === 0) continue;
-    stdout.raw(`${before}${page.map((extent) => JSON.stringify(extent)).join(',\n')}`);
+    stdout.raw(
+      `${before}${page.map((extent) => harmlessJson(JSON.stringify(extent))).join(',\n')}`,
+    );
     before = ',\n';
   }
   // Nothing at all was printed for a disk without bytes.

@@ -5,6 +5,7 @@ import type { ChosenAccelerator } from '../../guest/accelerator.js';
 import { parseChoice, parseCount, parseVm } from '../arguments.js';
 import { defineCommand, type GlobalArgv, OWN_OPTIONS } from '../command.js';
 import { onInterrupt } from '../interrupt.js';
+import { plain } from '../output.js';
 import type { Session } from '../session.js';
 
 const ACCELERATORS = ['auto', 'kvm', 'tcg'] as const;
@@ -87,7 +88,7 @@ async function runGuest(session: Session, request: RunRequest): Promise<void> {
     if (memory !== undefined)
       session.stderr.line(`${vm} goes on with the memory of ${memory.from}`);
     const why = reason === undefined ? '' : `: ${reason}`;
-    for (const note of guest.notes) session.stderr.line(note);
+    for (const note of guest.notes) session.stderr.line(plain(note));
     if (detach) {
       guest.detach();
       showDetached(session, vm, (await session.call('info', { vm })).guest, why);
