@@ -1,4 +1,5 @@
 /** How errors leave the program: codes, the line and its hint, JSON, and nothing else. */
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { EXIT_CODES } from '../../src/cli/exit-codes.js';
@@ -6,7 +7,7 @@ import { buildProgram } from '../../src/cli/program.js';
 import { DiskError, ERROR_CODES, type ErrorCode } from '../../src/common/errors.js';
 import { recordingHandlers } from '../control/recording-handlers.js';
 import { serve, temporaryFolder } from '../control/socket-fixture.js';
-import { runCli } from './run-cli.js';
+import { runBatch, runCli } from './run-cli.js';
 
 t.test('every error code has its exit code', async (t) => {
   t.same(EXIT_CODES, {
@@ -68,6 +69,28 @@ t.test('a file that is not there', async (t) => {
     t.equal(result.code, 4);
     t.match(result.stderr, `layerdisk: ${file}: no such file\nhint: see whether the path is`);
   }
+});
+
+t.test('the name of a VM that was forgotten', async (t) => {
+  const folder = temporaryFolder(t);
+  const file = join(folder, 'b.qcow2');
+  writeFileSync(file, '');
+  const [refused, slash, none] = await runBatch(
+    [
+      ['import', 'a.raw', 'b.qcow2', '--socket', 'none.sock'],
+      ['import', 'a.raw', file, '--socket', 'none.sock'],
+      ['import', 'a.raw', 'c.qcow2', '--socket', 'none.sock'],
+    ],
+    folder,
+  );
+  t.equal(refused?.code, 2);
+  t.match(
+    refused?.stderr,
+    /names the new VM, but "b\.qcow2" names a file\nhint: .* FILE \.\.\. VM\n$/,
+  );
+  t.equal(slash?.code, 2);
+  t.match(slash?.stderr, /but ".*\/b\.qcow2" names a file\n/);
+  t.equal(none?.code, 3, 'a VM may be called so');
 });
 
 t.test('command lines that fit nothing', async (t) => {

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import { parseChoice, parseHardware, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
+import { isFile } from '../image-target.js';
 import { plain } from '../output.js';
 import { hardwareOptions, IMAGE_FORMATS, parentOptions } from '../shared-options.js';
 import { vmSummaryLines } from '../views.js';
@@ -37,7 +38,9 @@ export const importCommand = defineCommand({
     ),
   run: async (session, args) => {
     const { files, name } = splitFiles(args.file);
-    if (files.includes('')) throw new DiskError('usage', 'import: a file name is empty');
+    if (files.includes('')) {
+      throw new DiskError('usage', 'import: a file name is empty', { hint: USAGE });
+    }
     const folders = args['allow-folder']?.map((folder) => resolve(folder));
     const vm = await session.call('import', {
       files: files.map((file) => resolve(file)),
@@ -60,6 +63,13 @@ export const importCommand = defineCommand({
   },
 });
 
+const USAGE = 'layerdisk import FILE ... VM';
+
+/**
+ * Whoever forgets the VM names a file last: one that would be left out, and be the name of a VM.
+ */
+const DISK_FILE = /\.(raw|img|vdi|vmdk|vhdx?|qcow2?|vbox|vmx|ovf|ova|xml)$/i;
+
 /** A machine has a name of its own: one that stands alone is no VM's name. */
 const MACHINE_FILE = /\.(vbox|vmx|ovf|ova|xml)$/i;
 
@@ -69,8 +79,18 @@ function splitFiles(words: readonly string[]): { files: string[]; name: string |
   if (words.length === 1 && MACHINE_FILE.test(first)) return { files: [first], name: undefined };
   if (words.length < 2) {
     throw new DiskError('usage', 'import: needs at least one file and the name of the new VM', {
-      hint: 'layerdisk import FILE ... VM',
+      hint: USAGE,
     });
   }
-  return { files: words.slice(0, -1), name: words.at(-1) };
+  const name = words.at(-1) ?? '';
+  if (DISK_FILE.test(name) && isFile(name)) {
+    throw new DiskError(
+      'usage',
+      `import: the last word names the new VM, but "${name}" names a file`,
+      {
+        hint: 'name the VM behind the files: layerdisk import FILE ... VM',
+      },
+    );
+  }
+  return { files: words.slice(0, -1), name };
 }
