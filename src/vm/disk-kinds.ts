@@ -67,7 +67,8 @@ export interface KindChange {
 
 /**
  * Changes kinds of disks; making an immutable disk immutable keeps what it contains now.
- * @throws DiskError `not-found` for an unknown disk, `busy` while a disk is in use.
+ * @throws DiskError `usage` for a disk that is named twice, `not-found` for an unknown one, `busy`
+ * while a disk is in use.
  */
 export async function changeKinds(
   context: VmContext,
@@ -76,6 +77,7 @@ export async function changeKinds(
 ): Promise<void> {
   await withVm(context, vm, async (entry) => {
     const before = context.store.loadEntry(entry);
+    refuseTwice(vm, changes);
     for (const { disk } of changes) findDisk(vm, before, disk);
     await refuseWhileHeld(context, { vm, part: 'heads' }, `change the disks of "${vm}"`);
     await Preparation.run(context, async (preparation) => {
@@ -95,6 +97,15 @@ export async function changeKinds(
     });
   });
   context.hooks.namesChanged(vm);
+}
+
+function refuseTwice(vm: string, changes: readonly KindChange[]): void {
+  const names = changes.map(({ disk }) => disk);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice === undefined) return;
+  throw new DiskError('usage', `the kind of disk "${twice}" of "${vm}" is given more than once`, {
+    hint: 'give each disk one kind',
+  });
 }
 
 /**

@@ -221,6 +221,16 @@ export class VmService {
     return kept;
   }
 
+  /** What `setHardware` would refuse is refused. */
+  async checkHardware(vm: string, change: HardwareRequest): Promise<void> {
+    const context = this.#context;
+    await withVm(context, vm, (entry) =>
+      Preparation.run(context, async ({ macs }) => {
+        changeHardware(change, macs, context.store.loadEntry(entry), entry.id);
+      }),
+    );
+  }
+
   async setHardware(vm: string, change: HardwareRequest): Promise<void> {
     const context = this.#context;
     await withVm(context, vm, (entry) =>

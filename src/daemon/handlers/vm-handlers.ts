@@ -98,8 +98,11 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
       const kinds = diskKinds.map(({ disk, kind }) => ({
         ...{ disk: resolveTarget(sources, disk === undefined ? { vm } : { vm, disk }).disk, kind },
       }));
+      const hardware = Object.keys(change).length > 0 ? hardwareOf(change) : undefined;
+      // Two changes of the manifest: the second is not to be refused when the first is made.
+      if (hardware !== undefined) await service.checkHardware(vm, hardware);
       if (kinds.length > 0) await service.changeKinds(vm, kinds);
-      if (Object.keys(change).length > 0) await service.setHardware(vm, hardwareOf(change));
+      if (hardware !== undefined) await service.setHardware(vm, hardware);
       return viewVm(sources, vm);
     },
     async path(target) {

@@ -183,6 +183,20 @@ const refused: readonly (readonly [method: VmMethod, params: object, code: strin
   ['delete', { vm: 'none' }, 'not-found'],
   ['set', { vm: 'none', vcpus: 1 }, 'not-found'],
   ['set', { vm: 'web', vcpus: 5000 }, 'usage'],
+  ['set', { vm: 'web', vcpus: 5000, diskKinds: [{ disk: 'data', kind: 'read-only' }] }, 'usage'],
+  ['set', { vm: 'web', vcpus: 2, diskKinds: [{ disk: 'none', kind: 'normal' }] }, 'not-found'],
+  [
+    'set',
+    {
+      vm: 'web',
+      diskKinds: [
+        { disk: 'data', kind: 'read-only' },
+        { disk: 'data', kind: 'normal' },
+      ],
+    },
+    'usage',
+  ],
+  ['set', { vm: 'web', diskKinds: [{ kind: 'immutable' }, { kind: 'immutable' }] }, 'usage'],
   ['path', { vm: 'web', snapshot: 'none' }, 'not-found'],
   ['path', { vm: 'web', disk: 'none' }, 'not-found'],
   ['base.accept', { vm: 'none' }, 'not-found'],
@@ -210,14 +224,16 @@ const refused: readonly (readonly [method: VmMethod, params: object, code: strin
 
 t.test('refusals', async (t) => {
   const { world, calls } = await open(t);
-  const before = JSON.stringify([await calls.list({}), await calls.tree({})]);
+  const state = async () =>
+    JSON.stringify([await calls.list({}), await calls.tree({}), world.manifest('web')]);
+  const before = await state();
   const deltas = world.fake.ids().length;
   const call = calls as Record<MethodName, (params: object) => Promise<unknown>>;
   for (const [method, params, code] of refused) {
     const shown = `${method} ${JSON.stringify(params)}`.slice(0, 120);
     t.equal(await codeOf(call[method](params)), code, shown);
   }
-  t.equal(JSON.stringify([await calls.list({}), await calls.tree({})]), before, 'nothing changed');
+  t.equal(await state(), before, 'nothing changed');
   t.equal(world.fake.ids().length, deltas, 'and nothing was left behind');
   t.same(world.problems, []);
 });
