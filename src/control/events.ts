@@ -31,6 +31,7 @@ export const EVENTS = {
   'disk.unmounted': 'it is seen there no more',
   'guest.started': 'a VM runs as the process "pid"',
   'guest.stopped': 'it runs no more',
+  'garbage.removed': '"gc" removed "removed" files, and gave back "bytes" of space',
   'space.low': 'the store runs full: make room',
   'space.full': 'the store is full: writes that need new space are refused or wait',
   'space.plenty': 'the store has room again',
@@ -69,8 +70,10 @@ export interface EventView {
   /** Of an export: an image's, `ova`, or the kind of a machine file. */
   readonly format?: string;
   readonly outcome?: 'done' | 'failed' | 'cancelled';
-  /** Size of a disk; what the files of a VM take. */
+  /** Size of a disk; what the files of a VM take; space that was given back. */
   readonly bytes?: number;
+  /** Files that are gone. */
+  readonly removed?: number;
   readonly device?: string;
   readonly directory?: string;
   readonly readOnly?: boolean;

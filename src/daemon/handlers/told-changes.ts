@@ -97,6 +97,11 @@ export const TOLD_CHANGES: { readonly [M in MethodName]?: Describe<M> } = {
   // Guests are looked for after each request that is told of.
   'run.resumed': () => [],
   stop: () => [],
+  gc: (_, { dryRun, files: { length: removed }, bytes }) => {
+    const text = `gc removed ${removed} ${removed === 1 ? 'file' : 'files'}, ${formatSize(bytes)}`;
+    if (dryRun || (removed === 0 && bytes === 0)) return [];
+    return [{ event: 'garbage.removed', text, removed, bytes }];
+  },
   check: ({ vm }, { damaged }) => {
     const text = `a check of ${vm ?? 'the store'} found damage (${damaged})`;
     return damaged === 0 ? [] : [{ event: 'damage.found', text, ...optional({ vm }), damaged }];

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../../src/common/errors.js';
-import { MiB } from '../../../src/common/units.js';
+import { formatSize, MiB } from '../../../src/common/units.js';
 import type { EventView, Handlers, MethodName } from '../../../src/control/protocol.js';
 import { EventHub } from '../../../src/daemon/event-hub.js';
 import { tellingHandlers } from '../../../src/daemon/handlers/telling-handlers.js';
@@ -147,8 +147,20 @@ t.test('what is refused, fails or only looks is not told', async (t) => {
   for (const method of ['info', 'tree', 'path', 'snapshot.list', 'map'] as const) {
     await calls[method]({ vm: 'web' });
   }
-  await calls.gc({});
+  await calls.gc({ dryRun: true });
   t.same(heard(), []);
+});
+
+t.test('garbage that was removed', async (t) => {
+  const { calls, heard } = await open(t);
+  await calls.create({ vm: 'web', disks: [{ size: MiB }] });
+  await calls.delete({ vm: 'web' });
+  heard();
+  const { files, bytes } = await calls.gc({});
+  const text = `gc removed ${files.length} files, ${formatSize(bytes)}`;
+  t.same(heard(), [{ event: 'garbage.removed', text, removed: files.length, bytes }]);
+  t.same(await calls.gc({}), { dryRun: false, files: [], bytes: 0 });
+  t.same(heard(), [], 'there is none left');
 });
 
 t.test('exports, however they end', async (t) => {
