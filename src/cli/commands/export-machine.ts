@@ -58,8 +58,8 @@ export async function exportMachine(
   session.show(result, {
     names: () => result.files,
     human: () => [
-      ...result.files.map((file) => `wrote ${file}`),
-      ...result.notes.map((note) => `note: ${note}`),
+      ...result.files.map((file) => `wrote ${plain(file)}`),
+      ...result.notes.map((note) => `note: ${plain(note)}`),
       `note: as long as it is in use there, do not run, mount or attach ${vm} here`,
     ],
   });

@@ -6,6 +6,7 @@ import { formatSize } from '../../common/units.js';
 import type { FormatName } from '../../control/protocol.js';
 import { ALLOCATIONS, parseChoice, parseTarget } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
+import { plain } from '../output.js';
 import type { Session } from '../session.js';
 import { targetOptions, WRITTEN_FORMATS } from '../shared-options.js';
 import { exportMachine, machineOption } from './export-machine.js';
@@ -99,7 +100,7 @@ export const exportCommand = defineCommand({
     session.show(result, {
       names: () => [path],
       human: () => [
-        `exported ${args.target} to ${path}: ` +
+        `exported ${args.target} to ${plain(path)}: ` +
           `${format} (${result.subformat}), ${formatSize(storedSize)} on the host`,
       ],
     });
@@ -142,7 +143,7 @@ async function exportOva(session: Session, args: OvaArguments): Promise<void> {
   session.show(result, {
     names: () => [result.path],
     human: () => [
-      `exported ${args.target} to ${result.path}: ` +
+      `exported ${args.target} to ${plain(result.path)}: ` +
         `OVA, ${formatSize(result.storedSize)} on the host`,
     ],
   });
