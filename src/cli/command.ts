@@ -27,6 +27,8 @@ export interface Command {
   readonly name: string;
   /** The commands of a group. */
   readonly members?: readonly Command[];
+  /** Names of what stands behind it without dashes. */
+  readonly positionals?: readonly string[];
   /** Puts it on a yargs instance. */
   register(yargs: GlobalArgv): GlobalArgv;
 }
@@ -73,6 +75,7 @@ export function defineCommand<A extends GlobalArguments>(
   definition: CommandDefinition<A>,
 ): Command {
   const { command, describe, notes, example } = definition;
+  const positionals = [...command.matchAll(/[<[]([a-z]+)/g)].map(([, name = '']) => name);
   const epilogue = `${notes === undefined ? '' : `${notes}\n\n`}Example:\n  ${example}`;
   const register = (yargs: GlobalArgv) =>
     yargs.command<A>({
@@ -82,7 +85,7 @@ export function defineCommand<A extends GlobalArguments>(
       handler: async (parsed) => {
         // The typings add camel-case twins of all keys, which the parser does not make here.
         const args = parsed as unknown as A;
-        refuseRepeats(args, definition.repeatable ?? []);
+        refuseRepeats(args, definition.repeatable ?? [], positionals);
         const session = new Session(args);
         try {
           await definition.run(session, args);
@@ -91,7 +94,7 @@ export function defineCommand<A extends GlobalArguments>(
         }
       },
     });
-  return { name: command.split(' ', 1)[0] ?? command, register };
+  return { name: command.split(' ', 1)[0] ?? command, positionals, register };
 }
 
 /** A word before the commands that belong together: `snapshot take`. */
@@ -117,7 +120,11 @@ export function defineGroup(name: string, describe: string, members: readonly Co
  * yargs makes a list of an option that is given twice, and an empty text of `--option=`: neither
  * was meant.
  */
-function refuseRepeats(args: object, repeatable: readonly string[]): void {
+function refuseRepeats(
+  args: object,
+  repeatable: readonly string[],
+  positionals: readonly string[],
+): void {
   for (const [key, value] of Object.entries(args)) {
     if (key === '_' || repeatable.includes(key)) continue;
     if (Array.isArray(value)) {
@@ -125,7 +132,8 @@ function refuseRepeats(args: object, repeatable: readonly string[]): void {
       throw new DiskError('usage', message, { hint: `give --${key} once` });
     }
     if (value === '') {
-      throw new DiskError('usage', `${key} is empty`, { hint: `give ${key} a value` });
+      const name = positionals.includes(key) ? key : `--${key}`;
+      throw new DiskError('usage', `${name} is empty`, { hint: `give ${name} a value` });
     }
   }
 }

@@ -4,10 +4,15 @@
  */
 import { DiskError, type ErrorCode } from '../common/errors.js';
 import { harmlessJson } from '../common/harmless-json.js';
+import type { ChosenPlaces } from '../common/places.js';
 import { EXIT_CODES } from './exit-codes.js';
 import { type Output, plain } from './output.js';
 
 export interface ReportOptions {
+  /** The store and the socket that were typed. */
+  readonly places: ChosenPlaces;
+  /** All there are. */
+  readonly commands: readonly string[];
   readonly json: boolean;
   readonly debug: boolean;
 }
@@ -38,7 +43,8 @@ function isOfPath({ code, errno }: DiskError): boolean {
 export function reportError(error: unknown, output: Output, options: ReportOptions): number {
   const known = error instanceof DiskError ? error : describeBug(error);
   const { code, message } = known;
-  const hint = known.hint ?? (isOfPath(known) ? PATH_HINT : DEFAULT_HINTS[code]);
+  const advice = known.hint ?? (isOfPath(known) ? PATH_HINT : DEFAULT_HINTS[code]);
+  const hint = advice === undefined ? undefined : withPlaces(advice, options);
   if (options.json) {
     const body = hint === undefined ? { code, message } : { code, message, hint };
     output.line(harmlessJson(JSON.stringify({ error: body })));
@@ -48,6 +54,25 @@ export function reportError(error: unknown, output: Output, options: ReportOptio
   }
   if (options.debug && error instanceof Error) output.line(error.stack ?? String(error));
   return EXIT_CODES[code];
+}
+
+/**
+ * A hint whose commands are meant for the daemon that this one was, and can be typed as they are.
+ */
+function withPlaces(hint: string, { places, commands }: ReportOptions): string {
+  const options = [
+    ...(places.store === undefined ? [] : ['--store', quoted(places.store)]),
+    ...(places.socket === undefined ? [] : ['--socket', quoted(places.socket)]),
+  ].join(' ');
+  if (options === '') return hint;
+  // Help needs no daemon.
+  const named = new RegExp(`\\blayerdisk (?=(${commands.join('|')})\\b)(?![a-z -]*--help)`, 'g');
+  return hint.replace(named, () => `layerdisk ${options} `);
+}
+
+/** For a shell. */
+function quoted(word: string): string {
+  return /^[\w@%+=:,./~-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /** Anything but a `DiskError` is a bug of ours, and said to be one. */

@@ -5,6 +5,7 @@ import yargs, { type Argv, type FallbackCompletionFunction } from 'yargs';
 import { DiskError } from '../common/errors.js';
 import { VERSION } from '../common/version.js';
 import { type Command, globalOptions } from './command.js';
+import { beforeDashes, refuseLoneDash, settleDashes } from './dashes.js';
 import { nameCommand, nearest, sortWords } from './words.js';
 
 /** How the shell asks what may follow: before the words of the line up to the cursor. */
@@ -51,6 +52,8 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   completion: async () => (await import('./commands/completion.js')).completionCommand,
 };
 
+export const COMMAND_NAMES: readonly string[] = Object.keys(COMMANDS);
+
 /**
  * The commands that a command line can mean: those whose names are in it, whatever else these words
  * may be. All of them where there is none, for the help and for "did you mean".
@@ -89,9 +92,20 @@ const MESSAGES = {
  */
 function describeMisfit(loaded: readonly Command[], argv: readonly string[], found: string) {
   const { plain } = sortWords(argv);
-  const { path, unknown, choices } = nameCommand(Object.keys(COMMANDS), loaded, plain);
+  const { path, unknown, choices } = nameCommand(COMMAND_NAMES, loaded, plain);
   const help = ['layerdisk', ...path, '--help'].join(' ');
-  if (unknown === undefined) return new DiskError('usage', found, { hint: help });
+  // yargs knows a short option by its letter.
+  const message = found.replace(/^(no value for -)-(?=.$)/, '$1');
+  if (unknown === undefined) return new DiskError('usage', message, { hint: help });
+  return unknownCommand(path, unknown, choices, help);
+}
+
+function unknownCommand(
+  path: readonly string[],
+  unknown: string,
+  choices: readonly string[],
+  help: string,
+): DiskError {
   const near = nearest(unknown, choices);
   const message = `unknown command "${[...path, unknown].join(' ')}"`;
   const hint = near === undefined ? help : `did you mean "${[...path, near].join(' ')}"? ${help}`;
@@ -108,12 +122,6 @@ async function addCompletions(yargs: Argv, argv: readonly string[]): Promise<voi
   yargs.completion('yargs-completion', false, answer);
 }
 
-/** The words that yargs looks for options in. */
-function beforeDashes(argv: readonly string[]): readonly string[] {
-  const end = argv.indexOf('--');
-  return end === -1 ? argv : argv.slice(0, end);
-}
-
 /** A command behind `--` is none to yargs, which would do nothing and call that a success. */
 function refuseHiddenCommand(argv: readonly string[]): void {
   const words = beforeDashes(argv);
@@ -122,7 +130,7 @@ function refuseHiddenCommand(argv: readonly string[]): void {
 }
 
 /** To yargs a switch is off unless its value is `true`: `gc --dry-run=yes` would remove files. */
-function refuseOddSwitches(args: object, argv: readonly string[]): true {
+function refuseOddSwitches(args: object, argv: readonly string[]): void {
   for (const word of beforeDashes(argv)) {
     const [, name = '', value = ''] = /^--([^=]+)=(.*)$/s.exec(word) ?? [];
     if (typeof Reflect.get(args, name) !== 'boolean' || /^(true|false)$/.test(value)) continue;
@@ -130,7 +138,18 @@ function refuseOddSwitches(args: object, argv: readonly string[]): true {
       hint: `give --${name} alone, or leave it out`,
     });
   }
-  return true;
+}
+
+/** Under yargs `delete web --vm db` would delete the one and say nothing of the other. */
+function refusePositionalOptions(loaded: readonly Command[], argv: readonly string[]): void {
+  const words = beforeDashes(argv);
+  const { path, command } = nameCommand(COMMAND_NAMES, loaded, sortWords(words).plain);
+  for (const name of command?.positionals ?? []) {
+    if (!words.some((word) => word === `--${name}` || word.startsWith(`--${name}=`))) continue;
+    throw new DiskError('usage', `unknown option: --${name}`, {
+      hint: ['layerdisk', ...path, '--help'].join(' '),
+    });
+  }
 }
 
 /** What yargs calls by itself, which its typings leave out. */
@@ -151,8 +170,9 @@ function keepNoHelp(yargs: Argv): void {
  * The whole command line. Running it parses `argv`, does the work, and fails with a `DiskError`:
  * `usage` for a command line that fits nothing.
  */
-export async function buildProgram(argv: readonly string[]): Promise<Argv> {
-  refuseHiddenCommand(argv);
+export async function buildProgram(typed: readonly string[]): Promise<Argv> {
+  refuseHiddenCommand(typed);
+  const argv = settleDashes(typed);
   const commands = await loadCommands(argv);
   const base = yargs([...argv])
     .scriptName('layerdisk')
@@ -167,7 +187,7 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
       'greedy-arrays': false,
       'parse-numbers': false,
       'parse-positional-numbers': false,
-      // What follows is QEMU's; to any other command it is positionals.
+      // What follows is QEMU's; of other commands it is settled.
       'populate--': sortWords(argv).plain[0] === 'run',
       'strip-aliased': true,
     })
@@ -178,7 +198,12 @@ export async function buildProgram(argv: readonly string[]): Promise<Argv> {
     .help(false)
     .strict()
     .demandCommand(1, WHICH_COMMAND)
-    .check((args) => refuseOddSwitches(args, argv))
+    .check((args) => {
+      refuseOddSwitches(args, argv);
+      refusePositionalOptions(commands, argv);
+      refuseLoneDash(args, argv);
+      return true;
+    })
     .epilogue('Example:\n  layerdisk create web --disk 20G && layerdisk attach web')
     // It must throw: if it only reported, yargs would go on and run the command.
     .fail((message: string | null, error: Error | undefined) => {
@@ -197,10 +222,18 @@ export function asksForHelp(argv: readonly string[]): boolean {
   return words.includes('--help') || words.includes('-h') || sortWords(words).plain[0] === 'help';
 }
 
-/** The help of the command that a command line names, or of as much of it as there is. */
+/**
+ * The help of the command that a command line names, or of as much of it as there is.
+ * @throws DiskError `usage` where there is no such command.
+ */
 export async function helpText(argv: readonly string[]): Promise<string> {
   const { plain } = sortWords(argv);
   const wanted = plain[0] === 'help' ? plain.slice(1) : plain;
+  const loaded = await loadCommands(wanted);
+  const { path, unknown, choices } = nameCommand(COMMAND_NAMES, loaded, wanted);
+  if (unknown !== undefined) {
+    throw unknownCommand(path, unknown, choices, ['layerdisk', ...path, '--help'].join(' '));
+  }
   const program = await buildProgram(wanted);
   return program.getHelp();
 }

@@ -23,6 +23,8 @@ export function sortWords(words: readonly string[]): SortedWords {
   for (const word of words) {
     if (before === '--store') places.store = word;
     if (before === '--socket') places.socket = word;
+    const [, name, value] = /^--(store|socket)=(.+)$/s.exec(word) ?? [];
+    if (name === 'store' || name === 'socket') places[name] = value ?? '';
     if (!VALUE_OPTIONS.includes(before) && !word.startsWith('-')) plain.push(word);
     before = word;
   }
@@ -37,6 +39,8 @@ export interface NamedCommand {
   readonly unknown?: string;
   /** What may follow: empty when the command is complete. */
   readonly choices: readonly string[];
+  /** The last one of `path`, where it is loaded. */
+  readonly command?: Command | undefined;
 }
 
 /** @param top names of the commands at the top, of which `loaded` are known in full */
@@ -48,14 +52,16 @@ export function nameCommand(
   const path: string[] = [];
   let choices = top;
   let commands = loaded;
+  let command: Command | undefined;
   for (const word of plain) {
     if (choices.length === 0) break;
     if (!choices.includes(word)) return { path, choices, unknown: word };
     path.push(word);
-    commands = commands.find((command) => command.name === word)?.members ?? [];
-    choices = commands.map((command) => command.name);
+    command = commands.find(({ name }) => name === word);
+    commands = command?.members ?? [];
+    choices = commands.map(({ name }) => name);
   }
-  return { path, choices };
+  return { path, choices, command };
 }
 
 /** The name that was probably meant; undefined when none is near. */

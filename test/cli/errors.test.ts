@@ -106,7 +106,7 @@ t.test('command lines that fit nothing', async (t) => {
     ['list --bad', /unknown option or argument: bad/, /layerdisk list --help/],
     ['list --no-json', /unknown option/, /list/],
     ['list --store', /no value for --store/, /list/],
-    ['list --store=', /store is empty/, /a value/],
+    ['list --store=', /--store is empty/, /a value/],
     ['list --store a --store b', /--store is given more than once/, /give --store once/],
     ['list --progress fast', /--progress: unknown value "fast"/, /auto, plain, none/],
     ['snapshot', /which command\?/, /layerdisk snapshot --help/],
@@ -186,7 +186,8 @@ t.test('no daemon', async (t) => {
     t.equal(result.code, 3, args);
     t.equal(
       result.stderr,
-      `layerdisk: no daemon answers on ${socket}\nhint: layerdisk daemon start\n`,
+      `layerdisk: no daemon answers on ${socket}\n` +
+        `hint: layerdisk --socket ${socket} daemon start\n`,
     );
   }
   const long = await runCli(['list', '--store', `/${'x'.repeat(120)}`]);

@@ -1,4 +1,5 @@
 /** `attach` and `detach`: a disk as a loop device. */
+import { DiskError } from '../../common/errors.js';
 import { parseTarget } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
 import { targetOptions } from '../shared-options.js';
@@ -31,9 +32,19 @@ export const detachCommand = defineCommand({
   describe: 'Detach a loop device, named by VM[@SNAP] or by the device',
   notes: 'Returns when everything written is durable and the device is gone.',
   example: 'layerdisk detach /dev/loop0',
-  options: targetOptions,
+  options: (yargs) =>
+    targetOptions(yargs).positional('target', {
+      type: 'string',
+      demandOption: true,
+      describe: 'VM, VM@SNAPSHOT, or a loop device',
+    }),
   run: async (session, args) => {
     const { target, disk } = args;
+    if (target.startsWith('/') && disk !== undefined) {
+      throw new DiskError('usage', `--disk is for VMs, and "${target}" is none`, {
+        hint: 'name the device alone, or the VM and its disk: layerdisk detach VM --disk NAME',
+      });
+    }
     const params = target.startsWith('/')
       ? { device: target }
       : { target: parseTarget(target, disk) };

@@ -1,4 +1,5 @@
 /** `info`: everything about a VM, or about an image file without asking the daemon. */
+import { DiskError } from '../../common/errors.js';
 import { parseChoice, parseVm } from '../arguments.js';
 import { defineCommand, OWN_OPTIONS } from '../command.js';
 import type { ImageView } from '../image-info.js';
@@ -58,6 +59,11 @@ export const infoCommand = defineCommand({
         human: (_, output) => imageLines(output, image),
       });
       return;
+    }
+    if (args.format !== undefined) {
+      throw new DiskError('usage', `--format is for image files, and "${args.target}" is none`, {
+        hint: 'an image file is written with a slash: ./NAME',
+      });
     }
     const vm = await session
       .call('info', { vm: parseVm(args.target) })
