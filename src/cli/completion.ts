@@ -24,6 +24,7 @@ const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   console: 'vm',
   set: 'vm',
   stats: 'vm',
+  check: 'vm',
   path: 'target',
   map: 'target',
   attach: 'target',

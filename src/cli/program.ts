@@ -172,7 +172,7 @@ function keepNoHelp(yargs: Argv): void {
  */
 export async function buildProgram(typed: readonly string[]): Promise<Argv> {
   refuseHiddenCommand(typed);
-  const argv = settleDashes(typed);
+  const argv = typed[0] === COMPLETION_FLAG ? typed : settleDashes(typed);
   const commands = await loadCommands(argv);
   const base = yargs([...argv])
     .scriptName('layerdisk')

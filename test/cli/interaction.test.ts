@@ -179,6 +179,8 @@ t.test('bash completes commands, options, VMs and snapshots', async (t) => {
   t.same(await complete('layerdisk --json li'), ['list']);
   t.same(await complete('layerdisk create web --dis'), ['--disk']);
   t.same(await complete('layerdisk info w'), ['web']);
+  t.same(await complete('layerdisk check w'), ['web']);
+  t.ok((await complete('layerdisk set web --')).includes('--memory'));
   t.same(await complete('layerdisk attach web'), ['web', 'web@clean', 'web@later']);
   t.same(await complete('layerdisk attach web@l'), ['later'], 'bash has cut the word at the @');
   t.same(await complete('layerdisk snapshot delete web@'), ['clean', 'later']);
