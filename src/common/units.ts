@@ -51,14 +51,20 @@ const SUFFIXES: Readonly<Record<string, number>> = {
   m: MiB,
   g: GiB,
   t: TiB,
+  p: 1024 * TiB,
+  e: 1024 * 1024 * TiB,
   kib: KiB,
   mib: MiB,
   gib: GiB,
   tib: TiB,
+  pib: 1024 * TiB,
+  eib: 1024 * 1024 * TiB,
   kb: 1000,
   mb: 1000 ** 2,
   gb: 1000 ** 3,
   tb: 1000 ** 4,
+  pb: 1000 ** 5,
+  eb: 1000 ** 6,
 };
 
 /**
