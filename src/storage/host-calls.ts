@@ -21,6 +21,7 @@ import {
 import { mkdir, rm } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { fallocate, ioctlBuffer } from './libc.js';
+import { nameDescriptor, openNameless } from './nameless-file.js';
 import { readAt, writeAt } from './positioned-io.js';
 
 /** Whoever owns the store or the image reads and writes it: nobody else. */
@@ -36,6 +37,8 @@ const fdatasyncLater = promisify(fdatasync);
 export interface HostCalls {
   /** open(2) of a file that is made by it, mode 0600. `w`: one that is there is emptied. */
   create(path: string, flags: 'w' | 'wx' | 'wx+', label: string): number;
+  /** A file without a name, mode 0600. @returns undefined where the folder can have none. */
+  createNameless(folder: string, label: string): number | undefined;
   /** pread(2): @returns how many bytes, 0 at the end of the file. */
   read: Transfer;
   /** pwrite(2): @returns how many bytes, which may be fewer than asked for. */
@@ -56,6 +59,8 @@ export interface HostCalls {
   syncDataLater(fd: number, label: string): Promise<void>;
   rename(from: string, to: string, label: string): void;
   link(from: string, to: string, label: string): void;
+  /** Gives an open file a name. */
+  nameOpen(fd: number, path: string, label: string): void;
   unlink(path: string, label: string): void;
   /** A file, or a folder with all that is in it; nothing there is no error. */
   removeTree(path: string, label: string): Promise<void>;
@@ -74,6 +79,7 @@ type Transfer = (
 
 export const hostCalls: HostCalls = {
   create: (path, flags) => openSync(path, flags, PRIVATE_FILE),
+  createNameless: (folder) => openNameless(folder, PRIVATE_FILE),
   read: (fd, target, at, length, offset) => readAt(fd, target, at, length, offset),
   write: (fd, source, at, length, offset) => writeAt(fd, source, at, length, offset),
   truncate: (fd, size) => ftruncateSync(fd, size),
@@ -85,6 +91,7 @@ export const hostCalls: HostCalls = {
   syncDataLater: (fd) => fdatasyncLater(fd),
   rename: (from, to) => renameSync(from, to),
   link: (from, to) => linkSync(from, to),
+  nameOpen: (fd, path) => nameDescriptor(fd, path),
   unlink: (path) => unlinkSync(path),
   removeTree: (path) => rm(path, { recursive: true, force: true }),
   makeFolders: (path) => mkdir(path, { recursive: true, mode: PRIVATE_FOLDER }),

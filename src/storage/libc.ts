@@ -51,6 +51,9 @@ export const UMOUNT_NOFOLLOW = 8;
 /** SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER. */
 const WRITE_AND_WAIT = 1 | 2 | 4;
 
+const AT_FDCWD = -100;
+const AT_SYMLINK_FOLLOW = 0x400;
+
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0x80000;
@@ -85,6 +88,7 @@ const linux =
   process.platform === 'linux'
     ? {
         fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
+        linkat: libc.func('int linkat(int from, str path, int to, str name, int flags)'),
         syncfs: libc.func('int syncfs(int fd)'),
         sync_file_range: libc.func(
           'int sync_file_range(int fd, int64_t offset, int64_t length, uint flags)',
@@ -173,6 +177,12 @@ function interrupted(syscall: string): true {
 /** fallocate(2); `mode` is a sum of FALLOC_FL_*, offset and length are bytes. */
 export function fallocate(fd: number, mode: number, offset: number, length: number): void {
   check(onLinux('fallocate').fallocate(fd, mode, offset, length), 'fallocate');
+}
+
+/** linkat(2) that follows links: `from` may be a descriptor's path in /proc. */
+export function linkFollowing(from: string, to: string): void {
+  const { linkat } = onLinux('linkat');
+  check(linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW), 'linkat');
 }
 
 /** lseek(2); answers the offset. @throws SystemCallError ENXIO past the end. */

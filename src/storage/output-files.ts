@@ -1,7 +1,8 @@
 /**
- * Files that are made whole or not at all: written under temporary names beside their places, then
- * synced and given their names together, the main one last. What was there before is kept unless
- * the caller allows otherwise.
+ * Files that are made whole or not at all: written without names, then synced and given their names
+ * together, the main one last. So nothing is left of them when this process is killed. Where the
+ * file system has no files without names they have hidden ones beside their places meanwhile. What
+ * was there before is kept unless the caller allows otherwise.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync } from 'node:fs';
@@ -11,6 +12,7 @@ import { ZEROES } from '../common/zeroes.js';
 import { fileId } from './file-id.js';
 import { syncFolderNow } from './folder-sync.js';
 import { hostCalls } from './host-calls.js';
+import { descriptorPath } from './nameless-file.js';
 import { isUnknownCall, NOT_SUPPORTED } from './sparse-space.js';
 
 /** One file under construction. Offsets and lengths are bytes. */
@@ -18,24 +20,34 @@ export class OutputFile {
   /** The name that it will have. */
   readonly path: string;
   readonly fd: number;
+  /** By which this process can open it before it has its name. */
   readonly temporaryPath: string;
+  /** What it is called in its folder before. */
+  #hidden: string | undefined;
   /** Where it begins in what `fd` has open. */
   readonly #start: number;
 
-  constructor(path: string, place: { fd: number; temporaryPath: string; start?: number }) {
+  constructor(
+    path: string,
+    place: { fd: number; temporaryPath: string; start?: number; hidden?: string },
+  ) {
     this.path = path;
     this.fd = place.fd;
     this.temporaryPath = place.temporaryPath;
     this.#start = place.start ?? 0;
+    this.#hidden = place.hidden;
   }
 
-  /** A new file under a temporary name. */
+  /** A new file that nobody sees yet. */
   static make(path: string): OutputFile {
-    const unique = randomBytes(4).toString('hex');
-    const temporaryPath = join(dirname(path), `.${basename(path)}.${unique}.part`);
     try {
-      const fd = hostCalls.create(temporaryPath, 'wx+', 'image.create');
-      return new OutputFile(path, { fd, temporaryPath });
+      const nameless = hostCalls.createNameless(dirname(path), 'image.create');
+      if (nameless !== undefined) {
+        return new OutputFile(path, { fd: nameless, temporaryPath: descriptorPath(nameless) });
+      }
+      const hidden = hiddenName(path);
+      const fd = hostCalls.create(hidden, 'wx+', 'image.create');
+      return new OutputFile(path, { fd, temporaryPath: hidden, hidden });
     } catch (error) {
       throw failure(path, 'cannot make this file', error);
     }
@@ -53,6 +65,33 @@ export class OutputFile {
     } catch (error) {
       throw failure(this.path, `cannot write ${length} bytes at ${offset}`, error);
     }
+  }
+
+  /** Gives it its name unless that is taken, and then fails with EEXIST. */
+  name(): void {
+    if (this.#hidden === undefined) {
+      hostCalls.nameOpen(this.fd, this.path, 'image.link');
+      return;
+    }
+    // Unlike rename(2), link(2) never replaces what came there meanwhile.
+    hostCalls.link(this.#hidden, this.path, 'image.link');
+    hostCalls.unlink(this.#hidden, 'image.unlink');
+  }
+
+  /** Gives it its name, whatever has that. */
+  replace(): void {
+    if (this.#hidden === undefined) {
+      const hidden = hiddenName(this.path);
+      hostCalls.nameOpen(this.fd, hidden, 'image.link');
+      this.#hidden = hidden;
+    }
+    hostCalls.rename(this.#hidden, this.path, 'image.rename');
+  }
+
+  /** Without its name it is gone with this. @throws Error of the host. */
+  remove(): void {
+    closeSync(this.fd);
+    if (this.#hidden !== undefined) hostCalls.unlink(this.#hidden, 'image.abandon');
   }
 
   /** Sets the file's size; what it grows by is a hole. */
@@ -155,9 +194,8 @@ export class OutputFiles {
   discard(): void {
     let problem: DiskError | undefined;
     for (const file of this.#files.splice(0)) {
-      closeSync(file.fd);
       try {
-        hostCalls.unlink(file.temporaryPath, 'image.abandon');
+        file.remove();
       } catch (error) {
         // It has its name already, or somebody else removed it: nothing of ours is left.
         if (errnoName(error) !== 'ENOENT') {
@@ -170,13 +208,8 @@ export class OutputFiles {
 
   #giveName(file: OutputFile): void {
     try {
-      if (this.#overwrite) {
-        hostCalls.rename(file.temporaryPath, file.path, 'image.rename');
-        return;
-      }
-      // Unlike rename(2), link(2) never replaces what came there meanwhile.
-      hostCalls.link(file.temporaryPath, file.path, 'image.link');
-      hostCalls.unlink(file.temporaryPath, 'image.unlink');
+      if (this.#overwrite) file.replace();
+      else file.name();
     } catch (error) {
       const errno = errnoName(error);
       if (errno === 'EEXIST') throw exists(file.path);
@@ -189,7 +222,7 @@ export class OutputFiles {
   #renameIfFree(file: OutputFile): void {
     this.#checkFree(file.path);
     try {
-      hostCalls.rename(file.temporaryPath, file.path, 'image.rename');
+      file.replace();
     } catch (error) {
       throw failure(file.path, 'cannot be given its name', error);
     }
@@ -199,6 +232,10 @@ export class OutputFiles {
     if (this.#spared.size > 0 && this.#spared.has(fileId(path) ?? '')) throw spared(path);
     if (!this.#overwrite && existsSync(path)) throw exists(path);
   }
+}
+
+function hiddenName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${randomBytes(4).toString('hex')}.part`);
 }
 
 function syncFolder(path: string): void {
@@ -223,6 +260,7 @@ export function exists(path: string): DiskError {
 
 const HINTS: Readonly<Record<string, string>> = {
   ENOSPC: 'make room on that file system, or choose another',
+  ENAMETOOLONG: 'choose a shorter name',
   EROFS: 'that file system is read-only: choose another, or remount it',
 };
 

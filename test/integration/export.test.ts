@@ -1,7 +1,7 @@
 /**
  * Disks exported through daemon and command line: what qemu-img sees in them, and what is refused.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -232,26 +232,44 @@ t.test('stopped on the way', { skip: cannotServe(), timeout: 300_000 }, async (t
     const out = join(daemon.folder, 'out');
     await mkdir(out);
     for (const words of [['web.qcow2', '--subformat', 'compressed'], ['web.ova']]) {
-      const { code, said } = await interrupted(daemon, [
-        ...['export', 'web', join(out, words[0] ?? ''), ...words.slice(1), '--progress', 'plain'],
-      ]);
+      const args = ['export', 'web', join(out, words[0] ?? ''), ...words.slice(1)];
+      const { code, said } = await interrupted(daemon, args, (child) => child.kill('SIGINT'));
       t.equal(code, 130, said);
       t.match(said, /exporting web: \d+ %/, 'progress was told');
       t.same(await listing(out), [], 'nothing is left behind');
     }
   });
   t.equal(await daemon.ok('list', '-q'), 'web', 'the daemon goes on');
+  await t.test('by the death of the daemon', async (t) => {
+    const out = join(daemon.folder, 'died');
+    await mkdir(out);
+    const there = join(out, 'there.vmdk');
+    await writeFile(there, 'precious');
+    for (const name of ['web.qcow2', 'web.ova', 'there.vmdk']) {
+      const args = ['export', 'web', join(out, name), '--force'];
+      const { code, said } = await interrupted(daemon, args, () => daemon.kill());
+      t.equal(code, EXIT.unreachable, said);
+      t.same(await listing(out), ['there.vmdk'], 'nothing is left behind');
+      t.equal(await readFile(there, 'utf8'), 'precious');
+      await daemon.start();
+    }
+  });
 });
 
-/** Runs a command and sends ctrl-C at its first sign of progress. */
-async function interrupted(daemon: TestDaemon, args: readonly string[]) {
+/** Runs a command and does something about it at its first sign of progress. */
+async function interrupted(
+  daemon: TestDaemon,
+  args: readonly string[],
+  act: (child: ChildProcess) => unknown,
+) {
   const main = new URL('../../dist/cli/main.js', import.meta.url).pathname;
   const { NODE_OPTIONS: _, ...env } = process.env;
   const places = { LAYERDISK_STORE: daemon.store, LAYERDISK_SOCKET: daemon.socket };
-  const child = spawn('node', [main, ...args], { env: { ...env, ...places }, stdio: 'pipe' });
+  const words = [main, ...args, '--progress', 'plain'];
+  const child = spawn('node', words, { env: { ...env, ...places }, stdio: 'pipe' });
   let said = '';
   child.stderr.on('data', (chunk: Buffer) => {
-    if (said === '') child.kill('SIGINT');
+    if (said === '') void act(child);
     said += chunk.toString();
   });
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve));

@@ -47,7 +47,14 @@ export interface Fault {
   readonly onwards: boolean;
 }
 
-const TAKES_SPACE: ReadonlySet<HostCallName> = new Set(['create', 'write', 'allocate', 'link']);
+const TAKES_SPACE: ReadonlySet<HostCallName> = new Set([
+  'create',
+  'createNameless',
+  'write',
+  'allocate',
+  'link',
+  'nameOpen',
+]);
 const LATER: ReadonlySet<HostCallName> = new Set([
   'syncLater',
   'syncDataLater',
