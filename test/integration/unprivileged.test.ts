@@ -219,6 +219,9 @@ async function checkPlacesOfOthers(t: Test, space: UserSpace): Promise<void> {
   mkdirSync(theirs, { mode: 0o755 });
   checkRefusal(t, await start({ XDG_DATA_HOME: theirs }), [EXIT.notPermitted], /theirs/);
   checkRefusal(t, await start({ XDG_RUNTIME_DIR: theirs }), [EXIT.notPermitted, 1], /theirs/);
+  const locked = space.in('locked');
+  mkdirSync(locked, { mode: 0o700 });
+  checkRefusal(t, await start({}, '--store', locked), [EXIT.notPermitted], /locked\/daemon\.log/);
   symlinkSync(theirs, space.in('link'));
   checkRefusal(t, await start({ XDG_DATA_HOME: space.in('link') }), [EXIT.notPermitted], /link/);
   // fusermount3 mounts on what the user owns, however the path is spelt.

@@ -156,6 +156,9 @@ async function statusAt(socket: string): Promise<DaemonStatus> {
   return await client.call('daemon.status', {}).finally(() => client.close());
 }
 
+/** In a folder that is closed to this user there need not be a socket at all. */
+const NOBODY_ANSWERS: ReadonlySet<string> = new Set(['unreachable', 'not-permitted']);
+
 /**
  * @throws DiskError `exists` when a daemon answers already; whatever else is wrong the new daemon
  * finds out.
@@ -165,7 +168,7 @@ async function refuseSecond(socket: string): Promise<void> {
   try {
     running = await statusAt(socket);
   } catch (error) {
-    if (error instanceof DiskError && error.code === 'unreachable') return;
+    if (error instanceof DiskError && NOBODY_ANSWERS.has(error.code)) return;
     throw error;
   }
   throw new DiskError('exists', `a daemon (pid ${running.pid}) already serves ${running.store}`, {
