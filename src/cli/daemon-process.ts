@@ -1,6 +1,7 @@
 /** The daemon as a process: starting it, hearing that it is ready, seeing that it is gone. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, constants, mkdirSync, openSync, statSync } from 'node:fs';
+import type { EventEmitter } from 'node:events';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -9,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { DiskError, type DiskErrorJson, ERROR_CODES, errnoName } from '../common/errors.js';
 import type { Places } from '../common/places.js';
 import { requireSafeFolder, STORE_SAFETY } from '../common/safe-folder.js';
+import { READY_EVENT } from '../common/ready-event.js';
 import { onInterrupt } from './interrupt.js';
 
 /**
@@ -56,10 +58,19 @@ export function daemonArguments(options: DaemonOptions): string[] {
 /**
  * Becomes the daemon: it runs in this process, with its log on stderr, and signals reach it
  * directly.
+ * @returns at its end, unless that ends the process.
+ * @throws DiskError as the daemon gave it when it did not start.
  */
-export function runInForeground(program: string, options: DaemonOptions): void {
+export async function runInForeground(program: string, options: DaemonOptions): Promise<void> {
   process.argv = [process.execPath, program, ...daemonArguments(options)];
+  let refused: DiskError | undefined;
+  const emitter: EventEmitter = process;
+  emitter.once(READY_EVENT, (line: string) => {
+    refused = readReadyLine(line);
+  });
   createRequire(import.meta.url)(program);
+  await new Promise((done) => emitter.once('beforeExit', done));
+  if (refused !== undefined) throw refused;
 }
 
 /**

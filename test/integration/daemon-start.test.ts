@@ -158,6 +158,10 @@ for (const how of [[], ['--no-supervise']]) {
     const status = () => runCli(['daemon', 'status', ...places]);
     while (!isOver && (await status()).code !== 0);
     t.same(mountsBelow(daemon.folder), [daemon.mountpoint]);
+    const other = ['--store', daemon.store, '--socket', join(daemon.folder, 'other.sock')];
+    const second = await runCli(['daemon', 'start', ...other, '--foreground', ...how]);
+    t.equal(second.code, EXIT.busy, 'a second one says why it does not start, last');
+    t.match(second.stderr, /\nlayerdisk: the store .* is in use by process \d+.*\nhint: .*\n$/);
     t.match(await stop(), { code: 0 });
     t.match(await running, { code: 0, stderr: /mounted/ });
     t.same(mountsBelow(daemon.folder), [], 'stopped means unmounted');

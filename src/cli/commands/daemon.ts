@@ -132,7 +132,7 @@ const startCommand = defineCommand({
     };
     await refuseSecond(places.socket);
     if (args.foreground === true) {
-      runInForeground(daemonProgram(), options);
+      await runInForeground(daemonProgram(), options);
       return;
     }
     await startInBackground(daemonProgram(), options);
