@@ -33,6 +33,11 @@ function goingOn() {
   });
 }
 
+/** What the last line and its hint are. */
+function ended(socket: string): string {
+  return `layerdisk: the daemon has ended\nhint: layerdisk --socket ${socket} daemon start\n`;
+}
+
 t.test('a line an event: for people, as JSON, names', async (t) => {
   const { handlers } = recordingHandlers({
     events: async (_, context) => {
@@ -53,7 +58,7 @@ t.test('a line an event: for people, as JSON, names', async (t) => {
     if (options.length > 0 && options[0] === '--json') {
       t.match(JSON.parse(result.stderr), { error: { code: 'unreachable' } });
     } else {
-      t.equal(result.stderr, 'layerdisk: the daemon has ended\nhint: layerdisk daemon start\n');
+      t.equal(result.stderr, ended(path));
     }
   }
 });
@@ -103,13 +108,13 @@ t.test('a daemon that dies without a supervisor has ended', async (t) => {
   const result = await runCli(['events', '--socket', path]);
   t.equal(result.code, 3);
   t.equal(result.stdout, HUMAN);
-  t.equal(result.stderr, 'layerdisk: the daemon has ended\nhint: layerdisk daemon start\n');
+  t.equal(result.stderr, ended(path));
 });
 
 t.test('no daemon at all', async (t) => {
   const result = await runCli(['events', '--socket', '/nonexistent/socket']);
   t.equal(result.code, 3);
-  t.match(result.stderr, /^layerdisk: no daemon answers on .*\nhint: layerdisk daemon start\n$/);
+  t.match(result.stderr, /^layerdisk: no daemon answers on .*\nhint: layerdisk .* daemon start\n$/);
 });
 
 t.test('it goes on with the next daemon', async (t) => {
@@ -127,10 +132,7 @@ t.test('it goes on with the next daemon', async (t) => {
   t.equal(result.code, 3);
   t.equal(result.stdout, HUMAN.repeat(3));
   const waiting = 'layerdisk: the daemon is being restarted: waiting for the next one\n';
-  t.equal(
-    result.stderr,
-    `${waiting.repeat(2)}layerdisk: the daemon has ended\nhint: layerdisk daemon start\n`,
-  );
+  t.equal(result.stderr, `${waiting.repeat(2)}${ended(path)}`);
 });
 
 t.test('ctrl-C while it waits for the next daemon', async (t) => {

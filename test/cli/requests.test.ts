@@ -340,5 +340,8 @@ t.test('places from the environment and from --store', async (t) => {
     env: { LAYERDISK_SOCKET: path },
   });
   t.equal(flag.code, 3, 'the flag is stronger');
-  t.match(flag.stderr, /no daemon answers on \/nonexistent\/control\.sock\nhint: layerdisk daemon/);
+  t.match(
+    flag.stderr,
+    /no daemon answers on \/nonexistent\/control\.sock\nhint: layerdisk --store/,
+  );
 });
