@@ -1,7 +1,7 @@
 /** The daemon as a process: starting it, hearing that it is ready, seeing that it is gone. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, constants, mkdirSync, openSync, statSync } from 'node:fs';
 import type { EventEmitter } from 'node:events';
+import { closeSync, constants, mkdirSync, openSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -9,8 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { DiskError, type DiskErrorJson, ERROR_CODES, errnoName } from '../common/errors.js';
 import type { Places } from '../common/places.js';
-import { requireSafeFolder, STORE_SAFETY } from '../common/safe-folder.js';
 import { READY_EVENT } from '../common/ready-event.js';
+import { requireSafeFolder, STORE_SAFETY } from '../common/safe-folder.js';
 import { onInterrupt } from './interrupt.js';
 
 /**

@@ -7,13 +7,14 @@
  * minds neither readers, nor who gives back or merges the same delta, nor a power cut. A sealed
  * delta is written to by nobody, so nothing comes between the look at a block and its hole.
  */
-import { closeSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE } from '../common/units.js';
 import { isZero, MOST_ZEROES } from '../common/zeroes.js';
-import { hostError, readPadded } from '../storage/exact-io.js';
+import { readPadded } from '../storage/exact-io.js';
 import { seekData, seekHole } from '../storage/sparse-file.js';
 import { punchHole } from '../storage/sparse-space.js';
+import { openStored } from '../storage/stored-file.js';
 import type { DeltaFiles } from './delta-files.js';
 import type { DeltaId } from './delta-id.js';
 import type { Compacted } from './engine.js';
@@ -63,7 +64,7 @@ function openDynamic(files: DeltaFiles, id: DeltaId): { path: string; bytes: num
 
 /** @returns what could not be read, which stays as it is. */
 async function punchFile(path: string, run: Run): Promise<string | undefined> {
-  const data = openData(path);
+  const data = openStored(path, 'r+');
   let problem: string | undefined;
   try {
     const { size } = fstatSync(data);
@@ -81,14 +82,6 @@ async function punchFile(path: string, run: Run): Promise<string | undefined> {
     closeSync(data);
   }
   return problem;
-}
-
-function openData(path: string): number {
-  try {
-    return openSync(path, 'r+');
-  } catch (error) {
-    throw hostError(`cannot open ${path}`, error);
-  }
 }
 
 /** Looks at whole blocks from `first` on. */
