@@ -14,10 +14,9 @@ import { createKernelTransport, type KernelTransportOptions } from '../transport
 import { HandleLog } from '../transport/kernel/handle-log.js';
 import { createNativeTransport } from '../transport/native-channel.js';
 import type { Transport, TransportEvent } from '../transport/transport.js';
-import { BaseRecords } from '../vm/base-records.js';
 import { VmService } from '../vm/vm-service.js';
 import type { VmStore } from '../vm/vm-store.js';
-import { formatSources } from './base-sources.js';
+import { baseRecords } from './base-sources.js';
 import { Guests } from './guests.js';
 import { allHandlers } from './handlers/all-handlers.js';
 import { DiskUsers } from './handlers/disk-users.js';
@@ -78,7 +77,7 @@ export class Daemon {
       this.#resolveEnded = resolve;
     });
     this.#events = this.#gatherEvents();
-    const bases = new BaseRecords(store, formatSources(log));
+    const bases = baseRecords(store, log, () => this.#transport?.mountpoint);
     this.#threads = new DaemonThreads({
       loaded,
       memory: () => this.#engine.memory,

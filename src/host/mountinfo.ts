@@ -73,3 +73,15 @@ export function topMountAt(
 ): MountEntry | undefined {
   return mounts.findLast((entry) => entry.mountpoint === mountpoint);
 }
+
+/** The mount that a path lies on; of several at one place the one on top. */
+export function mountOf(path: string, mounts: readonly MountEntry[]): MountEntry | undefined {
+  let found: MountEntry | undefined;
+  for (const entry of mounts) {
+    const { mountpoint } = entry;
+    const folder = mountpoint.endsWith('/') ? mountpoint : `${mountpoint}/`;
+    if (path !== mountpoint && !path.startsWith(folder)) continue;
+    if (found === undefined || mountpoint.length >= found.mountpoint.length) found = entry;
+  }
+  return found;
+}

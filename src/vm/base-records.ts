@@ -48,6 +48,8 @@ export interface BaseSources {
   findChange(fingerprint: unknown): string | undefined | Promise<string | undefined>;
   /** Absolute paths of all files of the base. */
   filesOf(fingerprint: unknown): readonly string[];
+  /** The exposed disk that the file system of a file is mounted from, if it is one of ours. */
+  diskUnder?(path: string): string | undefined;
 }
 
 const strings = z.array(z.string()).readonly();
@@ -90,9 +92,24 @@ export class BaseRecords {
     this.#sources = sources;
   }
 
-  /** Looks at an image without recording anything. */
-  async describe({ path, options }: BaseRequest): Promise<DescribedBase> {
-    return this.#sources.describeBase(path, options);
+  /**
+   * Looks at an image without recording anything.
+   * @param stays whether it is to be read where it lies as long as there is the VM.
+   * @throws DiskError `not-supported` for one that stays inside a disk of ours: whoever serves the
+   * VM would wait for itself.
+   */
+  async describe({ path, options }: BaseRequest, stays: boolean): Promise<DescribedBase> {
+    const described = await this.#sources.describeBase(path, options);
+    if (!stays) return described;
+    for (const file of this.#sources.filesOf(described.fingerprint)) {
+      const disk = this.#sources.diskUnder?.(file);
+      if (disk === undefined) continue;
+      const what = `${file} lies in a file system of ${disk}, a disk of layerdisk`;
+      throw new DiskError('not-supported', what, {
+        hint: 'copy what it holds: layerdisk import --copy; or move it elsewhere first',
+      });
+    }
+    return described;
   }
 
   /** Records a base; durable when it resolves. Garbage until a delta of a VM stands on it. */

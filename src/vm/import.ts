@@ -46,7 +46,7 @@ export async function importVm(
       const imported: ImportedDisk[] = [];
       for (const [index, image] of request.images.entries()) {
         await refuseOwnFile(image.path, request.ownFolders);
-        const described = await context.bases.describe(image);
+        const described = await context.bases.describe(image, !request.copy);
         checkDiskSize(described.spec.virtualSize, image.path);
         imported.push({ request: image, described, name: names[index] ?? '' });
       }

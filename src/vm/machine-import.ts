@@ -106,7 +106,7 @@ export async function importMachine(
 /** Opens every image once, with all that it stands on. */
 async function describeImages(
   context: VmContext,
-  { machine, allowFolders, ownFolders }: MachineImport,
+  { machine, allowFolders, ownFolders, copy }: MachineImport,
 ): Promise<Images> {
   const images = new Map<string, DescribedImage>();
   for (const { image } of allDisks(machine)) {
@@ -126,7 +126,7 @@ async function describeImages(
         ...(window === undefined ? {} : { window }),
       },
     };
-    const described = await describeStated(context, machine, request);
+    const described = await describeStated(context, machine, request, !copy);
     checkDiskSize(described.spec.virtualSize, path);
     images.set(key, { key, request, described });
   }
@@ -138,9 +138,10 @@ async function describeStated(
   { bases }: VmContext,
   { path }: MachineDescription,
   request: BaseRequest,
+  stays: boolean,
 ): Promise<DescribedBase> {
   try {
-    return await bases.describe(request);
+    return await bases.describe(request, stays);
   } catch (error) {
     if (!(error instanceof DiskError) || error.code !== 'usage') throw error;
     throw new DiskError('damaged', `${path} states another format: ${error.message}`, {
