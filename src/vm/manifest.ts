@@ -45,7 +45,17 @@ const kind = {
   start: delta.exactOptional(),
 };
 const disk = z.strictObject({ name, node, size, allocation, ...kind, head: delta });
-const snapshotDisk = z.strictObject({ name, node, size, allocation, ...kind, delta });
+/** Of one disk: what its guest knows it by. */
+const serial = z.string().regex(/^[\x21-\x7e]{1,20}$/);
+const snapshotDisk = z.strictObject({
+  ...{ name, node, size, allocation, ...kind, delta },
+  /**
+   * Of the disk's file, from which its serial number comes: for one that is removed and restored.
+   */
+  headNode: node.exactOptional(),
+  /** Where it had another one. */
+  serial: serial.exactOptional(),
+});
 
 /** What a guest must be started as to take its memory back. */
 const setup = z.strictObject({
@@ -127,7 +137,7 @@ const manifestSchema = z.strictObject({
   /** Linked clones only. */
   origin: origin.exactOptional(),
   /** By disk: serial numbers that a clone kept. All others come from the id. */
-  serials: z.record(name, z.string().regex(/^[\x21-\x7e]{1,20}$/)).exactOptional(),
+  serials: z.record(name, serial).exactOptional(),
   /** There from the restoring of a snapshot with memory until the guest runs. */
   resume: resume.exactOptional(),
 });

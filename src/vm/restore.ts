@@ -88,12 +88,13 @@ async function switchBack(
   const { store } = context;
   await Preparation.run(context, async (preparation) => {
     const before = store.loadEntry(entry);
-    const { disks, switches, nextNode } = prepareRestore(preparation, before, target);
+    const { disks, switches, nextNode, serials } = prepareRestore(preparation, before, target);
     const resume = resumeOf(target);
     const after = {
       ...withoutMemory(before),
       ...hardwareOf(target),
       ...{ disks, nextNode, current: target.id },
+      ...(Object.keys(serials).length === 0 ? {} : { serials }),
       ...(resume === undefined ? {} : { resume }),
     };
     const place = { vmNumber: entry.number, nodes: disks.map((disk) => disk.node) };
@@ -121,8 +122,14 @@ function prepareRestore(
   preparation: Preparation,
   before: Manifest,
   target: SnapshotRecord,
-): { disks: DiskRecord[]; switches: HeadSwitch[]; nextNode: number } {
+): {
+  disks: DiskRecord[];
+  switches: HeadSwitch[];
+  nextNode: number;
+  serials: Record<string, string>;
+} {
   let { nextNode } = before;
+  const serials = { ...before.serials };
   const disks: DiskRecord[] = [];
   const switches: HeadSwitch[] = [];
   const stays = (disk: DiskRecord) => !isInSnapshots(disk);
@@ -136,11 +143,13 @@ function prepareRestore(
     });
     const present = before.disks.find((disk) => disk.name === name);
     if (present !== undefined) switches.push({ from: present.head, to: head });
-    const node = present?.node ?? nextNode++;
+    // One that was removed comes back as what its guest knows.
+    const node = present?.node ?? each.headNode ?? nextNode++;
+    if (present === undefined && each.serial !== undefined) serials[name] = each.serial;
     disks.push({ name, node, size, allocation, ...kindPart(each), head });
   }
   for (const [index, disk] of before.disks.entries()) {
     if (stays(disk)) disks.splice(index, 0, disk);
   }
-  return { disks, switches, nextNode };
+  return { disks, switches, nextNode, serials };
 }

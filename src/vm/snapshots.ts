@@ -258,9 +258,16 @@ function label(before: Manifest, request: SnapshotRequest, instant: Instant): Ta
       allocation: disk.allocation,
       ...kindPart(disk),
       delta: disk.head,
+      headNode: disk.node,
+      ...serialPart(before, disk.name),
     })),
   };
   return { manifest: { ...withSnapshot(before, record), nextNode }, record };
+}
+
+function serialPart({ serials }: Manifest, disk: string): { serial?: string } {
+  const serial = serials?.[disk];
+  return serial === undefined ? {} : { serial };
 }
 
 function prepareHeads(

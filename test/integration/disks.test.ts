@@ -78,6 +78,8 @@ t.test('a disk more, and one less', { skip: cannotServe() }, async (t) => {
   t.equal(statSync(file).size, 16 * MiB);
   writeFileSync(file, PAYLOAD, { flag: 'r+' });
   await daemon.ok('snapshot', 'take', 'vm@two');
+  const serial = async () => (await daemon.json<VmView>('info', 'vm')).disks[1]?.serial;
+  const known = await serial();
   t.equal((await daemon.ok('disk', 'remove', 'vm', 'data', '-q')).trim(), 'data');
   t.throws(() => statSync(file), { code: 'ENOENT' });
   const only = await daemon.cli(['disk', 'remove', 'vm', 'disk0']);
@@ -86,4 +88,5 @@ t.test('a disk more, and one less', { skip: cannotServe() }, async (t) => {
   checkRefusal(t, none, [EXIT.notFound], /has no disk "data"/);
   await daemon.ok('snapshot', 'restore', 'vm@two', '--discard');
   t.ok(readFileSync(file).subarray(0, PAYLOAD.length).equals(PAYLOAD), 'it comes back');
+  t.equal(await serial(), known, 'and its guest knows it');
 });

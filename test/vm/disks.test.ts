@@ -14,11 +14,14 @@ async function comeAndGo(t: Test, world: VmWorld): Promise<void> {
   await world.addDisk('web', 'data');
   await world.write('web', 100, 5000, 'data');
   await world.take('web', 'both');
+  const [, before] = world.manifest('web').disks;
   await world.removeDisk('web', 'data');
   t.same(await codeOf(world.service.removeDisk('web', 'disk0')), 'usage', 'the only one stays');
   await check(t, world, 'the snapshot keeps it');
   await world.restore('web', 'both');
   await check(t, world, 'it comes back with the snapshot');
+  const [, data] = world.manifest('web').disks;
+  t.equal(data?.node, before?.node, 'as the file that it was: its serial number comes from that');
   const { node } = await world.service.addDisk('web', { size: 4096 });
   const nodes = world.manifest('web').snapshots.flatMap(({ disks }) => disks);
   t.notOk(
