@@ -10,9 +10,10 @@
  */
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
-import { refuseWhileHeld, type VmContext, withVm } from './context.js';
+import { refuseWhileHeld, refuseWhileOpen, type VmContext, withVm } from './context.js';
 import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
 import { Preparation } from './preparation.js';
+import type { VmEntry } from './vm-catalog.js';
 
 export type DiskKind = 'normal' | NonNullable<DiskRecord['kind']>;
 
@@ -79,24 +80,45 @@ export async function changeKinds(
     const before = context.store.loadEntry(entry);
     refuseTwice(vm, changes);
     for (const { disk } of changes) findDisk(vm, before, disk);
-    await refuseWhileHeld(context, { vm, part: 'heads' }, `change the disks of "${vm}"`);
-    await Preparation.run(context, async (preparation) => {
-      const disks: DiskRecord[] = [];
-      for (const disk of before.disks) {
-        const change = changes.find(({ disk: name }) => name === disk.name);
-        if (change === undefined) disks.push(disk);
-        else {
-          if (change.kind === 'immutable') {
-            context.chains.checkRoom(disk.head, `${vm}/${disk.name}`);
-          }
-          disks.push(await withKind(preparation, disk, change.kind));
-        }
-      }
-      const pending = await context.store.prepareChange(entry, { ...before, disks });
-      await preparation.commitHeads(switchesTo(before, disks), pending);
-    });
+    const what = `change the disks of "${vm}"`;
+    await refuseWhileHeld(context, { vm, part: 'heads' }, what);
+    // Whoever opens one now finds the kind that it is to have.
+    const held = context.hooks.holdOpens(
+      entry.number,
+      before.disks.map(({ node }) => node),
+    );
+    try {
+      await refuseWhileOpen(context, vm, held, what);
+      await commitKinds(context, entry, before, changes);
+    } finally {
+      held.release();
+    }
   });
   context.hooks.namesChanged(vm);
+}
+
+/** For who keeps the disks from being opened. */
+async function commitKinds(
+  context: VmContext,
+  entry: VmEntry,
+  before: Manifest,
+  changes: readonly KindChange[],
+): Promise<void> {
+  await Preparation.run(context, async (preparation) => {
+    const disks: DiskRecord[] = [];
+    for (const disk of before.disks) {
+      const change = changes.find(({ disk: name }) => name === disk.name);
+      if (change === undefined) disks.push(disk);
+      else {
+        if (change.kind === 'immutable') {
+          context.chains.checkRoom(disk.head, `${entry.name}/${disk.name}`);
+        }
+        disks.push(await withKind(preparation, disk, change.kind));
+      }
+    }
+    const pending = await context.store.prepareChange(entry, { ...before, disks });
+    await preparation.commitHeads(switchesTo(before, disks), pending);
+  });
 }
 
 function refuseTwice(vm: string, changes: readonly KindChange[]): void {
