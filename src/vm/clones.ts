@@ -109,7 +109,7 @@ function cloneLinkedPresent(
   return withVm(context, request.vm, async (entry) => {
     const before = context.store.loadEntry(entry);
     const hardware = cloneHardware(preparation, request, before);
-    requireRoomForLinked(context, entry, request, before);
+    requireRoomForLinked(context, entry, request, { disks: before.disks.filter(isInSnapshots) });
     const record = await takeLocked(context, entry, {
       name: freeSnapshotName(before, `clone-${request.name}`),
       message: `taken for the linked clone ${request.name}`,
@@ -126,12 +126,18 @@ function cloneLinkedPresent(
   });
 }
 
+/** @throws DiskError `usage` for a clone without disks; `failed`, ENOSPC. */
 function requireRoomForLinked(
   { room }: VmContext,
   { name }: VmEntry,
   request: CloneRequest,
   source: { readonly disks: readonly unknown[] },
 ): void {
+  if (source.disks.length === 0) {
+    throw new DiskError('usage', `every disk of "${name}" is write-through: none would be cloned`, {
+      hint: `copy them: layerdisk clone ${name} ${request.name} --full`,
+    });
+  }
   const what = `clone "${name}" as "${request.name}"`;
   requireRoom(room, { what, deltas: 2 * source.disks.length });
 }

@@ -58,6 +58,12 @@ for (const engine of ENGINES) {
       }
     }
     await check(t, world, 'the clones');
+
+    await world.create('logs');
+    await service.changeKinds('logs', [{ disk: 'disk0', kind: 'write-through' }]);
+    const none = service.clone({ vm: 'logs', name: 'none', mode: 'linked', hardware: {} });
+    await t.rejects(none, { code: 'usage', message: /every disk of "logs" is write-through/ });
+    t.equal(world.manifest('logs').snapshots.length, 0, 'nothing was taken for it');
   });
 
   t.test(`immutable, with the ${engine} engine`, async (t) => {
