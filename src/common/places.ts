@@ -80,7 +80,7 @@ export function placesFromEnvironment(caller: Caller): ChosenPlaces {
  * source than the store's was meant for another store and does not count: without one of its own, a
  * store that is not the default one has its socket and mountpoint inside itself, so that two
  * scratch stores never collide.
- * @throws DiskError `usage` when the socket's path is too long.
+ * @throws DiskError `usage` when the socket's path is too long, or a place is none for files.
  */
 export function settlePlaces(sources: readonly ChosenPlaces[], caller: Caller): Places {
   const fallback = defaultPlaces(caller);
@@ -99,8 +99,17 @@ export function settlePlaces(sources: readonly ChosenPlaces[], caller: Caller): 
     socket: pick('socket', 'control.sock'),
     mountpoint: pick('mountpoint', 'mnt'),
   };
+  for (const path of Object.values(places)) refuseKernelFolder(path);
   checkSocketPath(places.socket);
   return places;
+}
+
+/** Nobody can make a folder there, and Node's `mkdir` with `recursive` never ends trying. */
+function refuseKernelFolder(path: string): void {
+  if (!/^\/(proc|sys)(\/|$)/.test(path)) return;
+  throw new DiskError('usage', `${path} lies in a file system that only shows what the kernel is`, {
+    hint: 'name another place: --store DIR, --socket PATH, daemon start --mountpoint DIR',
+  });
 }
 
 /** @throws DiskError `usage` when the kernel could not bind or connect to a socket of this path. */

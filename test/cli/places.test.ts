@@ -70,6 +70,17 @@ t.test('the environment', async (t) => {
   t.same(placesFromEnvironment({ ...root, env }), { store: '/s' });
 });
 
+t.test('places where nobody can make a folder', async (t) => {
+  for (const store of ['/proc/layerdisk', '/sys', '/x/../proc/1/fd/3']) {
+    t.throws(
+      () => settlePlaces([{ store }], root),
+      { code: 'usage', message: /only shows/ },
+      store,
+    );
+  }
+  t.equal(settlePlaces([{ store: '/processes' }], root).store, '/processes');
+});
+
 t.test('a socket path that is too long', async (t) => {
   const store = `/${'d'.repeat(94)}`;
   t.throws(() => settlePlaces([{ store }], root), { code: 'usage', message: /108 bytes long/ });
