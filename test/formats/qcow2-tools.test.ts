@@ -123,6 +123,18 @@ t.test('backing chain, discards, zeroes and internal snapshots', async (t) => {
   checkContent(t, chain, content, random, 'internal snapshot over its backing chain');
 });
 
+t.test('a backing file of the format "file" is raw', async (t) => {
+  const qemu = qemuImg(t);
+  if (qemu === undefined) return;
+  const folder = tempFolder(t);
+  const random = createRandom(22);
+  const content = makeContent(random);
+  writeFileSync(join(folder, 'base.img'), content);
+  const args = ['create', '-q', '-f', 'qcow2', '-b', 'base.img', '-F', 'file', 'child.qcow2'];
+  execFileSync(qemu, args, { cwd: folder });
+  checkContent(t, openChain(join(folder, 'child.qcow2')), content, random, 'child');
+});
+
 t.test('encrypted images are refused', async (t) => {
   const qemu = qemuImg(t);
   if (qemu === undefined) return;

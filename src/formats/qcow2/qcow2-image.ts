@@ -37,8 +37,8 @@ import {
 const MAX_RUN_UNITS = 8_192;
 /** Snapshots that `info` lists at most. */
 const MAX_LISTED_SNAPSHOTS = 1_000;
-/** QEMU's driver names that are called otherwise here. */
-const FORMAT_ALIASES: Readonly<Record<string, string>> = { vpc: 'vhd' };
+/** QEMU's driver names that are called otherwise here; `file` shows a file as it is. */
+const FORMAT_ALIASES: Readonly<Record<string, string>> = { vpc: 'vhd', file: 'raw' };
 
 export interface Qcow2Options extends ImageOptions {
   /** Name or id of the internal snapshot to show instead of the current state. */
