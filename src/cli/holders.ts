@@ -2,7 +2,9 @@
  * Who keeps a mount busy: processes with files of it open, and loop devices on its files. Linux
  * only.
  */
+
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { isAtOrBelow } from '../common/path-below.js';
 
 /** What of a process keeps a mount busy, besides its descriptors. */
 const PROCESS_LINKS = ['cwd', 'root', 'exe'];
@@ -41,7 +43,7 @@ function loopDevices(mountpoint: string): string[] {
 }
 
 function isUnder(path: string | undefined, folder: string): boolean {
-  return path !== undefined && (path === folder || path.startsWith(`${folder}/`));
+  return path !== undefined && isAtOrBelow(path, folder);
 }
 
 // A process may end, or be another user's, at any moment of the look: what cannot be read holds

@@ -1,5 +1,7 @@
 /** What is mounted where, from /proc/PID/mountinfo (format: proc_pid_mountinfo(5)). */
+
 import { readFileSync } from 'node:fs';
+import { isAtOrBelow } from '../common/path-below.js';
 
 export interface MountEntry {
   /** Identifies the mount until it is gone; may be given to another one later. */
@@ -79,8 +81,7 @@ export function mountOf(path: string, mounts: readonly MountEntry[]): MountEntry
   let found: MountEntry | undefined;
   for (const entry of mounts) {
     const { mountpoint } = entry;
-    const folder = mountpoint.endsWith('/') ? mountpoint : `${mountpoint}/`;
-    if (path !== mountpoint && !path.startsWith(folder)) continue;
+    if (!isAtOrBelow(path, mountpoint)) continue;
     if (found === undefined || mountpoint.length >= found.mountpoint.length) found = entry;
   }
   return found;

@@ -7,9 +7,11 @@
  * btrfs). It stays the same over the death of a process, and in another mount namespace. See
  * native-notes/durability.md.
  */
+
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { isAtOrBelow } from '../common/path-below.js';
 
 /** @returns 32 hexadecimal digits. */
 export function cacheEpoch(folder: string): string {
@@ -48,8 +50,7 @@ function mountOf(path: string): { type: string; source: string } | undefined {
     const place = left?.split(' ')[4];
     const [type, source] = right?.split(' ') ?? [];
     if (place === undefined || type === undefined || source === undefined) continue;
-    const leads = place === '/' || path === place || path.startsWith(`${place}/`);
-    if (!leads || place.length < length) continue;
+    if (!isAtOrBelow(path, place) || place.length < length) continue;
     length = place.length;
     found = { type, source };
   }

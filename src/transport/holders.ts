@@ -2,10 +2,12 @@
  * Who uses a mount: processes, loop devices and mounts, found in /proc and /sys without
  * touching the mount itself.
  */
+
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
+import { isAtOrBelow } from '../common/path-below.js';
 import { readMounts } from '../host/mountinfo.js';
 import type { Holder } from './transport.js';
 
@@ -41,7 +43,7 @@ export class HolderSearch {
   readonly #stuck = new Set<string>();
 
   async find(mountpoint: string, device: string): Promise<readonly Holder[]> {
-    const isUnder = (path: string) => path === mountpoint || path.startsWith(`${mountpoint}/`);
+    const isUnder = (path: string) => isAtOrBelow(path, mountpoint);
     return [
       ...loopHolders(isUnder),
       ...mountHolders(mountpoint, device, isUnder),

@@ -38,9 +38,7 @@ export async function compactVm(
     health.compact(deltas, work),
   );
   left.push(...problems);
-  const storedSize = await withVm(context, vm, async (entry) =>
-    storedBytes(context, deltasOf(context, entry.name)),
-  );
+  const storedSize = await withVm(context, vm, async (entry) => storedBytes(context, entry.name));
   return { storedBefore, storedSize, bytesRead, left };
 }
 
@@ -49,7 +47,7 @@ function sealWritten(context: VmContext, vm: string, left: string[]): Promise<nu
   const { engine, room, store } = context;
   return withVm(context, vm, async (entry) => {
     const { disks } = store.loadEntry(entry);
-    const stored = storedBytes(context, deltasOf(context, entry.name));
+    const stored = storedBytes(context, entry.name);
     const moving = new Set<DeltaId>();
     for (const { name, head } of disks) {
       if (engine.deltas.isUntouched(head)) continue;
@@ -107,6 +105,7 @@ function deltasOf({ chains, store }: VmContext, vm: string): DeltaId[] {
   return [...reached];
 }
 
-function storedBytes({ engine }: VmContext, deltas: readonly DeltaId[]): number {
-  return deltas.reduce((sum, id) => sum + engine.deltas.describe(id).storedSize, 0);
+function storedBytes(context: VmContext, vm: string): number {
+  const { deltas } = context.engine;
+  return deltasOf(context, vm).reduce((sum, id) => sum + deltas.describe(id).storedSize, 0);
 }

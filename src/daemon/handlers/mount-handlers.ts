@@ -1,6 +1,8 @@
 /** File systems of disks mounted into the host: the methods `mount` and `unmount`. */
+
 import { realpath, stat } from 'node:fs/promises';
 import { DiskError, errnoName } from '../../common/errors.js';
+import { isAtOrBelow } from '../../common/path-below.js';
 import type { MountView, Params } from '../../control/protocol.js';
 import { waitUntilGone } from '../../host/end-loop-device.js';
 import { mountOptionsOf, type Place, probeType } from '../../host/file-systems.js';
@@ -123,10 +125,10 @@ async function checkDirectory(sources: AttachSources, asked: string): Promise<st
   // It may have been moved away: then its name is what is to be kept free.
   const store = await realpath(sources.store).catch(() => sources.store);
   // By name first: a look into our own mount is for our own threads to answer.
-  const directory = isBelow(asked, mountpoint) ? asked : await resolveDirectory(asked);
+  const directory = isAtOrBelow(asked, mountpoint) ? asked : await resolveDirectory(asked);
   for (const own of [mountpoint, store]) {
-    const isHidden = isBelow(own, directory);
-    if (!isHidden && !isBelow(directory, own)) continue;
+    const isHidden = isAtOrBelow(own, directory);
+    if (!isHidden && !isAtOrBelow(directory, own)) continue;
     const why = isHidden ? `: a mount there would hide ${own}` : ' belongs to layerdisk itself';
     throw new DiskError('usage', `${asked}${why}`, { hint: 'mount at a directory of your own' });
   }
@@ -136,10 +138,6 @@ async function checkDirectory(sources: AttachSources, asked: string): Promise<st
     errno: 'EBUSY',
     hint: 'unmount it first, or choose another directory',
   });
-}
-
-function isBelow(path: string, folder: string): boolean {
-  return path === folder || path.startsWith(folder.endsWith('/') ? folder : `${folder}/`);
 }
 
 async function resolveDirectory(asked: string): Promise<string> {

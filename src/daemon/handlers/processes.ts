@@ -1,4 +1,5 @@
 /** Processes that keep a device or a mounted file system busy, from /proc. Linux only. */
+import { isAtOrBelow } from '../../common/path-below.js';
 import { namesIn, processFolders, processName, targetOf } from '../../host/kernel-files.js';
 
 export interface Process {
@@ -16,7 +17,7 @@ const NAMED = 3;
  * counts, too.
  */
 export function findProcesses(path: string): Process[] {
-  const isUser = (held: string) => held === path || held.startsWith(`${path}/`);
+  const isUser = (held: string) => isAtOrBelow(held, path);
   const found: Process[] = [];
   for (const folder of processFolders()) {
     const links = [...LINKS, ...namesIn(`${folder}/fd`).map((fd) => `fd/${fd}`)];
