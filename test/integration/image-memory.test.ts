@@ -133,14 +133,17 @@ t.test('each of the worst images, read by all threads', { timeout: 600_000 }, as
     { name: 'deep seSparse', path: writeSeSparseStack(folder('se'), DEPTH, 1024), reads: 30 },
   ];
   const pid = daemon.servingPid;
+  let most = 0;
   for (const { name, path, reads } of images) {
-    // What an image before it left is taken up again, or in the way: that does not matter here.
+    // What an image before it left is taken up again (then nothing grows), or in the way.
     const idle = residentBytes(pid);
     forgetPeak(pid);
     await daemon.ok('import', path, 'vm');
     await whileExporting(daemon, () => readWidely(daemon.rawFile('vm'), reads));
     const grown = peakOf(pid) - idle;
-    t.ok(grown > 0 && grown < LIMIT, `${name}: ${Math.round(grown / MiB)} MiB`);
+    t.ok(grown < LIMIT, `${name}: ${Math.round(grown / MiB)} MiB`);
+    most = Math.max(most, grown);
     await daemon.ok('delete', 'vm');
   }
+  t.ok(most > 0, 'some of them took memory');
 });
