@@ -67,6 +67,7 @@ const ROOMS = {
   ],
   transport: [
     ...['engine/block-device.ts', 'storage/libc.ts', 'storage/positioned-io.ts'],
+    'storage/descriptor-passing.ts',
     ...['host/mountinfo.ts', 'common/'],
   ],
   control: ['common/'],

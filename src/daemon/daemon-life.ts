@@ -4,7 +4,8 @@ import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { DiskErrorJson } from '../common/errors.js';
-import { receiveDescriptor, socketPair } from '../storage/libc.js';
+import { receiveDescriptor } from '../storage/descriptor-passing.js';
+import { socketPair } from '../storage/libc.js';
 import { isStuckInOwnMount } from './own-mount.js';
 import {
   type DaemonWord,

@@ -2,7 +2,8 @@
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { createInterface, type Interface } from 'node:readline';
-import { memoryFile, sendDescriptor } from '../storage/libc.js';
+import { sendDescriptor } from '../storage/descriptor-passing.js';
+import { memoryFile } from '../storage/libc.js';
 import type { AdoptedMount } from '../transport/kernel/channel.js';
 import {
   type DaemonWord,

@@ -5,7 +5,8 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { DiskError } from '../common/errors.js';
-import { receiveDescriptor, socketPair } from '../storage/libc.js';
+import { receiveDescriptor } from '../storage/descriptor-passing.js';
+import { socketPair } from '../storage/libc.js';
 
 const PROGRAM = 'fusermount3';
 

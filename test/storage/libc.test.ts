@@ -12,6 +12,7 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { errnoName } from '../../src/common/errors.js';
+import { receiveDescriptor } from '../../src/storage/descriptor-passing.js';
 import {
   addressOf,
   FALLOC_FL_KEEP_SIZE,
@@ -26,7 +27,6 @@ import {
   lseek,
   mount,
   peerCredentials,
-  receiveDescriptor,
   SEEK_DATA,
   SEEK_HOLE,
   SystemCallError,
