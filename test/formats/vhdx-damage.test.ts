@@ -199,7 +199,10 @@ const REFUSALS: readonly [string, string, RegExp, Change][] = [
     'log version 1',
     'not-supported',
     /log version 1/,
-    inHeaders((part) => part.writeUInt16LE(1, HEADER.offsetOf.logVersion)),
+    inHeaders((part) => {
+      part.writeUInt16LE(1, HEADER.offsetOf.logVersion);
+      part.fill(1, HEADER.offsetOf.logGuid, HEADER.offsetOf.logGuid + 16);
+    }),
   ],
   [
     'log in the header area',
@@ -302,6 +305,18 @@ t.test('headers that are refused', async (t) => {
       `${name}: names the file`,
     );
   }
+});
+
+t.test('the version of a log that is empty does not matter', async (t) => {
+  const { path, model } = make(tempFolder(t));
+  const bytes = readFileSync(path);
+  inHeaders((part) => part.writeUInt16LE(1, HEADER.offsetOf.logVersion))(bytes);
+  writeFileSync(path, bytes);
+  const image = openVhdx(path);
+  const read = Buffer.alloc(model.size);
+  image.readAt(read, 0, 0, read.length);
+  image.close();
+  t.ok(read.equals(model.content));
 });
 
 t.test('unknown regions and items: required ones are refused, others ignored', async (t) => {

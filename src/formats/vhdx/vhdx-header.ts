@@ -1,7 +1,7 @@
 /** Reads the fixed places of a VHDX: who made it, and the newer of its two headers. */
 import { crc32cWithoutField } from '../../common/checksum.js';
 import { safeNumber } from '../../common/units.js';
-import type { Uuid } from '../../common/uuid.js';
+import { NIL_UUID, type Uuid } from '../../common/uuid.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { damaged, unsupported } from '../image-error.js';
 import {
@@ -91,7 +91,8 @@ function checkLog(file: ReadableFile, fields: Fields): { logOffset: number; logL
   const { path } = file;
   const logOffset = safeNumber(fields.logOffset, `${path}: offset of the log`);
   const { logLength } = fields;
-  if (fields.logVersion !== LOG_VERSION) {
+  // Where there is nothing to replay, nothing is written in that version ([MS-VHDX] 2.2.2).
+  if (fields.logVersion !== LOG_VERSION && fields.logGuid !== NIL_UUID) {
     throw unsupported(path, `VHDX log version ${fields.logVersion} is not supported, only 0`);
   }
   if (logLength % ALIGNMENT !== 0 || logOffset % ALIGNMENT !== 0) {
