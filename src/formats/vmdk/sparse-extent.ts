@@ -8,8 +8,8 @@ import type { Extent, ExtentLocation, ExtentState } from '../../engine/disk-imag
 import type { ReadableFile } from '../../storage/host-file.js';
 import { CompressedGrains } from './compressed-grains.js';
 import { damagedExtent, type VmdkExtent } from './extent.js';
-import { ENTRY_LOST, GrainMap } from './grain-map.js';
-import { GTE_UNALLOCATED, GTE_ZEROED } from './sparse-layout.js';
+import { ENTRY_LOST, type FilePlace, GrainMap } from './grain-map.js';
+import { GRAIN_MARKER, GTE_UNALLOCATED, GTE_ZEROED } from './sparse-layout.js';
 
 /**
  * Steps that one `extentAt` takes at most: a run may be told in several parts, a call stays short.
@@ -22,8 +22,8 @@ export interface SparseGeometry {
   readonly grainSize: number;
   readonly entriesPerTable: number;
   readonly directoryOffset: number;
-  /** Where grains may lie: behind the header and the descriptor. */
-  readonly dataStart: number;
+  /** Header and descriptor, where neither grains nor tables can lie. */
+  readonly own: readonly FilePlace[];
   readonly compressed: boolean;
   /** Whether entry 1 means "reads as zeroes". */
   readonly zeroedGrains: boolean;
@@ -41,7 +41,6 @@ export class SparseExtent implements VmdkExtent {
   readonly notes: readonly string[];
   readonly #file: ReadableFile;
   readonly #map: GrainMap;
-  readonly #dataStart: number;
   readonly #zeroedGrains: boolean;
   readonly #compressed: CompressedGrains | undefined;
 
@@ -52,12 +51,12 @@ export class SparseExtent implements VmdkExtent {
     this.grainSize = grainSize;
     this.notes = geometry.notes;
     this.#file = file;
-    this.#dataStart = geometry.dataStart;
     this.#zeroedGrains = geometry.zeroedGrains;
     this.#map = new GrainMap(file, {
       directoryOffset,
       entriesPerTable,
       grainCount: Math.ceil(geometry.length / grainSize),
+      own: geometry.own,
     });
     this.#compressed = geometry.compressed
       ? new CompressedGrains(file, { grainSize, length: geometry.length })
@@ -95,8 +94,8 @@ export class SparseExtent implements VmdkExtent {
     if (entry === ENTRY_LOST || this.#stateOf(entry) !== 'data') return undefined;
     const { path: file, size } = this.#file;
     const start = entry * SECTOR_SIZE;
-    if (start < this.#dataStart || start >= size) return undefined;
     const inGrain = offset - grain * this.grainSize;
+    if (start >= size || this.#map.isOwn(start, this.#storedSize(grain))) return undefined;
     if (this.#compressed !== undefined) {
       return { file, length: this.grainSize - inGrain, compressed: true };
     }
@@ -120,16 +119,16 @@ export class SparseExtent implements VmdkExtent {
     }
     invariant(state === 'data', `read of unallocated VMDK grain ${grain}`);
     const position = entry * SECTOR_SIZE;
-    if (position < this.#dataStart) {
+    const count = this.#compressed ? inFirst : this.#adjacent(grain, entry, inFirst, limit);
+    if (this.#map.isOwn(position, this.#storedSize(grain, inGrain + count))) {
       const what = `VMDK grain ${grain} is said to lie at ${position}`;
-      throw damagedExtent(this.#file.path, `${what}, inside the header`);
+      throw damagedExtent(this.#file.path, `${what}, inside the header or a table`);
     }
     if (this.#compressed !== undefined) {
       const data = this.#compressed.grain(grain, position);
       data.copy(target, at, inGrain, inGrain + inFirst);
       return inFirst;
     }
-    const count = this.#adjacent(grain, entry, inFirst, limit);
     if (position + inGrain + count > this.#file.size) {
       const { path, size } = this.#file;
       const what = `VMDK grain ${grain} is said to lie at ${position}`;
@@ -137,6 +136,12 @@ export class SparseExtent implements VmdkExtent {
     }
     this.#file.readExact(target, at, count, position + inGrain);
     return count;
+  }
+
+  /** Bytes, at least `read`, that must be a grain's in the file: of a packed one its marker. */
+  #storedSize(grain: number, read = 0): number {
+    if (this.#compressed !== undefined) return GRAIN_MARKER.size;
+    return Math.max(read, Math.min(this.grainSize, this.length - grain * this.grainSize));
   }
 
   /**

@@ -56,7 +56,7 @@ export function sparseGeometry(file: ReadableFile, first: SparseHeader): SparseG
     grainSize: inBytes(header.grainSize, `${path}: VMDK grain size`),
     entriesPerTable: header.entriesPerTable,
     directoryOffset: inBytes(header.directory, `${path}: VMDK grain directory`),
-    dataStart: dataStart(path, first),
+    own: ownPlaces(path, first),
     compressed,
     zeroedGrains: (header.flags & FLAG_ZEROED_GRAINS) !== 0,
     notes: notesOf(header),
@@ -76,7 +76,7 @@ export function cowdGeometry(file: ReadableFile): SparseGeometry {
     grainSize: header.grainSize * SECTOR_SIZE,
     entriesPerTable: COWD_ENTRIES_PER_TABLE,
     directoryOffset: header.directory * SECTOR_SIZE,
-    dataStart: COWD_HEADER.size,
+    own: [{ offset: 0, length: COWD_HEADER.size }],
     compressed: false,
     zeroedGrains: false,
     notes: header.uncleanShutdown === 0 ? [] : [UNCLEAN],
@@ -124,11 +124,13 @@ function inBytes(sectors: bigint, what: string): number {
   return safeNumber(sectors * BigInt(SECTOR_SIZE), what);
 }
 
-/** Nothing that precedes it is a grain. The directory may follow the grains. */
-function dataStart(path: string, header: SparseHeader): number {
-  if (header.descriptorOffset === 0n) return SPARSE_HEADER.size;
-  const sectors = header.descriptorOffset + header.descriptorSize;
-  return Math.max(SPARSE_HEADER.size, inBytes(sectors, `${path}: VMDK descriptor end`));
+/** Header and descriptor. The descriptor may lie anywhere, behind the grains, too. */
+function ownPlaces(path: string, header: SparseHeader): SparseGeometry['own'] {
+  const start = { offset: 0, length: SPARSE_HEADER.size };
+  if (header.descriptorOffset === 0n) return [start];
+  const offset = inBytes(header.descriptorOffset, `${path}: VMDK descriptor offset`);
+  const length = inBytes(header.descriptorSize, `${path}: VMDK descriptor size`);
+  return [start, { offset, length }];
 }
 
 function notesOf({ flags, uncleanShutdown }: SparseHeader): string[] {
