@@ -157,6 +157,30 @@ t.test('a block outside the file fails alone, with EIO', async (t) => {
   t.strictSame(failed, [3584, ...block(3), ...block(5)]);
 });
 
+t.test('blocks that share a slot fail, the others do not', async (t) => {
+  const path = join(tempFolder(t), 'shared.vdi');
+  const model = stampedModel({ size: 32768, unitSize: 4096, pattern: 'd', salt: 1 });
+  const file = buildVdi(model);
+  const entry = (block: number) => 512 + 4 * block;
+  file.writeUInt32LE(file.readUInt32LE(entry(2)), entry(5));
+  writeFileSync(path, file);
+  const image = openVdi(path);
+  t.teardown(() => image.close());
+  const bytes = Buffer.alloc(4096);
+  for (const block of model.states.keys()) {
+    const read = () => image.readAt(bytes, 0, block * 4096, 4096);
+    if (block === 2 || block === 5) {
+      t.throws(read, { code: 'damaged', errno: 'EIO', message: /VDI block [25] shares slot 5/ });
+      t.equal(image.locate?.(block * 4096), undefined);
+    } else {
+      read();
+      t.ok(bytes.equals(model.content.subarray(block * 4096, (block + 1) * 4096)));
+    }
+  }
+  const whole = Buffer.alloc(model.size);
+  t.throws(() => image.readAt(whole, 0, 0, whole.length), { message: /shares slot 5/ });
+});
+
 t.test('qemu-img reads the same and makes images that read the same', async (t) => {
   const qemu = qemuImg(t);
   if (qemu === undefined) return;

@@ -14,7 +14,9 @@ import type {
 import { HostFile, type ReadableFile } from '../../storage/host-file.js';
 import { infoOf } from '../count-data.js';
 import { EntryTable } from '../entry-table.js';
+import { includesSorted } from '../file-ranges.js';
 import type { ImageOptions } from '../image-options.js';
+import { findSharedSlots } from './shared-slots.js';
 import { hasVdiSignature, readVdiHeader } from './vdi-header.js';
 import {
   VDI_BLOCK_FREE,
@@ -53,7 +55,8 @@ export function openVdi(path: string, { window }: ImageOptions = {}): DiskImage 
 
 /**
  * INVARIANT: block `n` lies at `dataOffset + entry * (extra + blockSize) + extra`; an entry that
- * leads outside the file is found when it is read, and fails that read alone.
+ * leads outside the file is found when it is read, and fails that read alone. So does one that
+ * another block has, too (in maps that `findSharedSlots` searches).
  */
 export class VdiImage implements DiskImage {
   readonly format = 'vdi';
@@ -68,6 +71,7 @@ export class VdiImage implements DiskImage {
   /** File offset of the data of the block with entry 0, and from each to the next. */
   readonly #firstBlock: number;
   readonly #blockStride: number;
+  readonly #shared: Uint32Array;
 
   constructor(file: ReadableFile) {
     const header = readVdiHeader(file);
@@ -79,10 +83,9 @@ export class VdiImage implements DiskImage {
     this.#blockSize = header.blockSize;
     this.#firstBlock = header.dataOffset + header.blockExtraSize;
     this.#blockStride = header.blockExtraSize + header.blockSize;
-    this.#map = EntryTable.inFile(file, {
-      offset: header.blockMapOffset,
-      count: divCeil(this.virtualSize, header.blockSize),
-    });
+    const count = divCeil(this.virtualSize, header.blockSize);
+    this.#map = EntryTable.inFile(file, { offset: header.blockMapOffset, count });
+    this.#shared = findSharedSlots(file, header, count);
     this.parent = header.imageType === VDI_TYPE_DIFFERENCING ? parentOf(header) : undefined;
   }
 
@@ -150,6 +153,7 @@ export class VdiImage implements DiskImage {
     const block = Math.floor(offset / this.#blockSize);
     const entry = this.#map.get(block);
     if (stateOf(entry) !== 'data' || entry >= this.#header.blockCount) return undefined;
+    if (includesSorted(this.#shared, entry)) return undefined;
     const inBlock = offset - block * this.#blockSize;
     const start = this.#firstBlock + entry * this.#blockStride;
     const end = Math.min(start + this.#blockSize, this.#file.size);
@@ -168,6 +172,7 @@ export class VdiImage implements DiskImage {
     for (let next = 1; count < limit; next += 1) {
       const following = entry + next;
       if (following >= this.#header.blockCount || this.#map.get(block + next) !== following) break;
+      if (includesSorted(this.#shared, following)) break;
       count += Math.min(this.#blockSize, limit - count);
     }
     return count;
@@ -175,6 +180,10 @@ export class VdiImage implements DiskImage {
 
   #positionOf(block: number, entry: number, inBlock: number, count: number): number {
     const position = this.#firstBlock + entry * this.#blockStride + inBlock;
+    if (includesSorted(this.#shared, entry)) {
+      const what = `VDI block ${block} shares slot ${entry} with another block`;
+      throw new DiskError('damaged', `${this.path}: ${what}`, { errno: 'EIO' });
+    }
     if (entry >= this.#header.blockCount || position + count > this.#file.size) {
       throw new DiskError(
         'damaged',
