@@ -24,6 +24,8 @@ function hex(what: string, at: number, magic: string, remedy: string): ForeignMa
 
 const CONVERT = 'convert it first: qemu-img convert -O qcow2 FILE NEW.qcow2';
 
+const HDIUTIL = 'convert it on a Mac first: hdiutil convert FILE -format UDTO -o NEW';
+
 const SIMG2IMG = 'expand it first: simg2img FILE NEW.img';
 
 const BZIP2: ForeignKind = {
@@ -39,6 +41,7 @@ const FOREIGN: readonly ForeignMagic[] = [
   hex('compressed with lz4', 0, '04224d18', 'decompress it first: unlz4 -c FILE > NEW'),
   text('a ZIP archive', 0, 'PK\x03\x04', 'unpack it first: unzip FILE'),
   hex('a 7z archive', 0, '377abcaf271c', 'unpack it first: 7z x FILE'),
+  text('a RAR archive', 0, 'Rar!\x1a\x07', 'unpack it first: unrar x FILE'),
   text(
     'a tar archive (as OVA files are)',
     257,
@@ -52,10 +55,17 @@ const FOREIGN: readonly ForeignMagic[] = [
   hex('an image of qcow version 1', 0, '514649fb00000001', CONVERT),
   // The trailer says its version, 4, and its length, 512 bytes.
   hex('an Apple disk image (UDIF)', -512, '6b6f6c790000000400000200', CONVERT),
+  text('an Apple sparse image', 0, 'sprs\0\0\0', HDIUTIL),
+  text('an encrypted Apple disk image', 0, 'encrcdsa\0\0\0', HDIUTIL),
+  // Of User Mode Linux, and of QEMU before version 2.1.
+  text('a COW image', 0, 'OOOM\0\0\0', 'expand it first: uml_moo FILE NEW'),
+  text('a cloop image', 0, '#!/bin/sh\n#V2.0 Format\n', CONVERT),
   hex('an Android sparse image', 0, '3aff26ed0100', SIMG2IMG),
   hex('a Proxmox backup (VMA)', 0, '564d410000000001', 'unpack it first: vma extract FILE FOLDER'),
   text('a partclone image', 0, 'partclone-image', 'restore it first: partclone.restore -s FILE'),
   text('an EWF (EnCase) image', 0, 'EVF\x09\x0d\x0a\xff\0', 'export it first: ewfexport FILE'),
+  text('an EWF (EnCase) image', 0, 'EVF2\x0d\x0a\x81\0', 'export it first: ewfexport FILE'),
+  text('an AFF image', 0, 'AFF10\x0d\x0a\0', 'expand it first: affconvert -r FILE'),
   text('a WIM archive', 0, 'MSWIM\0\0\0', 'unpack it first: wimapply FILE'),
   text('an XML text', 0, '<?xml', 'name a machine .vbox, .ovf or .xml to import it'),
 ];

@@ -105,6 +105,13 @@ t.test('compressed files, archives and foreign images do not pass as raw', async
     ['an Android sparse image', pad('\x3a\xff\x26\xed\x01\0')],
     ['a Proxmox backup', pad('VMA\0\0\0\0\x01')],
     ['a partclone image', pad('partclone-image')],
+    ['an Apple sparse image', pad('sprs\0\0\0\x03')],
+    ['an encrypted Apple disk image', pad('encrcdsa\0\0\0\x02')],
+    ['a COW image', pad('OOOM\0\0\0\x02')],
+    ['a cloop image', pad('#!/bin/sh\n#V2.0 Format\nmodprobe cloop')],
+    ['an EWF', pad('EVF2\x0d\x0a\x81\0\x02\x01')],
+    ['an AFF image', pad('AFF10\x0d\x0a\0')],
+    ['a RAR archive', pad('Rar!\x1a\x07\x01\0')],
   ];
   for (const [what, content] of cases) {
     writeFileSync(path, content);
