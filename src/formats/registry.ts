@@ -24,6 +24,7 @@ import { openRaw } from './raw/raw-image.js';
 import { rawWriting } from './raw/raw-writer.js';
 import { openVdi, probeVdi } from './vdi/vdi-image.js';
 import { vdiWriting } from './vdi/vdi-writer.js';
+import { endsAsFixedVhd } from './vhd/vhd-footer.js';
 import { openVhd, probeVhd } from './vhd/vhd-image.js';
 import { vhdWriting } from './vhd/vhd-writer.js';
 import { openVhdx, probeVhdx } from './vhdx/vhdx-image.js';
@@ -107,6 +108,8 @@ export function probeImage(path: string, window?: FileWindow): FormatName {
     const header = readPart(file, 0, PROBE_HEADER_SIZE);
     const footerSize = Math.min(PROBE_FOOTER_SIZE, file.size);
     const footer = readPart(file, file.size - footerSize, footerSize);
+    // The first bytes of a fixed VHD are the guest's, as with a raw disk; its footer is not.
+    if (endsAsFixedVhd(footer, file.size)) return 'vhd';
     const found = FORMATS.find((format) => format.probe(header, footer));
     if (found !== undefined) return found.name;
     refuseForeign(path, header, footer);

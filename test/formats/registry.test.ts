@@ -15,6 +15,7 @@ import { openDescriptors } from '../conformance/image-suite.js';
 import { stampedModel } from '../support/disk-model.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { buildVdi } from '../support/vdi-writer.js';
+import { writeVhd } from '../support/vhd-writer.js';
 
 const MODEL = stampedModel({ size: 65536, unitSize: 4096, pattern: 'du', salt: 1 });
 
@@ -41,6 +42,27 @@ t.test('magics', async (t) => {
   t.equal(openDescriptors(), before);
   t.ok(isFormatName('qcow2') && !isFormatName('auto') && FORMAT_NAMES.length === 6);
 });
+
+t.test(
+  'a guest that writes a magic at its start makes no other format of a fixed VHD',
+  async (t) => {
+    const path = join(tempFolder(t), 'disk.vhd');
+    for (const disk of [buildVdi(MODEL), Buffer.from('QFI\xfb\0\0\0\x03', 'latin1')]) {
+      const model = stampedModel({ size: 65536, unitSize: 4096, pattern: 'd', salt: 2 });
+      disk.copy(model.content);
+      for (const footerSize of [512, 511] as const) {
+        writeVhd(path, { model, type: 'fixed', footerSize });
+        t.equal(probeImage(path), 'vhd');
+        const footer = readFileSync(path).subarray(-footerSize);
+        writeFileSync(path, Buffer.concat([model.content, Buffer.alloc(512), footer]));
+        t.not(probeImage(path), 'vhd', 'unless its footer says another size');
+        footer.writeUInt8(1, 100);
+        writeFileSync(path, Buffer.concat([model.content, footer]));
+        t.not(probeImage(path), 'vhd', 'or is damaged');
+      }
+    }
+  },
+);
 
 t.test('an unknown format is refused by name', async (t) => {
   const path = join(tempFolder(t), 'image');

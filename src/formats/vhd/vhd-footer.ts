@@ -51,6 +51,21 @@ export function hasVhdCookie(header: Buffer, footer: Buffer): boolean {
 }
 
 /**
+ * Whether a file of this size that ends with `end` is a fixed VHD beyond doubt: its footer is sound
+ * and lies right behind the disk.
+ */
+export function endsAsFixedVhd(end: Buffer, fileSize: number): boolean {
+  return FOOTER_SIZES.some((size) => {
+    if (!hasFooterCookie(end, end.length - size)) return false;
+    const bytes = Buffer.alloc(FOOTER.size);
+    end.copy(bytes, 0, end.length - size);
+    const { diskType, currentSize } = FOOTER.decode(bytes);
+    const isWhole = currentSize === BigInt(fileSize - size);
+    return diskType === DISK_TYPE_FIXED && isWhole && isSound(bytes);
+  });
+}
+
+/**
  * Takes the footer at the end if it is sound, else the copy at the start, which fixed disks do not
  * have.
  * @throws DiskError `damaged` when there is neither, `not-supported` for other versions and disk
