@@ -41,4 +41,11 @@ t.test('extents that were moved together with the descriptor', async (t) => {
     code: 'not-permitted',
     hint: new RegExp(`--allow-folder ${other}$`),
   });
+  for (const name of ['\\\\.\\PhysicalDrive0', '/dev/sda', '/dev/disk/by-id/no-such']) {
+    t.throws(() => filesOf(name), {
+      code: 'not-supported',
+      message: /disk\.vmdk: an extent that is a device \(".*"\) is not supported$/,
+    });
+  }
+  t.throws(() => filesOf('/dev/shm/no-such/far.vmdk'), { code: 'not-found' }, 'memory is none');
 });

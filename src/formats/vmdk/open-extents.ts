@@ -5,7 +5,7 @@ import { SECTOR_SIZE } from '../../common/units.js';
 import { type FileWindow, HostFile } from '../../storage/host-file.js';
 import { notAlone } from '../image-error.js';
 import type { ImageOptions } from '../image-options.js';
-import { resolveSibling } from '../sibling-path.js';
+import { quoteName, resolveSibling } from '../sibling-path.js';
 import { baseName, posixSeparators } from '../windows-path.js';
 import type { ExtentLine } from './descriptor.js';
 import { FlatExtent, type VmdkExtent, ZeroExtent } from './extent.js';
@@ -19,6 +19,10 @@ import { COWD_MAGIC } from './sparse-layout.js';
 const FLAT_KINDS = new Set(['FLAT', 'VMFS']);
 /** Kinds with tables; which tables is told by the file's magic. */
 const SPARSE_KINDS = new Set(['SPARSE', 'VMFSSPARSE', 'SESPARSE']);
+
+/** A device of Windows, or of a Unix; files in memory are none. */
+const DEVICE = /^(\\\\\.\\|\/dev\/(?!shm\/))/;
+const CLONE = 'clone the disk to a type that is all files';
 
 /** Opens each file once and owns all of them. */
 export class ExtentOpener {
@@ -54,13 +58,14 @@ export class ExtentOpener {
     if (kind === 'ZERO') return new ZeroExtent(length);
     if (!FLAT_KINDS.has(kind) && !SPARSE_KINDS.has(kind)) {
       // VMFSRDM, VMFSRAW and the like lead to a device of the machine that made them.
-      throw this.#refusal(
-        `an extent of type ${kind}`,
-        'clone the disk to a type that is all files',
-      );
+      throw this.#refusal(`an extent of type ${kind}`, CLONE);
     }
     if (name === undefined) {
       throw new DiskError('damaged', `${this.#path}: VMDK extent of type ${kind} without a file`);
+    }
+    if (DEVICE.test(name)) {
+      // Raw disks of VMware Workstation and VirtualBox: of the host that they were made on.
+      throw this.#refusal(`an extent that is a device (${quoteName(name)})`, CLONE);
     }
     if (this.#window !== undefined) throw notAlone(this.#path, 'an extent');
     const file = this.#openFile(this.#resolve(name));
