@@ -1,7 +1,7 @@
 /**
  * Where the store, the control socket and the mount are, when nobody or somebody says otherwise.
  */
-import { homedir } from 'node:os';
+import { userInfo } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { DiskError } from './errors.js';
 
@@ -124,7 +124,19 @@ export function checkSocketPath(path: string): void {
 }
 
 function xdgFolder(caller: Caller, variable: string, underHome: string): string {
-  return absolute(caller.env[variable]) ?? join(caller.env.HOME ?? homedir(), underHome);
+  return absolute(caller.env[variable]) ?? join(homeFolder(caller), underHome);
+}
+
+/** Always absolute: the daemon and its commands run in different folders. */
+function homeFolder(caller: Caller): string {
+  const named = absolute(caller.env.HOME);
+  if (named !== undefined) return named;
+  try {
+    return userInfo().homedir;
+  } catch {
+    // A user whom no table knows has no home; whoever names a store does not need one.
+    return '/';
+  }
 }
 
 /** The XDG specification: a relative path in one of its variables is to be ignored. */

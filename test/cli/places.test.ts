@@ -1,4 +1,6 @@
 /** Where things are: flag, environment, configuration file, default, in this order. */
+import { userInfo } from 'node:os';
+import { join } from 'node:path';
 import t from 'tap';
 import {
   type Caller,
@@ -36,6 +38,27 @@ t.test('defaults', async (t) => {
   });
   t.equal(configFile({ ...user, env }), '/h/.config/layerdisk/config.json', 'relative: ignored');
 });
+
+t.test('a home that is not said, or not where it is', async (t) => {
+  const { homedir } = userInfo();
+  for (const HOME of [undefined, '', 'relative']) {
+    const caller: Caller = { ...user, env: { HOME } };
+    t.equal(defaultPlaces(caller).store, join(homedir, '.local/share/layerdisk'), String(HOME));
+    t.equal(configFile(caller), join(homedir, '.config/layerdisk/config.json'), String(HOME));
+  }
+});
+
+t.test(
+  'a user whom no table knows',
+  { skip: process.geteuid?.() !== 0 && 'only root can be somebody else' },
+  async (t) => {
+    const caller: Caller = { ...user, env: {} };
+    process.seteuid?.(4021);
+    t.teardown(() => process.seteuid?.(0));
+    t.equal(configFile(caller), '/.config/layerdisk/config.json');
+    t.equal(settlePlaces([{ store: '/s' }], caller).store, '/s', 'needs no home for it');
+  },
+);
 
 t.test('sources, strongest first', async (t) => {
   const settle = (...sources: object[]) => settlePlaces(sources, root);
