@@ -1,8 +1,8 @@
 /** The command `layerdisk`: runs one command line. What starts it is `scripts/launcher.cjs`. */
+import { DiskError, errnoName } from '../common/errors.js';
 import { beforeDashes } from './dashes.js';
 import { reportError } from './error-report.js';
 import { Output, watchStandardStreams } from './output.js';
-import { asksForHelp, buildProgram, COMMAND_NAMES, helpText } from './program.js';
 import { sortWords } from './words.js';
 
 /**
@@ -11,7 +11,12 @@ import { sortWords } from './words.js';
  */
 export async function runCommandLine(argv: readonly string[]): Promise<void> {
   watchStandardStreams(process.stdout, process.stderr);
+  let commands: readonly string[] = [];
   try {
+    refuseRemovedFolder();
+    // Not before: yargs asks where it is when it is loaded.
+    const { asksForHelp, buildProgram, COMMAND_NAMES, helpText } = await import('./program.js');
+    commands = COMMAND_NAMES;
     if (asksForHelp(argv)) process.stdout.write(`${await helpText(argv)}\n`);
     else await (await buildProgram(argv)).parseAsync();
   } catch (error) {
@@ -19,9 +24,22 @@ export async function runCommandLine(argv: readonly string[]): Promise<void> {
     const stderr = new Output(process.stderr, process.env, !argv.includes('--no-color'));
     process.exitCode = reportError(error, stderr, {
       places: sortWords(beforeDashes(argv)).places,
-      commands: COMMAND_NAMES,
+      commands,
       json: argv.includes('--json'),
       debug: argv.includes('--debug'),
+    });
+  }
+}
+
+/** Whoever deletes the folder of a shell, or unmounts it, leaves it in one that has no name. */
+function refuseRemovedFolder(): void {
+  try {
+    process.cwd();
+  } catch (error) {
+    const errno = errnoName(error) ?? String(error);
+    throw new DiskError('failed', `the current folder is not there any more (${errno})`, {
+      hint: 'go to another one first: cd /',
+      cause: error,
     });
   }
 }

@@ -1,5 +1,5 @@
 /** How errors leave the program: codes, the line and its hint, JSON, and nothing else. */
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { EXIT_CODES } from '../../src/cli/exit-codes.js';
@@ -7,7 +7,8 @@ import { buildProgram } from '../../src/cli/program.js';
 import { DiskError, ERROR_CODES, type ErrorCode } from '../../src/common/errors.js';
 import { recordingHandlers } from '../control/recording-handlers.js';
 import { serve, temporaryFolder } from '../control/socket-fixture.js';
-import { runBatch, runCli } from './run-cli.js';
+import { runProgram } from '../support/run-program.js';
+import { CLI, runBatch, runCli } from './run-cli.js';
 
 t.test('every error code has its exit code', async (t) => {
   t.same(EXIT_CODES, {
@@ -193,4 +194,18 @@ t.test('no daemon', async (t) => {
   const long = await runCli(['list', '--store', `/${'x'.repeat(120)}`]);
   t.equal(long.code, 2, 'a store whose socket path is too long');
   t.match(long.stderr, /the most that works is 107\nhint: name a shorter one: --socket PATH/);
+});
+
+t.test('a folder that was removed', async (t) => {
+  const cwd = join(temporaryFolder(t), 'removed');
+  const script = 'rmdir "$PWD"; exec env -u NODE_OPTIONS "$0" "$@"';
+  const run = (...words: string[]) => {
+    mkdirSync(cwd);
+    return runProgram('sh', ['-c', script, process.execPath, CLI, ...words], { cwd });
+  };
+  const message = 'the current folder is not there any more (ENOENT)';
+  const hint = 'go to another one first: cd /';
+  t.match(await run('list'), { code: 1, stderr: `layerdisk: ${message}\nhint: ${hint}\n` });
+  const { stderr } = await run('list', '--json');
+  t.same(JSON.parse(stderr), { error: { code: 'failed', message, hint } });
 });
