@@ -41,11 +41,19 @@ export function parseName(text: string, what: string): string {
   throw refuse(`${what}: "${text}" is not a name`, `give ${NAME_RULE}`);
 }
 
-/** Reads a VM's name where no snapshot can be meant. */
-export function parseVm(text: string): string {
+/**
+ * Reads a VM's name where no snapshot can be meant.
+ * @param ofSnapshot the command that does to a snapshot what this one does to the VM: whoever names
+ *   a snapshot must not be led to lose the VM.
+ */
+export function parseVm(text: string, ofSnapshot?: string): string {
   const at = text.indexOf('@');
   if (at !== -1) {
-    throw refuse(`VM: "${text}" names a snapshot`, `give the VM alone: ${text.slice(0, at)}`);
+    const hint =
+      ofSnapshot === undefined
+        ? `give the VM alone: ${text.slice(0, at)}`
+        : `layerdisk ${ofSnapshot.replace('VM@SNAPSHOT', text)}`;
+    throw refuse(`VM: "${text}" names a snapshot`, hint);
   }
   return parseName(text, 'VM');
 }

@@ -52,6 +52,8 @@ t.test('what could be taken for something else', async (t) => {
     ['list --json=yes', /--json: "yes" is neither true nor false/, /--json alone/],
     ['gc --dry-run=yes', /--dry-run: "yes" is neither/, /--dry-run alone/],
     ['check web@s', /names a snapshot/, /web/],
+    ['delete web@s', /names a snapshot/, /^layerdisk snapshot delete web@s$/],
+    ['rename web@s t', /names a snapshot/, /^layerdisk snapshot rename web@s NEW$/],
     ['mount web /mnt --read-only=', /--read-only: "" is neither/, /leave it out/],
   ];
   for (const [args, message, hint] of rows) {

@@ -14,7 +14,7 @@ export const renameCommand = defineCommand({
       .positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' })
       .positional('name', { type: 'string', demandOption: true, describe: 'Its new name' }),
   run: async (session, args) => {
-    const from = parseVm(args.vm);
+    const from = parseVm(args.vm, 'snapshot rename VM@SNAPSHOT NEW');
     const vm = await session.call('rename', { vm: from, name: parseName(args.name, 'new name') });
     session.show(vm, {
       names: () => [vm.name],
@@ -32,7 +32,7 @@ export const deleteCommand = defineCommand({
   options: (yargs) =>
     yargs.positional('vm', { type: 'string', demandOption: true, describe: 'Name of the VM' }),
   run: async (session, args) => {
-    const vm = parseVm(args.vm);
+    const vm = parseVm(args.vm, 'snapshot delete VM@SNAPSHOT');
     const result = await session.call('delete', { vm });
     const kept = counted(result.kept, 'delta');
     session.show(result, {
