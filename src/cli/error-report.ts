@@ -5,6 +5,7 @@
 import { DiskError, type ErrorCode } from '../common/errors.js';
 import { harmlessJson } from '../common/harmless-json.js';
 import type { ChosenPlaces } from '../common/places.js';
+import { shellWord } from '../common/shell-word.js';
 import { EXIT_CODES } from './exit-codes.js';
 import { type Output, plain } from './output.js';
 
@@ -61,18 +62,13 @@ export function reportError(error: unknown, output: Output, options: ReportOptio
  */
 function withPlaces(hint: string, { places, commands }: ReportOptions): string {
   const options = [
-    ...(places.store === undefined ? [] : ['--store', quoted(places.store)]),
-    ...(places.socket === undefined ? [] : ['--socket', quoted(places.socket)]),
+    ...(places.store === undefined ? [] : ['--store', shellWord(places.store)]),
+    ...(places.socket === undefined ? [] : ['--socket', shellWord(places.socket)]),
   ].join(' ');
   if (options === '') return hint;
   // Help needs no daemon.
   const named = new RegExp(`\\blayerdisk (?=(${commands.join('|')})\\b)(?![a-z -]*--help)`, 'g');
   return hint.replace(named, () => `layerdisk ${options} `);
-}
-
-/** For a shell. */
-function quoted(word: string): string {
-  return /^[\w@%+=:,./~-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /** Anything but a `DiskError` is a bug of ours, and said to be one. */

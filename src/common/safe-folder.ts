@@ -1,5 +1,6 @@
 /** Whether a folder is one in which nobody else can put files of theirs in the place of ours. */
 import { DiskError } from './errors.js';
+import { shellWord } from './shell-word.js';
 
 /** As stat(2) tells it. */
 export interface FolderState {
@@ -37,7 +38,7 @@ export function requireSafeFolder(
   throw new DiskError(
     'not-permitted',
     `${folder} may be written by everyone, so ${what} there is not safe`,
-    { hint: `chmod o-w ${folder}, or give ${option} another path` },
+    { hint: `chmod o-w ${shellWord(folder)}, or give ${option} another path` },
   );
 }
 

@@ -5,6 +5,7 @@ import { lstatSync, type Stats } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { DiskError, errnoName } from '../common/errors.js';
 import { checkSocketPath } from '../common/places.js';
+import { shellWord } from '../common/shell-word.js';
 import { encodeMessage, LineDecoder } from './framing.js';
 import {
   CANCEL_METHOD,
@@ -99,7 +100,7 @@ function describeConnectError(path: string, error: unknown): DiskError {
   const errno = errnoName(error) ?? 'EIO';
   if (errno === 'EACCES' || errno === 'EPERM') {
     return new DiskError('not-permitted', `no permission to use the control socket ${path}`, {
-      hint: `run as root, or join the group that owns it: ls -l ${path}`,
+      hint: `run as root, or join the group that owns it: ls -l ${shellWord(path)}`,
       errno,
       cause: error,
     });

@@ -1,6 +1,7 @@
 /** Ending loop devices, and who is in the way. Linux only. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../common/errors.js';
+import { shellWord } from '../common/shell-word.js';
 import { commandError, runCommand } from './host-command.js';
 import { isThere, type LoopDevice } from './loop-devices.js';
 import { findMountElsewhere } from './mounts-elsewhere.js';
@@ -46,6 +47,6 @@ function stillInUse(loop: LoopDevice): DiskError {
   const where = `${name} (pid ${pid}), which has mounts of its own, at ${mountpoint}`;
   return new DiskError('busy', `${device} is still mounted for ${where}`, {
     errno: 'EBUSY',
-    hint: `end that program, or: nsenter --mount --target ${pid} umount ${mountpoint}`,
+    hint: `end that program, or: nsenter --mount --target ${pid} umount ${shellWord(mountpoint)}`,
   });
 }

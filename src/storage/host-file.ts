@@ -1,6 +1,7 @@
 /** A host file opened for exact positioned reads: the door through which image bytes come in. */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
+import { shellWord } from '../common/shell-word.js';
 import { readAt } from './positioned-io.js';
 
 /** Part of a file that stands for a whole one: a member of an archive, read where it lies. */
@@ -129,7 +130,7 @@ function describeOpenError(path: string, error: unknown): DiskError {
   if (errno === 'EACCES' || errno === 'EPERM') {
     return new DiskError('not-permitted', `${path}: no permission to read it`, {
       ...options,
-      hint: `check the file's mode and owner: ls -l ${path}`,
+      hint: `check the file's mode and owner: ls -l ${shellWord(path)}`,
     });
   }
   if (errno === 'ENXIO') return new DiskError('failed', `${path} is not a regular file`, options);

@@ -2,6 +2,7 @@
 import { lstat, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, sep } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
+import { shellWord } from '../common/shell-word.js';
 import { fileIdOf } from '../storage/file-id.js';
 import { exists, failure, spared } from '../storage/output-files.js';
 
@@ -72,7 +73,7 @@ async function realFolder(path: string): Promise<string> {
   }
   throw new DiskError('not-found', `${folder}: no such folder`, {
     errno: 'ENOENT',
-    hint: `make it first: mkdir -p ${folder}`,
+    hint: `make it first: mkdir -p ${shellWord(folder)}`,
   });
 }
 

@@ -182,6 +182,14 @@ t.test('machine files are no copies', async (t) => {
   );
 });
 
+t.test('a command in a hint can be typed as it is', async (t) => {
+  const words = ['export', 'web', "a's b.xml", '--libvirt-xml', 'c.xml'];
+  await t.rejects(async () => (await buildProgram(words)).parseAsync(), {
+    message: /names the file itself/,
+    hint: /^layerdisk export web --libvirt-xml 'a'\\''s b\.xml'$/,
+  });
+});
+
 t.test('no daemon', async (t) => {
   const socket = join(temporaryFolder(t), 'none.sock');
   for (const args of ['list', 'daemon status', 'daemon stop', 'snapshot delete web@a']) {

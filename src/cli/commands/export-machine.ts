@@ -1,6 +1,7 @@
 /** `export` of machine files: another hypervisor on the exposed disks of a VM. */
 import { resolve } from 'node:path';
 import { DiskError } from '../../common/errors.js';
+import { shellWord } from '../../common/shell-word.js';
 import type { MachineFileKind } from '../../control/protocol.js';
 import { parseName, parseTarget } from '../arguments.js';
 import { plain } from '../output.js';
@@ -69,7 +70,7 @@ function checkArguments(args: MachineArguments, option: KindOption): void {
   const { file, target } = args;
   if (file !== undefined) {
     throw new DiskError('usage', `export: --${option} names the file itself, not "${file}"`, {
-      hint: `layerdisk export ${target} --${option} ${file}`,
+      hint: `layerdisk export ${target} --${option} ${shellWord(file)}`,
     });
   }
   const given = OF_COPIES.find((name) => Object.hasOwn(args, name) && Reflect.get(args, name));

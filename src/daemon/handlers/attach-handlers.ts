@@ -3,6 +3,7 @@
  * systems.
  */
 import { DiskError } from '../../common/errors.js';
+import { shellWord } from '../../common/shell-word.js';
 import type { AttachView, Handlers, Params } from '../../control/protocol.js';
 import { endLoopDevice } from '../../host/end-loop-device.js';
 import {
@@ -117,7 +118,7 @@ async function refuseWhileUsed({ loop, mounts }: LoopUse): Promise<void> {
     const who = users === '' ? '' : `, in use by ${users}`;
     throw new DiskError('busy', `${device} is mounted at ${mounted.mountpoint}${who}`, {
       errno: 'EBUSY',
-      hint: `layerdisk unmount ${mounted.mountpoint}`,
+      hint: `layerdisk unmount ${shellWord(mounted.mountpoint)}`,
     });
   }
   const upper = listLoopDevices().find((each) => isOn(each, loop));

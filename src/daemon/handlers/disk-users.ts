@@ -2,6 +2,7 @@
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DiskError, errnoName } from '../../common/errors.js';
+import { shellWord } from '../../common/shell-word.js';
 import { runCommand } from '../../host/host-command.js';
 import { isKernelAtLeast } from '../../host/kernel-release.js';
 import {
@@ -137,7 +138,7 @@ function describeLoop({ loop, mounts }: LoopUse): Holder {
   if (mount !== undefined) {
     return {
       what: `it is mounted at ${mount.mountpoint} (${loop.device})`,
-      remedy: `layerdisk unmount ${mount.mountpoint}`,
+      remedy: `layerdisk unmount ${shellWord(mount.mountpoint)}`,
       byPath: true,
     };
   }

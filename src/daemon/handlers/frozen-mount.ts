@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
+import { shellWord } from '../../common/shell-word.js';
 import { COMMAND_ENVIRONMENT, requireCommand } from '../../host/host-command.js';
 
 /** How long a file system is given to stand still, and how long it does at most. */
@@ -78,7 +79,7 @@ async function thaw(mountpoint: string, child: ChildProcess, exited: Promise<voi
     await requireCommand(`cannot thaw ${mountpoint}`, 'fsfreeze', ['--unfreeze', mountpoint]);
   } catch (error) {
     throw new DiskError('failed', `the file system at ${mountpoint} may still be frozen`, {
-      hint: `fsfreeze --unfreeze ${mountpoint}`,
+      hint: `fsfreeze --unfreeze ${shellWord(mountpoint)}`,
       cause: error,
     });
   }

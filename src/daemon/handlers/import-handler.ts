@@ -1,5 +1,6 @@
 /** `import` of the control protocol: images as the disks of a VM, or a whole machine. */
 import { DiskError } from '../../common/errors.js';
+import { shellWord } from '../../common/shell-word.js';
 import type { CallContext, Params } from '../../control/protocol.js';
 import { verifyDigests } from '../../machines/digests.js';
 import { isMachineFile, readMachine } from '../../machines/read-machine.js';
@@ -49,7 +50,7 @@ export async function importFiles(
 function checkMachineRequest(machine: string, { files, parent }: Params<'import'>): void {
   if (files.length > 1) {
     throw new DiskError('usage', `${machine} is a whole machine: it is imported alone`, {
-      hint: `layerdisk import ${machine} VM, or say --format if it is an image`,
+      hint: `layerdisk import ${shellWord(machine)} VM, or say --format if it is an image`,
     });
   }
   if (parent !== undefined) {

@@ -3,6 +3,7 @@
 import { realpath, stat } from 'node:fs/promises';
 import { DiskError, errnoName } from '../../common/errors.js';
 import { isAtOrBelow } from '../../common/path-below.js';
+import { shellWord } from '../../common/shell-word.js';
 import type { MountView, Params } from '../../control/protocol.js';
 import { waitUntilGone } from '../../host/end-loop-device.js';
 import { mountOptionsOf, type Place, probeType } from '../../host/file-systems.js';
@@ -83,7 +84,9 @@ function mountedOtherwise(source: string, readOnly: boolean): DiskError | undefi
   const how = readOnly ? 'for writing' : 'read-only';
   return new DiskError('busy', `${source} is already mounted ${how} at ${mountpoint}`, {
     errno: 'EBUSY',
-    hint: `layerdisk unmount ${mountpoint}, or mount a snapshot: layerdisk snapshot take VM@NAME`,
+    hint:
+      `layerdisk unmount ${shellWord(mountpoint)}, ` +
+      'or mount a snapshot: layerdisk snapshot take VM@NAME',
   });
 }
 
@@ -148,7 +151,7 @@ async function resolveDirectory(asked: string): Promise<string> {
     const errno = errnoName(error) ?? 'EIO';
     const code = errno === 'ENOENT' ? 'not-found' : 'failed';
     throw new DiskError(code, `${asked}: there is no such directory (${errno})`, {
-      hint: `make it first: mkdir -p ${asked}`,
+      hint: `make it first: mkdir -p ${shellWord(asked)}`,
     });
   }
   throw new DiskError('usage', `${asked} is not a directory`, {
