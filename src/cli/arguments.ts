@@ -18,8 +18,12 @@ import {
 } from '../control/protocol.js';
 
 const SIZE_HINT = 'give bytes or a unit, for example 512, 10G or 1.5TiB';
-const DISK_HINT =
-  '--disk [NAME=]SIZE[,allocation=dynamic|static][,kind=KIND], for example --disk root=20G';
+/**
+ * @param option how the command line has it: `--disk`, with a space, or nothing where none is
+ * typed.
+ */
+const diskHint = (option: string) =>
+  `${option}[NAME=]SIZE[,allocation=dynamic|static][,kind=KIND], for example ${option}root=20G`;
 export const DISK_KINDS: readonly DiskKind[] = [
   'normal',
   'write-through',
@@ -142,34 +146,39 @@ export function parseDiskKind(text: string): DiskKindChange {
   return equals === -1 ? { kind } : { disk: parseName(text.slice(0, equals), option), kind };
 }
 
-/** Reads `[NAME=]SIZE[,allocation=dynamic|static][,kind=KIND]`. */
-export function parseDisk(text: string): DiskSpec {
-  const { first, values } = parseParts(text, '--disk', ['allocation', 'kind'], DISK_HINT);
+/**
+ * Reads `[NAME=]SIZE[,allocation=dynamic|static][,kind=KIND]`.
+ * @param option what it is given as; undefined where it is a word of its own.
+ */
+export function parseDisk(text: string, option?: '--disk'): DiskSpec {
+  const what = option ?? 'disk';
+  const hint = diskHint(option === undefined ? '' : `${option} `);
+  const { first, values } = parseParts(text, what, ['allocation', 'kind'], hint);
   const equals = first.indexOf('=');
-  const name = equals === -1 ? undefined : parseName(first.slice(0, equals), `--disk ${text}`);
-  const size = parseSizeOption(first.slice(equals + 1), `--disk ${text}`);
-  checkDiskSize(size, `--disk ${text}`);
+  const name = equals === -1 ? undefined : parseName(first.slice(0, equals), `${what} ${text}`);
+  const size = parseSizeOption(first.slice(equals + 1), `${what} ${text}`);
+  checkDiskSize(size, `${what} ${text}`);
   const allocation = values.get('allocation');
   const known = ALLOCATIONS.find((one) => one === allocation);
   if (allocation !== undefined && known === undefined) {
-    throw refuse(`--disk ${text}: allocation is dynamic or static, not "${allocation}"`, DISK_HINT);
+    throw refuse(`${what} ${text}: allocation is dynamic or static, not "${allocation}"`, hint);
   }
   const kind = values.get('kind');
   return {
     ...(name === undefined ? {} : { name }),
     size,
     ...(known === undefined ? {} : { allocation: known }),
-    ...(kind === undefined ? {} : { kind: parseKind(kind, `--disk ${text}`) }),
+    ...(kind === undefined ? {} : { kind: parseKind(kind, `${what} ${text}`) }),
   };
 }
 
 /** Reads every `--disk` of a command; no two may have one name. */
 export function parseDisks(texts: readonly string[]): DiskSpec[] {
-  const disks = texts.map(parseDisk);
+  const disks = texts.map((text) => parseDisk(text, '--disk'));
   const names = new Set<string>();
   for (const { name } of disks) {
     if (name === undefined) continue;
-    if (names.has(name)) throw refuse(`--disk: two disks are named "${name}"`, DISK_HINT);
+    if (names.has(name)) throw refuse(`--disk: two disks are named "${name}"`, diskHint('--disk '));
     names.add(name);
   }
   return disks;

@@ -82,8 +82,8 @@ const BAD: readonly (readonly [parse: (text: string) => unknown, text: string, s
   [parseTarget, 'web@', /^snapshot: ""/],
   [parseTarget, 'web@a@b', /^snapshot: "a@b"/],
   [parseSnapshot, 'web', /^"web" names no snapshot$/],
-  [parseDisk, '', /^--disk : ""/],
-  [parseDisk, 'root=', /^--disk root=: "" is not a size$/],
+  [parseDisk, '', /^disk : ""/],
+  [parseDisk, 'root=', /^disk root=: "" is not a size$/],
   [parseDisk, '=10G', /"" is not a name/],
   [parseDisk, 'a b=10G', /"a b" is not a name/],
   [parseDisk, '100', /below the minimum of 512/],
@@ -119,6 +119,18 @@ t.test('bad', async (t) => {
     }
   }
   t.throws(() => parseDisks(['a=1G', 'a=2G']), { code: 'usage', message: /two disks are named/ });
+  t.throws(() => parseDisks(['root=']), {
+    message: /^--disk root=: "" is not a size$/,
+  });
+  // `disk add` has no such option.
+  t.throws(() => parseDisk('1G,static'), {
+    code: 'usage',
+    hint: /^\[NAME=\]SIZE.*, for example root=20G$/,
+  });
+  t.throws(() => parseDisks(['1G,static']), {
+    code: 'usage',
+    hint: /^--disk \[NAME=\].*example --disk root=20G$/,
+  });
   t.throws(() => parseTarget('web', 'a/b'), { code: 'usage', message: /^--disk: "a\/b"/ });
   t.throws(() => parseName('a/b', 'new name'), { message: 'new name: "a/b" is not a name' });
 });
