@@ -3,8 +3,8 @@
  * completion.
  */
 import { execFile } from 'node:child_process';
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import type { CallContext } from '../../src/control/protocol.js';
@@ -164,7 +164,8 @@ t.test('bash completes commands, options, VMs and snapshots', async (t) => {
     `#!/bin/sh\nunset NODE_OPTIONS\nexec '${process.execPath}' '${CLI}' "$@"\n`,
   );
   chmodSync(program, 0o755);
-  const env = { PATH: `${bin}:${process.env.PATH}`, LAYERDISK_SOCKET: path, HOME: '/nonexistent' };
+  const env = { PATH: `${bin}:${process.env.PATH}`, LAYERDISK_SOCKET: path, HOME: dirname(bin) };
+  symlinkSync(path, join(dirname(bin), 'home.sock'));
   const script = `
     source <(layerdisk completion)
     COMP_LINE="$0" COMP_POINT=\${#0}
@@ -185,6 +186,8 @@ t.test('bash completes commands, options, VMs and snapshots', async (t) => {
   t.same(await complete('layerdisk attach web@l'), ['later'], 'bash has cut the word at the @');
   t.same(await complete('layerdisk snapshot delete web@'), ['clean', 'later']);
   t.same(await complete('layerdisk --socket /none info w'), [''], 'no daemon, no names');
+  t.same(await complete('layerdisk --socket ~/home.sock info w'), ['web'], 'as typed');
+  t.same(await complete('~/bin/layerdisk info w'), ['web']);
 });
 
 t.test('completion does not wait for a daemon that hangs', async (t) => {

@@ -3,7 +3,7 @@ import { defineCommand } from '../command.js';
 
 /**
  * The shell's side. bash cuts words at `@`, so the words are taken from the line itself, and what
- * stands before the last `@` is taken off the answers again.
+ * stands before the last `@` is taken off the answers again. In the line a home is still `~`.
  */
 const BASH_SCRIPT = `# bash completion for layerdisk
 # Install: layerdisk completion > /etc/bash_completion.d/layerdisk
@@ -12,6 +12,7 @@ _layerdisk_completions() {
   local line="\${COMP_LINE:0:COMP_POINT}" words current answers
   read -ra words <<<"$line"
   [[ "$line" == *[[:space:]] ]] && words+=("")
+  words=("\${words[@]/#\\~\\//$HOME/}")
   current="\${words[\${#words[@]}-1]}"
   mapfile -t answers < <("\${words[0]}" --get-yargs-completions "\${words[@]}" 2>/dev/null)
   mapfile -t COMPREPLY < <(compgen -W "\${answers[*]}" -- "$current")
