@@ -58,6 +58,7 @@ export class Daemon {
   #users: DiskUsers | undefined;
   #control: ControlServer | undefined;
   #stopping: Promise<void> | undefined;
+  #handingOver: Promise<void> | undefined;
   #resolveEnded: (end: DaemonEnd) => void = () => {};
   /** Resolves when everything is closed. */
   readonly ended: Promise<DaemonEnd>;
@@ -347,7 +348,9 @@ export class Daemon {
       });
     }
     this.#log.info('restart: handing over to a new process');
-    setImmediate(() => void this.#handOver());
+    setImmediate(() => {
+      this.#handingOver ??= this.#handOver();
+    });
   }
 
   /** Whatever fails here: the next daemon finds everything acknowledged in the store. */

@@ -26,6 +26,8 @@ export class SupervisorLink {
   #isAlive = true;
   #events: LinkEvents | undefined;
   #renewed: ((outcome: { readonly problem?: string }) => void) | undefined;
+  /** Under way. */
+  #renewing: Promise<string | undefined> | undefined;
 
   private constructor(handover: Handover, socket: Socket, lines: Interface) {
     this.handover = handover;
@@ -85,14 +87,17 @@ export class SupervisorLink {
   }
 
   /**
-   * Has the program loaded anew for the next daemon. @returns what keeps it from starting, if
-   * anything does.
+   * Has the program loaded anew for the next daemon; whoever asks while that is under way hears how
+   * it ends. @returns what keeps it from starting, if anything does.
    */
   renew(): Promise<string | undefined> {
-    return new Promise((resolve) => {
+    this.#renewing ??= new Promise<string | undefined>((resolve) => {
       this.#renewed = ({ problem }) => resolve(problem);
       this.tell({ renew: true });
+    }).finally(() => {
+      this.#renewing = undefined;
     });
+    return this.#renewing;
   }
 
   /** A descriptor that is to outlive this process. */

@@ -267,6 +267,18 @@ t.test('restarts under load; a broken program is not started', limits, async (t)
   await checkNothingLeft(t, daemon);
 });
 
+t.test('restarts asked for at once are one restart', limits, async (t) => {
+  const { daemon } = await daemonOfCopy(t);
+  await daemon.start();
+  const { pid } = await ask(daemon, 'daemon.status', {});
+  const several = [1, 2, 3].map(() => daemon.cli(['daemon', 'restart']));
+  for (const { code, stderr } of await Promise.all(several)) t.equal(code, 0, stderr);
+  t.not((await ask(daemon, 'daemon.status', {})).pid, pid);
+  await daemon.ok('daemon', 'stop');
+  await daemon.ended();
+  await checkNothingLeft(t, daemon);
+});
+
 t.test('a daemon that crashes at every start', limits, async (t) => {
   const { daemon, program } = await daemonOfCopy(t);
   await daemon.start();
