@@ -60,7 +60,8 @@ export class OpenBases {
    * @throws DiskError when the base is gone or has changed.
    */
   async use(id: string): Promise<UsedBase> {
-    const spec = this.#open.get(id)?.spec ?? (await this.#options.resolveBase(id));
+    // Looked at also when it is open: what others know of the former one is no excuse.
+    const spec = await this.#options.resolveBase(id);
     let base = this.#open.get(id);
     if (base === undefined) {
       base = { index: this.#nextIndex++, users: 0, spec };

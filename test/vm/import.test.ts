@@ -145,6 +145,22 @@ t.test('an image under a disk that is open is not accepted', async (t) => {
   t.same(await world.service.acceptBases('web'), [path]);
 });
 
+t.test('an image that changed under one disk that is open is refused to others', async (t) => {
+  const world = await open(t, 'real');
+  const path = await world.import('web', content, false);
+  await world.take('web', 'first');
+  await world.clone('web@first', 'twin', 'linked');
+  await world.restart();
+  const { volumes } = world.engine;
+  const user = await volumes.acquire(headOf(world, 'web'), { writable: true });
+  writeFileSync(path, Buffer.alloc(20480, 'other'));
+  const twin = () => volumes.acquire(headOf(world, 'twin'), { writable: true });
+  await t.rejects(twin(), { code: 'damaged' });
+  const { delta } = world.manifest('web').snapshots[0]!.disks[0]!;
+  await t.rejects(volumes.acquire(delta, { writable: false }), { code: 'damaged' });
+  volumes.release(user);
+});
+
 function headOf(world: VmWorld, vm: string): string {
   return world.manifest(vm).disks[0]?.head ?? '';
 }
