@@ -67,6 +67,15 @@ export class ChainChanges {
     onMerged();
   }
 
+  /** Each delta of an open chain, and what lies on it there: nothing on a top. */
+  *openLinks(): Generator<{ readonly delta: DeltaId; readonly above: DeltaId | undefined }> {
+    for (const { chain } of this.#parts.entries()) {
+      for (const [at, delta] of chain.deltas.entries()) {
+        yield { delta, above: chain.deltas[at - 1] };
+      }
+    }
+  }
+
   #forgetClosed(): void {
     const { table } = this.#parts.tools;
     const open = (id: DeltaId): boolean => table.get(id) !== undefined;

@@ -120,10 +120,13 @@ export class Reclaimer {
     const hidden = new Map<DeltaId, Hidden>();
     for (const [id, [child, ...others]] of children) {
       const header = headers.get(id);
-      // A view of a deleted snapshot that somebody still has open shows all of its delta.
-      const seen = labelled.has(id) || volumes.describe(id) !== undefined;
-      if (seen || header === undefined || child === undefined || others.length > 0) continue;
+      const seen = labelled.has(id) || others.length > 0;
+      if (seen || header === undefined || child === undefined) continue;
       hidden.set(id, { child, ...header });
+    }
+    // A deleted snapshot that somebody still has open shows what lies below it without the child.
+    for (const { delta, above } of volumes.changes.openLinks()) {
+      if (hidden.get(delta)?.child !== above) hidden.delete(delta);
     }
     return hidden;
   }

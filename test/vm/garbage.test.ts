@@ -155,6 +155,37 @@ t.test('reclaiming lets in who waits, goes on afterwards, and hurries for who as
   t.same(world.problems, []);
 });
 
+t.test('below a deleted snapshot that somebody still reads nothing is given back', async (t) => {
+  const world = await VmWorld.create('real');
+  t.teardown(() => world.destroy());
+  await world.create('web');
+  await world.write('web', 0, 8192);
+  await world.take('web', 'first');
+  await world.write('web', 4096, 8192);
+  await world.take('web', 'second');
+  const { delta } = world.manifest('web').snapshots[1]!.disks[0]!;
+  const { volumes } = world.engine;
+  const shown = await world.engine.readAll(delta, false);
+  await world.restore('web', 'first');
+  await world.write('web', 0, 8192);
+  await volumes.flush(world.manifest('web').disks[0]!.head);
+  const reader = await volumes.acquire(delta, { writable: false });
+  await world.deleteSnapshot('web', 'second');
+  await world.deleteSnapshot('web', 'first');
+  await world.service.collectGarbage(false);
+  t.ok((await world.engine.readAll(delta, false)).equals(shown), 'it shows what it did');
+  volumes.release(reader);
+  await world.restart();
+  const before = await storedBytes(world);
+  await world.service.collectGarbage(false);
+  t.ok((await storedBytes(world)) < before, 'afterwards it is');
+});
+
+async function storedBytes(world: VmWorld): Promise<number> {
+  const ids = await world.engine.deltas.list();
+  return ids.reduce((sum, id) => sum + world.engine.deltas.describe(id).storedSize, 0);
+}
+
 t.test('what an operation that fails takes back meanwhile is not missed', async (t) => {
   const world = await VmWorld.create('real');
   t.teardown(() => world.destroy());
