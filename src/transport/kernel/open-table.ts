@@ -49,6 +49,11 @@ export class OpenTable {
   readonly #generation: number;
   /** By the high half of the handle. */
   readonly #devices = new Map<number, OpenRecord>();
+  /**
+   * Those that could not be opened again, which stay in the log: the kernel goes on with their
+   * numbers, so the daemon after this one must not give them to other disks either.
+   */
+  readonly #lost = new Map<number, OpenRecord>();
   /** Opens of the daemon before this one, by the number of their request. */
   readonly #inherited = new Map<string, OpenRecord>();
   readonly #contents = new Map<string, Buffer>();
@@ -74,8 +79,15 @@ export class OpenTable {
     if (this.#log === undefined) return [];
     const { open, lastSerial } = this.#log.load();
     const failures: unknown[] = [];
+    const lost = new Set<number>();
     this.#lastSerial = lastSerial;
     for (const record of open) {
+      // Tried again it might be opened, and closed one day: its number would go to another disk,
+      // whose bytes those would get who were lost here.
+      if (lost.has(record.handle)) {
+        this.#lost.set(highHalf(record), record);
+        continue;
+      }
       try {
         await this.#namespace.reopen(record.node, record.handle);
         this.#devices.set(highHalf(record), record);
@@ -83,7 +95,8 @@ export class OpenTable {
         this.#passthrough?.inherit(record.node, record.backing);
         if (record.write) this.noteOpen(record.pid, record.node);
       } catch (error) {
-        this.#log.remove(record.serial);
+        this.#lost.set(highHalf(record), record);
+        lost.add(record.handle);
         failures.push(error);
       }
     }
@@ -132,6 +145,12 @@ export class OpenTable {
   async release(node: NodeId, handle: Word64): Promise<void> {
     if ((handle.hi & HANDLE_KIND) !== HANDLE_DEVICE) {
       this.#contents.delete(keyOf(handle));
+      return;
+    }
+    const lost = this.#lost.get(handle.hi);
+    if (lost?.handle === handle.lo) {
+      this.#lost.delete(handle.hi);
+      this.#log?.remove(lost.serial);
       return;
     }
     const record = this.#devices.get(handle.hi);
@@ -206,9 +225,10 @@ export class OpenTable {
 
   /** One that no open file has: only its low bits go into a handle. */
   #nextSerial(): number {
+    const isTaken = (high: number): boolean => this.#devices.has(high) || this.#lost.has(high);
     do {
       this.#lastSerial = (this.#lastSerial + 1) >>> 0;
-    } while (this.#devices.has(highHalf({ serial: this.#lastSerial })));
+    } while (isTaken(highHalf({ serial: this.#lastSerial })));
     return this.#lastSerial;
   }
 
