@@ -44,12 +44,15 @@ export function volumesOf(context: ThreadContext): (handle: number) => Volume {
   const volumes: (Volume | undefined)[] = [];
   const { volumes: rows } = context.views;
   return (handle) => {
+    const row = handle * VOLUME_WORDS;
     let volume = volumes[handle];
+    if (rows[row + VOLUME.incarnation] === volume?.incarnation) return volume!;
+    // Nothing is in it: never was, or what was to be opened there again could not be.
+    if (rows[row + VOLUME.mapRoot] === 0) throw lostDisk();
     if (volume === undefined) {
-      if (rows[handle * VOLUME_WORDS + VOLUME.incarnation] === 0) throw lostDisk();
       volume = new Volume(context, handle);
       volumes[handle] = volume;
-    } else if (rows[handle * VOLUME_WORDS + VOLUME.incarnation] !== volume.incarnation) {
+    } else {
       volume.refresh();
     }
     return volume;

@@ -168,3 +168,16 @@ t.test('a restore that cannot be made leaves the disk in nobody’s use', async 
   }
   t.ok(volumes.rowsUsed <= 1, `${volumes.rowsUsed} rows`);
 });
+
+t.test('an open file whose disk could not be opened again answers errors', async (t) => {
+  const scratch = scratchEngine(t);
+  const { head } = await twoDeltas(scratch);
+  scratch.crash();
+  truncateSync(join(scratch.folder, 'deltas', `${head}.1.data`), 0);
+  const row = 7;
+  const { volumes } = scratch.engine;
+  await t.rejects(volumes.reopen(head, { writable: true, row }), { code: 'damaged' });
+  const lost = { code: 'failed', errno: 'EIO' };
+  t.throws(() => scratch.volumeOf(row).size, lost, 'not an empty disk that nobody opened');
+  t.throws(() => scratch.volumeOf(row).flush(), lost, 'what was written before is not durable');
+});
