@@ -264,6 +264,9 @@ export function clearRow(views: SharedViews, index: number): void {
  * knows the row.
  */
 export function unloadChain(tools: ChainTools, index: number, chain: LoadedChain): void {
+  if (new VolumeRow(tools.views, index).failed) {
+    for (const id of chain.deltas) tools.files.distrust(id);
+  }
   releaseMaps(tools, index);
   if (chain.sealed !== undefined) tools.sealed.release(chain.sealed);
   for (const id of chain.deltas) tools.table.release(id);

@@ -175,6 +175,14 @@ export class DeltaFiles {
     this.#inherited.add(id);
   }
 
+  /**
+   * A sync of it failed: what its tuples say is durable may not be. Whoever uses it next makes it
+   * so first, or gets the error.
+   */
+  distrust(id: DeltaId): void {
+    this.#inherited.delete(id);
+  }
+
   /** What the chain below a new delta maps, for the hint in its header. */
   mappedBelow(spec: DeltaSpec): number {
     return spec.below.kind === 'delta' ? this.readHeader(spec.below.id).current.mappedBlocks : 0;

@@ -122,6 +122,9 @@ function settle(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
     const header = writeHeader(tuples, next, 'settle.header');
     hostCalls.syncData(tuples, 'settle.sync-tuples');
     mirrorHeader(tuples, header, 'settle.mirror');
+  } catch (error) {
+    files.distrust(id);
+    throw error;
   } finally {
     closeSync(tuples);
   }

@@ -181,3 +181,66 @@ t.test('an open file whose disk could not be opened again answers errors', async
   t.throws(() => scratch.volumeOf(row).size, lost, 'not an empty disk that nobody opened');
   t.throws(() => scratch.volumeOf(row).flush(), lost, 'what was written before is not durable');
 });
+
+/** Makes calls with this label fail until `end`, and tells which labels came afterwards. */
+function failing(t: Test, label: string): { readonly labels: string[]; end(): void } {
+  const labels: string[] = [];
+  let fails = true;
+  const restore = aroundHostCalls((call, run) => {
+    labels.push(call.label);
+    if (!fails || call.label !== label) return run();
+    const error = Object.assign(new Error('EIO: injected'), { code: 'EIO' });
+    if (call.name.endsWith('Later')) return Promise.reject(error);
+    throw error;
+  });
+  t.teardown(restore);
+  const end = (): void => {
+    fails = false;
+    labels.length = 0;
+  };
+  return { labels, end };
+}
+
+/** Syncs of the tuple files of a head and of what it stands on. */
+function tupleSyncs(labels: readonly string[]): number {
+  return labels.filter((label) => label === 'inherit.sync-tuples').length;
+}
+
+t.test(
+  'what a failed flush had published is synced before the disk is flushed again',
+  async (t) => {
+    const scratch = scratchEngine(t);
+    const { head } = await twoDeltas(scratch);
+    const { volumes } = scratch.engine;
+    const fault = failing(t, 'head.sync-tuples');
+    await t.rejects(volumes.flush(head), { code: 'failed', errno: 'EIO' });
+    await t.rejects(volumes.close(head), { code: 'failed', errno: 'EIO' });
+    fault.end();
+    const opened = await volumes.acquire(head, { writable: true });
+    scratch.volumeOf(opened.handle).flush();
+    t.equal(tupleSyncs(fault.labels), 2, 'its header looks as if all were durable');
+    volumes.release(opened);
+  },
+);
+
+t.test(
+  'a head that could not be sealed durably is synced before it is stood on again',
+  async (t) => {
+    for (const isOpen of [true, false]) {
+      const scratch = scratchEngine(t);
+      const { head } = await twoDeltas(scratch);
+      const { deltas, volumes } = scratch.engine;
+      if (!isOpen) await volumes.close(head);
+      const to = await deltas.create(on(head));
+      const fault = failing(t, isOpen ? 'seal.sync-tuples' : 'settle.sync-tuples');
+      await t.rejects(volumes.switchHeads([{ from: head, to }], () => {}));
+      if (isOpen) await t.rejects(volumes.close(to), { code: 'failed', errno: 'EIO' });
+      fault.end();
+      const opened = await volumes.acquire(to, { writable: true });
+      scratch.volumeOf(opened.handle).flush();
+      t.ok(tupleSyncs(fault.labels) > 0, isOpen ? 'an open disk' : 'a closed one');
+      volumes.release(opened);
+      await volumes.closeAll();
+    }
+  },
+);
