@@ -45,6 +45,11 @@ const FLAGS = KIND_MASK | SHARED | PACKED;
 const FANOUT_BITS = 9;
 const FANOUT_MASK = 511;
 
+/** New nodes for a range: two leaves, and a path to each; twice, for it may come in two parts. */
+const NODES_A_RANGE = 16;
+/** Interior pages that a range covers stand for so many blocks each, or more. */
+const BLOCKS_A_NODE = LEAF_BLOCKS << FANOUT_BITS;
+
 /** Blocks under one entry of an interior page at `level` (1 = its children are leaves). */
 function entryBlocks(level: number): number {
   return LEAF_BLOCKS * 2 ** (FANOUT_BITS * (level - 1));
@@ -142,6 +147,14 @@ export class ChainMap {
       while (count < limit && words[at + count] === first + count) count += 1;
     }
     return count;
+  }
+
+  /**
+   * Sees to it that there is memory for `set` of so many blocks, by this thread.
+   * @throws DiskError ENOMEM, with nothing changed.
+   */
+  prepareToSet(count: number): void {
+    this.#nodes.pages.setAside(NODES_A_RANGE + Math.ceil(count / BLOCKS_A_NODE));
   }
 
   /**

@@ -71,12 +71,13 @@ export class HeadLog {
     this.#lock();
     try {
       const head = this.#row.get(VOLUME.head);
-      // Segments first: they can run out, and then no record may stand.
-      for (let done = 0; done < count; done += SEGMENT_SLOTS) {
-        this.#space.headAddress(head, slot + done);
-      }
-      this.#space.headAddress(head, slot + count - 1);
       try {
+        // Memory first: it can run out, and then no record may stand that the map does not know.
+        this.#map.prepareToSet(count);
+        for (let done = 0; done < count; done += SEGMENT_SLOTS) {
+          this.#space.headAddress(head, slot + done);
+        }
+        this.#space.headAddress(head, slot + count - 1);
         this.#append(RECORD_WRITE, block, count, slot);
       } catch (error) {
         this.#returnSlots(slot, count);
@@ -97,6 +98,7 @@ export class HeadLog {
   appendZero(block: number, count: number, covering: boolean): void {
     this.#lock();
     try {
+      this.#map.prepareToSet(count);
       this.#append(RECORD_ZERO, block, count, 0);
       this.#mapped(this.#map.set(block, count, covering ? ZERO : UNMAPPED));
     } finally {

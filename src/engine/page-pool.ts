@@ -18,12 +18,15 @@ const IN_USE = 3;
 /** What a pool lives in: both views are of the same memory. */
 export type PoolViews = Pick<SharedViews, 'pages' | 'pageWords'>;
 
+/** As one thread sees it. */
 export class PagePool {
   readonly words: Uint32Array;
   /** The same memory. */
   readonly halves: Uint16Array;
   readonly #locks: Int32Array;
   readonly #capacity: number;
+  /** Pages that this thread set aside; they do not count as in use. */
+  readonly #aside: number[] = [];
 
   constructor(views: PoolViews) {
     this.words = views.pages;
@@ -44,25 +47,51 @@ export class PagePool {
 
   /** `allocate` for who holds the lock. */
   allocateLocked(): number {
+    const page = this.#take() ?? this.#aside.pop();
+    if (page === undefined) throw this.#full();
+    this.words[IN_USE] = this.words[IN_USE]! + 1;
+    return page;
+  }
+
+  /**
+   * Sees to it that this thread's next `count` pages are there, whatever others take meanwhile.
+   * @throws DiskError ENOMEM.
+   */
+  setAside(count: number): void {
+    if (this.#aside.length >= count) return;
+    this.lock();
+    try {
+      while (this.#aside.length < count) {
+        const page = this.#take();
+        if (page === undefined) throw this.#full();
+        this.#aside.push(page);
+      }
+    } finally {
+      this.unlock();
+    }
+  }
+
+  /** A page that nobody has. */
+  #take(): number | undefined {
     const words = this.words;
     const free = words[FIRST_FREE]!;
     if (free !== 0) {
       const start = free * PAGE_WORDS;
       words[FIRST_FREE] = words[start]!;
       words[start] = 0;
-      words[IN_USE] = words[IN_USE]! + 1;
       return free;
     }
     const page = words[HANDED_OUT]! + 1;
-    if (page >= this.#capacity) {
-      throw new DiskError('failed', `the block index is full (${this.#capacity} pages)`, {
-        errno: 'ENOMEM',
-        hint: 'close some disks, or give the machine more memory',
-      });
-    }
+    if (page >= this.#capacity) return undefined;
     words[HANDED_OUT] = page;
-    words[IN_USE] = words[IN_USE]! + 1;
     return page;
+  }
+
+  #full(): DiskError {
+    return new DiskError('failed', `the block index is full (${this.#capacity} pages)`, {
+      errno: 'ENOMEM',
+      hint: 'close some disks, or give the machine more memory',
+    });
   }
 
   /** Only for pages that no thread can reach any more. */
