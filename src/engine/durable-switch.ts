@@ -99,8 +99,7 @@ function settle(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
     const copies = readHeaderFrom(tuples, path, id);
     const { current } = copies;
     files.inherit(id);
-    // Sealed or not: it is what the delta stands on, and may have been sealed a moment ago.
-    if (current.below.kind === 'delta') files.inherit(current.below.id);
+    if (current.below.kind === 'delta') settleBelow(files, current.below.id);
     if (current.sealed) return;
     const data = openStored(files.dataPath(id, current.dataGeneration), 'r+');
     try {
@@ -128,4 +127,13 @@ function settle(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
   } finally {
     closeSync(tuples);
   }
+}
+
+/**
+ * What a delta stands on may have been sealed a moment ago; or not yet, by a process that died
+ * right after it had moved the head: what that wrote there is nowhere else.
+ */
+function settleBelow(files: DeltaFiles, id: DeltaId): void {
+  if (files.readHeader(id).current.sealed) files.inherit(id);
+  else settle(files, id, true);
 }

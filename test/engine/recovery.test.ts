@@ -292,3 +292,18 @@ function spoil(path: string, offset: number): void {
     closeSync(fd);
   }
 }
+
+t.test('a snapshot of a closed disk keeps what a head had that nobody came to seal', async (t) => {
+  const { scratch, head, tuples } = await makeDisk(t);
+  (await open(scratch, head)).write(block(1), 0, 0, BLOCK_SIZE);
+  const spec = { virtualSize: SIZE, allocation: 'dynamic' } as const;
+  const on = (id: DeltaId) => ({ ...spec, below: { kind: 'delta', id } }) as const;
+  // The manifest names it when the process dies.
+  const next = await scratch.engine.deltas.create(on(head));
+  scratch.crash();
+  const last = await scratch.engine.deltas.create(on(next));
+  await scratch.engine.volumes.switchHeads([{ from: next, to: last }], () => {});
+  scratch.crash();
+  changeEpoch(tuples);
+  t.same(readBlock(await open(scratch, last), 0), block(1), 'written before it was asked for');
+});
