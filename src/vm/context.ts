@@ -84,18 +84,50 @@ export async function refuseWhileHeld(
 
 /**
  * Looked at again while nobody else can open the files: whoever did so since the first look would
- * read old and new side by side. @throws DiskError `busy`.
+ * read old and new side by side, or go on with what is gone. @throws DiskError `busy`.
  */
 export async function refuseWhileOpen(
   context: VmContext,
-  vm: string,
+  exposed: Exposed,
   held: HeldOpens,
   what: string,
 ): Promise<void> {
   if ((await held.stillOpen()) === 0) return;
-  await refuseWhileHeld(context, { vm, part: 'heads' }, what);
-  throw new DiskError('busy', `cannot ${what}: a disk of it was opened just now`, {
+  await refuseWhileHeld(context, exposed, what);
+  throw openedJustNow(what);
+}
+
+export function openedJustNow(what: string): DiskError {
+  return new DiskError('busy', `cannot ${what}: a disk of it was opened just now`, {
     errno: 'EBUSY',
     hint: 'close it there first, and try again',
   });
+}
+
+/** Files of a VM that are to change or go, and for what. */
+export interface Unused {
+  readonly exposed: Exposed;
+  readonly nodes: readonly number[];
+  /** For the message when somebody uses them. */
+  readonly what: string;
+}
+
+/**
+ * Runs `change` while nobody has the files open, nor can open them: who tries sees what is there
+ * afterwards. Under the entry's mutex. @throws DiskError `busy`.
+ */
+export async function whileUnused<T>(
+  context: VmContext,
+  { number }: VmEntry,
+  { exposed, nodes, what }: Unused,
+  change: () => Promise<T>,
+): Promise<T> {
+  await refuseWhileHeld(context, exposed, what);
+  const held = context.hooks.holdOpens(number, nodes);
+  try {
+    await refuseWhileOpen(context, exposed, held, what);
+    return await change();
+  } finally {
+    held.release();
+  }
 }

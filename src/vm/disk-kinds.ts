@@ -10,7 +10,7 @@
  */
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
-import { refuseWhileHeld, refuseWhileOpen, type VmContext, withVm } from './context.js';
+import { openedJustNow, type VmContext, whileUnused, withVm } from './context.js';
 import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
 import { Preparation } from './preparation.js';
 import type { VmEntry } from './vm-catalog.js';
@@ -81,18 +81,10 @@ export async function changeKinds(
     refuseTwice(vm, changes);
     for (const { disk } of changes) findDisk(vm, before, disk);
     const what = `change the disks of "${vm}"`;
-    await refuseWhileHeld(context, { vm, part: 'heads' }, what);
+    const nodes = before.disks.map(({ node }) => node);
+    const unused = { exposed: { vm, part: 'heads' }, nodes, what } as const;
     // Whoever opens one now finds the kind that it is to have.
-    const held = context.hooks.holdOpens(
-      entry.number,
-      before.disks.map(({ node }) => node),
-    );
-    try {
-      await refuseWhileOpen(context, vm, held, what);
-      await commitKinds(context, entry, before, changes);
-    } finally {
-      held.release();
-    }
+    await whileUnused(context, entry, unused, () => commitKinds(context, entry, before, changes));
   });
   context.hooks.namesChanged(vm);
 }
@@ -132,30 +124,47 @@ function refuseTwice(vm: string, changes: readonly KindChange[]): void {
 
 /**
  * Puts immutable disks back to what they were made with. For who is about to start the guest, and
- * has seen that nobody uses the disks.
+ * has seen that nobody uses the disks. @throws DiskError `busy` when somebody does since.
  */
 export async function resetImmutable(context: VmContext, vm: string): Promise<void> {
-  const { chains, store } = context;
+  const { chains, store, hooks } = context;
   const reset = await withVm(context, vm, async (entry) => {
     const before = store.loadEntry(entry);
     const touched = (disk: DiskRecord) =>
       disk.start !== undefined && !chains.isUntouchedSince(disk.head, disk.start);
     const nodes = before.disks.filter(touched).map(({ node }) => node);
     if (nodes.length === 0) return false;
-    await Preparation.run(context, async (preparation) => {
-      const disks: DiskRecord[] = [];
-      for (const disk of before.disks) {
-        const { start } = disk;
-        const again = start !== undefined && touched(disk);
-        disks.push(again ? { ...disk, head: await emptyHead(preparation, disk, start) } : disk);
-      }
-      const pending = await store.prepareChange(entry, { ...before, disks });
-      const place = { vmNumber: entry.number, nodes };
-      await preparation.commitContents(switchesTo(before, disks), pending, place);
-    });
+    const held = hooks.holdOpens(entry.number, nodes);
+    try {
+      // Not asked who it is: the guest that is being started would be named.
+      if ((await held.stillOpen()) > 0) throw openedJustNow(`run "${vm}"`);
+      await commitReset(context, entry, before, nodes);
+    } finally {
+      held.release();
+    }
     return true;
   });
   if (reset) context.onGarbage();
+}
+
+/** For who keeps the disks from being opened. @param nodes of those that go back. */
+async function commitReset(
+  context: VmContext,
+  entry: VmEntry,
+  before: Manifest,
+  nodes: readonly number[],
+): Promise<void> {
+  await Preparation.run(context, async (preparation) => {
+    const disks: DiskRecord[] = [];
+    for (const disk of before.disks) {
+      const { start } = disk;
+      const again = start !== undefined && nodes.includes(disk.node);
+      disks.push(again ? { ...disk, head: await emptyHead(preparation, disk, start) } : disk);
+    }
+    const pending = await context.store.prepareChange(entry, { ...before, disks });
+    const place = { vmNumber: entry.number, nodes };
+    await preparation.commitContents(switchesTo(before, disks), pending, place);
+  });
 }
 
 /** @throws DiskError `not-supported`: memory remembers all disks, and these go on without it. */

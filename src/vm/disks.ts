@@ -2,7 +2,7 @@
 import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE, checkDiskSize, formatSize } from '../common/units.js';
 import type { DeltaId } from '../engine/delta-id.js';
-import { refuseWhileHeld, refuseWhileOpen, type VmContext, withVm } from './context.js';
+import { type VmContext, whileUnused, withVm } from './context.js';
 import { type DiskRequest, MAX_DISKS } from './create.js';
 import { withKind } from './disk-kinds.js';
 import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
@@ -162,14 +162,8 @@ async function withUnusedDisk(
   await withVm(context, vm, async (entry) => {
     const before = context.store.loadEntry(entry);
     const disk = findDisk(vm, before, name);
-    await refuseWhileHeld(context, { vm, part: 'heads' }, what);
-    const held = context.hooks.holdOpens(entry.number, [disk.node]);
-    try {
-      await refuseWhileOpen(context, vm, held, what);
-      await change({ entry, before, disk });
-    } finally {
-      held.release();
-    }
+    const unused = { exposed: { vm, part: 'heads' }, nodes: [disk.node], what } as const;
+    await whileUnused(context, entry, unused, () => change({ entry, before, disk }));
   });
 }
 

@@ -68,7 +68,7 @@ async function restoreLocked(context: VmContext, entry: VmEntry, request: Restor
     tree.disks.map(({ node }) => node),
   );
   try {
-    await refuseWhileOpen(context, vm, held, what);
+    await refuseWhileOpen(context, { vm, part: 'heads' }, held, what);
     await switchBack(context, entry, target);
   } catch (error) {
     if (saved !== undefined) await forgetSnapshot(context, entry, saved);

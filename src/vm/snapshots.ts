@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
-import { refuseWhileHeld, type VmContext, type Work, withVm } from './context.js';
+import { refuseWhileHeld, type VmContext, type Work, whileUnused, withVm } from './context.js';
 import { isInSnapshots, kindPart, refuseMemoryBeside } from './disk-kinds.js';
 import type { Flushed } from './hooks.js';
 import {
@@ -194,13 +194,13 @@ export async function forgetSnapshot(
 export async function deleteSnapshot(context: VmContext, vm: string, name: string): Promise<void> {
   await withVm(context, vm, async (entry) => {
     const before = context.store.loadEntry(entry);
-    const { id } = findSnapshot(vm, before, name);
-    await refuseWhileHeld(
-      context,
-      { vm, part: 'snapshot', snapshot: name },
-      `delete "${vm}@${name}"`,
+    const { id, disks } = findSnapshot(vm, before, name);
+    const exposed = { vm, part: 'snapshot', snapshot: name } as const;
+    const nodes = disks.map(({ node }) => node);
+    const unused = { exposed, nodes, what: `delete "${vm}@${name}"` };
+    await whileUnused(context, entry, unused, () =>
+      context.store.change(entry, withoutSnapshot(before, id)),
     );
-    await context.store.change(entry, withoutSnapshot(before, id));
   });
   context.hooks.namesChanged(vm);
   context.onGarbage();

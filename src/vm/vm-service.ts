@@ -11,7 +11,14 @@ import { type ChainFacts, Chains } from './chains.js';
 import { type CheckOutcome, type CheckRequest, StoreCheck } from './check.js';
 import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
 import { type CompactOutcome, compactVm } from './compaction.js';
-import { refuseWhileHeld, type VmContext, type Work, withNewName, withVm } from './context.js';
+import {
+  refuseWhileHeld,
+  type VmContext,
+  type Work,
+  whileUnused,
+  withNewName,
+  withVm,
+} from './context.js';
 import { createVm, type DiskRequest } from './create.js';
 import { DeltaPins } from './delta-pins.js';
 import { type DiffRequest, diffDisks, type RunDiff } from './diffs.js';
@@ -32,7 +39,13 @@ import type { VmHooks } from './hooks.js';
 import { importVm } from './import.js';
 import { type MachineFilesRequest, writeMachineFiles } from './machine-files.js';
 import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
-import { type DiskRecord, labelledDeltas, type Manifest, type SnapshotRecord } from './manifest.js';
+import {
+  type DiskRecord,
+  diskNodes,
+  labelledDeltas,
+  type Manifest,
+  type SnapshotRecord,
+} from './manifest.js';
 import { MemoryFiles } from './memory-files.js';
 import { checkName } from './names.js';
 import { exportOva, type OvaRequest } from './ova-export.js';
@@ -211,9 +224,12 @@ export class VmService {
   async delete(vm: string): Promise<number> {
     const context = this.#context;
     const kept = await withVm(context, vm, async (entry) => {
-      await refuseWhileHeld(context, { vm, part: 'all' }, `delete "${vm}"`);
       const count = await this.#countKept(entry);
-      await this.#headroom.lend(() => context.store.remove(entry));
+      const nodes = diskNodes(context.store.loadEntry(entry));
+      const unused = { exposed: { vm, part: 'all' }, nodes, what: `delete "${vm}"` } as const;
+      await whileUnused(context, entry, unused, () =>
+        this.#headroom.lend(() => context.store.remove(entry)),
+      );
       return count;
     });
     context.hooks.namesChanged(vm);

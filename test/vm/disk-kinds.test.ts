@@ -117,6 +117,23 @@ for (const engine of ENGINES) {
   });
 }
 
+t.test('no reset below who has just opened the disk', async (t) => {
+  const world = await open(t, 'fake', ['disk0']);
+  const { hooks, service } = world;
+  await service.changeKinds('web', [{ disk: 'disk0', kind: 'immutable' }]);
+  await world.write('web', 100, 9000);
+  hooks.opens = 1;
+  await t.rejects(service.resetImmutable('web'), { code: 'busy', message: /opened just now/ });
+  await check(t, world, 'nothing goes back');
+  t.equal(hooks.closed.size, 0, 'opened again');
+  hooks.opens = 0;
+  const seen: number[] = [];
+  hooks.contentChanged = async () => void seen.push(hooks.closed.size);
+  await service.resetImmutable('web');
+  t.same(seen, [1], 'closed until no cache is stale');
+  t.equal(hooks.closed.size, 0);
+});
+
 t.test('read-only', async (t) => {
   const world = await open(t, 'fake', ['disk0', 'data']);
   await world.service.changeKinds('web', [{ disk: 'data', kind: 'read-only' }]);

@@ -122,3 +122,36 @@ t.test('a VM that is replaced while someone waits for it', async (t) => {
   const first = world.service.exclusively('linked', async () => undefined);
   t.equal(await codeOf(first), 'not-found');
 });
+
+t.test('nobody opens what is just being deleted', async (t) => {
+  const world = await open(t);
+  const { hooks, service, store } = world;
+  const snapshots = () => store.load('web').snapshots.map(({ name }) => name);
+  const cases: [work: () => Promise<unknown>, isThere: () => boolean][] = [
+    [() => service.deleteSnapshot('web', 'first'), () => snapshots().includes('first')],
+    [() => service.delete('web'), () => service.has('web')],
+  ];
+  const holdOpens = hooks.holdOpens.bind(hooks);
+  for (const [work, isThere] of cases) {
+    hooks.opens = 1;
+    await t.rejects(work(), { code: 'busy', message: /opened just now/ });
+    t.equal(isThere(), true, 'who opened it between the two looks keeps it');
+    t.equal(hooks.closed.size, 0, 'it can be opened again');
+    hooks.opens = 0;
+    const seen: boolean[] = [];
+    hooks.holdOpens = (number) => {
+      seen.push(isThere());
+      const { stillOpen, release } = holdOpens(number);
+      return {
+        stillOpen,
+        release: () => {
+          seen.push(isThere());
+          release();
+        },
+      };
+    };
+    await work();
+    t.same(seen, [true, false], 'held from before it goes until it is gone');
+    t.equal(hooks.closed.size, 0);
+  }
+});
