@@ -4,10 +4,18 @@
  */
 import { Mutex } from '../common/mutex.js';
 import type { LocalEngine } from '../engine/local-engine.js';
-import { ROOT_NODE } from '../transport/namespace.js';
+import { type NodeId, ROOT_NODE } from '../transport/namespace.js';
 import type { Transport } from '../transport/transport.js';
 import type { Exposure } from '../vm/exposure.js';
-import type { Exposed, Flushed, HeldOpens, Holder, MemoryRequest, VmHooks } from '../vm/hooks.js';
+import type {
+  Exposed,
+  Flushed,
+  GoneName,
+  HeldOpens,
+  Holder,
+  MemoryRequest,
+  VmHooks,
+} from '../vm/hooks.js';
 import type { Guests } from './guests.js';
 import type { DiskUsers } from './handlers/disk-users.js';
 import type { Logger } from './logger.js';
@@ -92,14 +100,20 @@ export class DaemonHooks implements VmHooks {
     return this.#parts.files.hold(vmNumber, nodes);
   }
 
-  namesChanged(vm: string): void {
-    const { exposure, transport, log } = this.#parts;
-    // Names that came are never cached as missing; names below a folder are asked for again each
-    // second. Only a VM that went must not be found by its old name for that long.
-    if (exposure().find(vm) !== undefined) return;
+  namesChanged(vm: string, gone: readonly GoneName[] = []): void {
+    // Names that came are never cached as missing. Those that went are believed for a second: under
+    // a name that was given anew for something else, what had it before would be found.
+    for (const { vmNumber, folder, name } of gone) {
+      this.#forgetName({ hi: vmNumber, lo: folder }, name);
+    }
+    if (this.#parts.exposure().find(vm) === undefined) this.#forgetName(ROOT_NODE, vm);
+  }
+
+  #forgetName(folder: NodeId, name: string): void {
+    const { transport, log } = this.#parts;
     transport()
-      ?.invalidateEntry(ROOT_NODE, vm)
-      .catch((error: unknown) => log.warn(`cannot make the kernel forget ${vm}`, { error }));
+      ?.invalidateEntry(folder, name)
+      .catch((error: unknown) => log.warn(`cannot make the kernel forget ${name}`, { error }));
   }
 }
 

@@ -56,8 +56,8 @@ export class StoreNamespace implements Namespace {
       const vm = exposure.find(name);
       return vm === undefined ? undefined : this.#attr({ kind: 'vm', vm });
     }
-    const found = this.#find(parent);
-    const child = found === undefined ? undefined : childOf(found, name);
+    // A folder that is gone, of whose name there may be another one by now, is no empty one.
+    const child = childOf(this.#get(parent), name);
     return child === undefined ? undefined : this.#attr(child);
   }
 

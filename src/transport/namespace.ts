@@ -68,7 +68,10 @@ export interface FileSystemSizes {
 export type Awaitable<T> = T | Promise<T>;
 
 export interface Namespace {
-  /** @returns undefined when the directory has no such name. */
+  /**
+   * @returns undefined when the directory has no such name.
+   * @throws DiskError as `getattr`, of the directory.
+   */
   lookup(parent: NodeId, name: string): Awaitable<NodeAttr | undefined>;
   /**
    * @throws DiskError `not-found` with errno ESTALE for a node that is no more (the kernel then

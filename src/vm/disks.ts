@@ -5,6 +5,7 @@ import type { DeltaId } from '../engine/delta-id.js';
 import { type VmContext, whileUnused, withVm } from './context.js';
 import { type DiskRequest, MAX_DISKS } from './create.js';
 import { withKind } from './disk-kinds.js';
+import { goneDisk } from './exposure.js';
 import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
@@ -65,8 +66,8 @@ export async function removeDisk(context: VmContext, vm: string, name: string): 
     await Preparation.run(context, async (preparation) => {
       await preparation.commit(await context.store.prepareChange(entry, after));
     });
+    context.hooks.namesChanged(vm, [goneDisk(entry, name)]);
   });
-  context.hooks.namesChanged(vm);
   context.onGarbage();
 }
 

@@ -1,6 +1,7 @@
 /** What the mount point shows of the store: names, nodes and the deltas behind them. */
 import type { DeltaId } from '../engine/delta-id.js';
 import { kindOf } from './disk-kinds.js';
+import type { GoneName } from './hooks.js';
 import { type Manifest, NODE } from './manifest.js';
 import type { VmEntry } from './vm-catalog.js';
 import type { VmStore } from './vm-store.js';
@@ -133,6 +134,16 @@ function expose(entry: VmEntry, manifest: Manifest): ExposedVm {
 /** The name of a disk's raw file. */
 export function diskFileName(disk: string): string {
   return `${disk}.raw`;
+}
+
+/** For the kernel, when a snapshot has lost its name. */
+export function goneSnapshot({ number }: VmEntry, name: string): GoneName {
+  return { vmNumber: number, folder: NODE.snapshots, name };
+}
+
+/** The same for a disk of the VM. */
+export function goneDisk({ number }: VmEntry, disk: string): GoneName {
+  return { vmNumber: number, folder: NODE.vm, name: diskFileName(disk) };
 }
 
 /** Path of an exposed file below the mount point. */

@@ -43,6 +43,14 @@ export interface Flushed {
   release(): Promise<void>;
 }
 
+/** A name that is gone from a folder of a VM, for now or to come back for something else. */
+export interface GoneName {
+  readonly vmNumber: number;
+  /** The folder's node. */
+  readonly folder: number;
+  readonly name: string;
+}
+
 /** A VM whose files nobody opens for a moment: whoever tries waits, and sees what is there then. */
 export interface HeldOpens {
   /**
@@ -71,6 +79,9 @@ export interface VmHooks {
   holders(exposed: Exposed): Promise<readonly Holder[]>;
   /** From now on whoever opens a file of the VM waits. One at a time for a VM. */
   holdOpens(vmNumber: number, nodes: readonly number[]): HeldOpens;
-  /** Names came or went: a VM was made, renamed, deleted, or its disks or snapshots changed. */
-  namesChanged(vm: string): void;
+  /**
+   * Names came or went: a VM was made, renamed, deleted, or its disks or snapshots changed.
+   * @param gone of its files and folders.
+   */
+  namesChanged(vm: string, gone?: readonly GoneName[]): void;
 }

@@ -3,6 +3,7 @@ import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
 import { refuseWhileHeld, refuseWhileOpen, type VmContext, withVm } from './context.js';
 import { isInSnapshots, kindPart } from './disk-kinds.js';
+import { goneDisk } from './exposure.js';
 import { type DiskRecord, hardwareOf, type Manifest, type SnapshotRecord } from './manifest.js';
 import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
@@ -44,7 +45,6 @@ export async function restoreSnapshot(
   }
   if (typeof saveCurrent === 'string') checkName('snapshot', saveCurrent);
   const outcome = await withVm(context, vm, (entry) => restoreLocked(context, entry, request));
-  context.hooks.namesChanged(vm);
   context.onGarbage();
   return outcome;
 }
@@ -76,6 +76,12 @@ async function restoreLocked(context: VmContext, entry: VmEntry, request: Restor
   } finally {
     held.release();
   }
+  const now = store.loadEntry(entry).disks.map(({ name }) => name);
+  const gone = tree.disks.filter(({ name }) => !now.includes(name));
+  hooks.namesChanged(
+    vm,
+    gone.map(({ name }) => goneDisk(entry, name)),
+  );
   return { restored: target, saved };
 }
 

@@ -5,6 +5,7 @@ import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
 import { refuseWhileHeld, type VmContext, type Work, whileUnused, withVm } from './context.js';
 import { isInSnapshots, kindPart, refuseMemoryBeside } from './disk-kinds.js';
+import { goneSnapshot } from './exposure.js';
 import type { Flushed } from './hooks.js';
 import {
   type DiskRecord,
@@ -201,8 +202,8 @@ export async function deleteSnapshot(context: VmContext, vm: string, name: strin
     await whileUnused(context, entry, unused, () =>
       context.store.change(entry, withoutSnapshot(before, id)),
     );
+    context.hooks.namesChanged(vm, [goneSnapshot(entry, name)]);
   });
-  context.hooks.namesChanged(vm);
   context.onGarbage();
 }
 
@@ -213,7 +214,7 @@ export async function renameSnapshot(
   newName: string,
 ): Promise<SnapshotRecord> {
   checkName('snapshot', newName);
-  const renamed = await withVm(context, vm, async (entry) => {
+  return withVm(context, vm, async (entry) => {
     const before = context.store.loadEntry(entry);
     const found = findSnapshot(vm, before, name);
     if (name === newName) return found;
@@ -221,10 +222,9 @@ export async function renameSnapshot(
     const exposed = { vm, part: 'snapshot', snapshot: name } as const;
     await refuseWhileHeld(context, exposed, `rename "${vm}@${name}"`, (holder) => holder.byPath);
     await context.store.change(entry, withRenamedSnapshot(before, found.id, newName));
+    context.hooks.namesChanged(vm, [goneSnapshot(entry, name)]);
     return { ...found, name: newName };
   });
-  context.hooks.namesChanged(vm);
-  return renamed;
 }
 
 export function checkSnapshotRequest({ name, message }: SnapshotRequest): void {
