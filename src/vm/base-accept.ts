@@ -24,14 +24,13 @@ export async function acceptBases(context: VmContext, vm: string): Promise<strin
     }
     // Until it is accepted nobody opens it again.
     for (const id of changed) await engine.volumes.closeOn(id);
+    // As nobody can open it, nothing of it comes back into the kernel's caches. Forgotten after the
+    // commit, it would stay there if this process died in between: the next one sees no change.
+    await forgetContent(context, readers);
     const accepted: string[] = [];
-    try {
-      for (const id of changed) {
-        const path = await bases.accept(id);
-        if (path !== undefined) accepted.push(path);
-      }
-    } finally {
-      if (accepted.length > 0) await forgetContent(context, readers);
+    for (const id of changed) {
+      const path = await bases.accept(id);
+      if (path !== undefined) accepted.push(path);
     }
     return accepted;
   });

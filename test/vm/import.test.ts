@@ -128,6 +128,12 @@ t.test('an image that is accepted is what all its disks show from then on', asyn
   world.hooks.holding.pop();
   const { disks } = world.manifest('web').snapshots[0]!;
   await t.rejects(world.engine.readAll(disks[0]!.delta, false), { code: 'damaged' });
+  const [base] = world.bases.list();
+  const { contentChanged } = world.hooks;
+  world.hooks.contentChanged = async (...content) => {
+    t.ok(await world.bases.hasChanged(base!), 'not accepted before the caches are empty');
+    await contentChanged.apply(world.hooks, content);
+  };
   t.same(await world.service.acceptBases('twin'), [path]);
   for (const name of world.model.keys()) world.model.set(name, changed);
   await check(t, world);
