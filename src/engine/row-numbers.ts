@@ -13,11 +13,12 @@ export class RowNumbers {
 
   /** @throws DiskError `busy` when all are in use. */
   take(): number {
-    const index = this.#free.pop() ?? this.#next++;
-    if (index >= MAX_VOLUMES) {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    if (this.#next >= MAX_VOLUMES) {
       throw new DiskError('busy', `more than ${MAX_VOLUMES} disks are open`, { errno: 'ENFILE' });
     }
-    return index;
+    return this.#next++;
   }
 
   give(index: number): void {
