@@ -97,8 +97,10 @@ export async function refuseWhileOpen(
   throw openedJustNow(what);
 }
 
+/** Nobody is found by the names that the files have now. */
 export function openedJustNow(what: string): DiskError {
-  return new DiskError('busy', `cannot ${what}: a disk of it was opened just now`, {
+  const since = 'was opened just now, or under a former name';
+  return new DiskError('busy', `cannot ${what}: a disk of it ${since}`, {
     errno: 'EBUSY',
     hint: 'close it there first, and try again',
   });
@@ -127,6 +129,25 @@ export async function whileUnused<T>(
   try {
     await refuseWhileOpen(context, exposed, held, what);
     return await change();
+  } finally {
+    held.release();
+  }
+}
+
+/**
+ * For who has looked for users by the names of the files: those that had a disk open before the VM
+ * got its name are not found by it. Under the entry's mutex. @throws DiskError `busy`.
+ */
+export async function refuseUnnamedUsers(
+  { store, hooks }: VmContext,
+  vm: string,
+  what: string,
+): Promise<void> {
+  const entry = store.catalog.get(vm);
+  const nodes = store.loadEntry(entry).disks.map(({ node }) => node);
+  const held = hooks.holdOpens(entry.number, nodes);
+  try {
+    if ((await held.stillOpen()) > 0) throw openedJustNow(what);
   } finally {
     held.release();
   }

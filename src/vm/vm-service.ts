@@ -12,6 +12,7 @@ import { type CheckOutcome, type CheckRequest, StoreCheck } from './check.js';
 import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
 import { type CompactOutcome, compactVm } from './compaction.js';
 import {
+  refuseUnnamedUsers,
   refuseWhileHeld,
   type VmContext,
   type Work,
@@ -263,6 +264,11 @@ export class VmService {
   /** @throws DiskError `not-found` for an unknown disk, `busy` while a disk is in use. */
   changeKinds(vm: string, changes: readonly KindChange[]): Promise<void> {
     return changeKinds(this.#context, vm, changes);
+  }
+
+  /** For who keeps changes off: `exclusively`. @throws DiskError `busy` as in `context.ts`. */
+  refuseUnnamedUsers(vm: string, what: string): Promise<void> {
+    return refuseUnnamedUsers(this.#context, vm, what);
   }
 
   /** For who is about to start the guest. */

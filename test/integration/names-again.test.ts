@@ -1,5 +1,8 @@
-/** A name that was given anew stands for what has it now, at once: the kernel remembers names. */
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+/**
+ * Names that change: one that was given anew stands for what has it now, at once, though the kernel
+ * remembers names; and who has a disk open under a former name still has it open.
+ */
+import { closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -46,4 +49,15 @@ t.test('of a disk', { skip: cannotServe() }, async (t) => {
   await control.call('disk.remove', { vm: 'vm', disk: 'data' });
   await control.call('disk.add', { vm: 'vm', disk: { name: 'data', size: 2 * MiB } });
   t.equal(statSync(file).size, 2 * MiB);
+});
+
+t.test('open under a former name', { skip: cannotServe() }, async (t) => {
+  const { daemon, control } = await open(t);
+  const fd = openSync(daemon.rawFile('vm'), 'r+');
+  t.teardown(() => closeSync(fd));
+  await control.call('rename', { vm: 'vm', name: 'new' });
+  const busy = { code: 'busy' };
+  await t.rejects(control.call('run', { vm: 'new' }), busy, 'no guest writes beside it');
+  await t.rejects(control.call('export.machine', { vm: 'new', kind: 'libvirt-xml' }), busy);
+  await t.rejects(control.call('delete', { vm: 'new' }), busy, 'what it writes is not lost');
 });

@@ -76,7 +76,7 @@ function viewMemory(vm: string, { path, snapshot, state }: UsableMemory): SavedM
 
 /**
  * Refuses to hand the disks to a hypervisor beside somebody else: a disk that two write to, of whom
- * neither knows of the other, does not stay whole.
+ * neither knows of the other, does not stay whole. For who keeps changes off.
  * @throws DiskError `busy` naming who uses them.
  */
 export async function refuseWhileUsed(
@@ -98,4 +98,5 @@ export async function refuseWhileUsed(
       hint: holder.remedy ?? 'close it there first',
     });
   }
+  await service.refuseUnnamedUsers(vm, what);
 }
