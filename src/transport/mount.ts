@@ -154,7 +154,9 @@ export async function prepareMountpoint(path: string, allowOther: boolean): Prom
   const top = topMountAt(mountpoint, readMounts());
   if (top?.type === MOUNT_TYPE) {
     throw new DiskError('busy', `${mountpoint}: another layerdisk is serving this mountpoint`, {
-      hint: `stop it (layerdisk daemon stop), or unmount: umount ${mountpoint}`,
+      // Not `layerdisk daemon stop`: that would be said to whoever asked, not to the one in the
+      // way.
+      hint: 'name another folder with --mountpoint DIR, or stop the daemon whose store it shows',
     });
   }
   if (top !== undefined) {
