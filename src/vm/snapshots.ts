@@ -217,7 +217,6 @@ export async function renameSnapshot(
   return withVm(context, vm, async (entry) => {
     const before = context.store.loadEntry(entry);
     const found = findSnapshot(vm, before, name);
-    if (name === newName) return found;
     checkSnapshotNameFree(vm, before, newName);
     const exposed = { vm, part: 'snapshot', snapshot: name } as const;
     await refuseWhileHeld(context, exposed, `rename "${vm}@${name}"`, (holder) => holder.byPath);

@@ -61,7 +61,7 @@ export const TOLD_CHANGES: { readonly [M in MethodName]?: Describe<M> } = {
   ],
   'snapshot.rename': ({ vm, snapshot, name }) => {
     const text = `renamed ${vm}@${snapshot} to ${vm}@${name}`;
-    return snapshot === name ? [] : [{ event: 'snapshot.renamed', text, vm, snapshot, name }];
+    return [{ event: 'snapshot.renamed', text, vm, snapshot, name }];
   },
   'snapshot.restore': ({ vm, snapshot }, { saved }) => [
     ...(saved === undefined ? [] : [taken(vm, saved)]),

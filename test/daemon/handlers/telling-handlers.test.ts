@@ -107,7 +107,7 @@ t.test('snapshots', async (t) => {
   t.same(heard(), [taken('one')]);
   await calls['snapshot.rename']({ vm, snapshot: 'one', name: 'first' });
   t.match(heard(), [{ event: 'snapshot.renamed', vm, snapshot: 'one', name: 'first' }]);
-  await calls['snapshot.rename']({ vm, snapshot: 'first', name: 'first' });
+  await t.rejects(calls['snapshot.rename']({ vm, snapshot: 'first', name: 'first' }));
   t.same(heard(), [], 'the name that it has');
   const restored = { event: 'snapshot.restored', text: 'restored web to first' };
   await calls['snapshot.restore']({ vm, snapshot: 'first', saveCurrent: 'kept' });

@@ -209,6 +209,7 @@ const refused: readonly (readonly [method: VmMethod, params: object, code: strin
   ['snapshot.delete', { vm: 'web', snapshot: 'none' }, 'not-found'],
   ['snapshot.rename', { vm: 'web', snapshot: 'none', name: 'a' }, 'not-found'],
   ['snapshot.rename', { vm: 'web', snapshot: 'first', name: 'second' }, 'exists'],
+  ['snapshot.rename', { vm: 'web', snapshot: 'first', name: 'first' }, 'exists'],
   ['snapshot.rename', { vm: 'web', snapshot: 'first', name: '' }, 'usage'],
   ['snapshot.restore', { vm: 'web', snapshot: 'first' }, 'usage'],
   ['snapshot.restore', { vm: 'web', snapshot: 'none', discard: true }, 'not-found'],
