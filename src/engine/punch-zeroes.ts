@@ -81,7 +81,7 @@ async function punchFile(path: string, run: Run): Promise<string | undefined> {
   } finally {
     closeSync(data);
   }
-  return problem;
+  return problem === undefined ? undefined : `${path}: ${problem}`;
 }
 
 /** Looks at whole blocks from `first` on. */

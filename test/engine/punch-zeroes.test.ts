@@ -6,6 +6,7 @@ import { DeltaFiles } from '../../src/engine/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import { sumDeltas } from '../../src/engine/sum-deltas.js';
 import { ScratchEngine } from '../support/engine.js';
+import { aroundHostCalls } from '../support/host-faults.js';
 import { createRandom, newSeed } from '../support/random.js';
 
 const SIZE = 8 * MiB;
@@ -115,4 +116,25 @@ t.test('rot that left zeroes is still found', async (t) => {
     findings.map(({ part, block }) => ({ part, block })),
     [{ part: 'data', block: 7 }],
   );
+});
+
+t.test('what cannot be read stays, is told with its file, and stops nothing else', async (t) => {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  const delta = await seal(scratch, Buffer.alloc(SIZE));
+  const path = new DeltaFiles(`${scratch.folder}/deltas`, 'e'.repeat(32)).dataPath(delta, 1);
+  let reads = 0;
+  const restore = aroundHostCalls(({ label }, run) => {
+    if (label === 'compact.read' && reads++ === 0) {
+      throw Object.assign(new Error('injected'), { code: 'EIO' });
+    }
+    return run();
+  });
+  t.teardown(restore);
+  const { problems } = await scratch.engine.health.compact([delta], {});
+  t.match(problems, [new RegExp(`^${path}: cannot read \\d+ bytes at 0: EIO$`)]);
+  t.equal(problems.length, 1);
+  t.ok(reads > 1, 'the rest was looked at');
+  const left = statSync(path).blocks * 512;
+  t.ok(left > 0 && left < SIZE, `${left} bytes stay`);
 });
