@@ -9,6 +9,7 @@ import { shellWord } from '../common/shell-word.js';
 import { encodeMessage, LineDecoder } from './framing.js';
 import {
   CANCEL_METHOD,
+  cancelled,
   EVENT_METHOD,
   isRecord,
   oneLine,
@@ -146,7 +147,7 @@ class SocketClient implements ControlClient {
     options: CallOptions = {},
   ): Promise<Result<M>> {
     const { signal } = options;
-    if (signal?.aborted) throw interrupted(method);
+    if (signal?.aborted) throw cancelled(method, params);
     const id = this.#nextId++;
     const line = encodeMessage({ jsonrpc: '2.0', id, method, params });
     if (Buffer.byteLength(line) - 1 > MAX_MESSAGE_BYTES) {
@@ -158,7 +159,7 @@ class SocketClient implements ControlClient {
     let giveUp: NodeJS.Timeout | undefined;
     const onAbort = () => {
       this.#socket.write(encodeMessage({ jsonrpc: '2.0', method: CANCEL_METHOD, params: { id } }));
-      giveUp = setTimeout(() => this.#settle(id)?.fail(interrupted(method)), CANCEL_GRACE_MS);
+      giveUp = setTimeout(() => this.#settle(id)?.fail(cancelled(method, params)), CANCEL_GRACE_MS);
     };
     const { onProgress, onEvent } = options;
     try {
@@ -255,8 +256,4 @@ class SocketClient implements ControlClient {
     }
     this.#pending.clear();
   }
-}
-
-function interrupted(method: MethodName): DiskError {
-  return new DiskError('interrupted', `${method} was cancelled`);
 }

@@ -5,6 +5,7 @@ import { EventStream } from './event-stream.js';
 import { encodeMessage, FramingError, LineDecoder } from './framing.js';
 import {
   CANCEL_METHOD,
+  cancelled,
   EVENT_METHOD,
   isRecord,
   isRequestId,
@@ -55,6 +56,8 @@ export interface ControlLog {
 
 /** Progress is dropped rather than queued while this much is unread. */
 const PROGRESS_UNREAD_BYTES = 64 * 1024;
+
+const BY_CLIENT = new DiskError('interrupted', 'cancelled by the client');
 
 export interface ConnectionOptions {
   readonly handlers: Handlers;
@@ -202,7 +205,7 @@ export class Connection {
 
   #cancel(params: unknown): void {
     if (!isRecord(params) || !isRequestId(params.id)) return;
-    this.#running.get(params.id)?.abort(new DiskError('interrupted', 'cancelled by the client'));
+    this.#running.get(params.id)?.abort(BY_CLIENT);
   }
 
   #start(id: RequestId, method: string, params: unknown): void {
@@ -238,7 +241,7 @@ export class Connection {
       this.#send({ jsonrpc: '2.0', id, result });
     } catch (error) {
       this.#streams.get(id)?.tellLost();
-      this.#sendError(id, this.#describe(method, error, controller.signal));
+      this.#sendError(id, this.#describe(method, params, error, controller.signal));
     } finally {
       this.#running.delete(id);
       this.#streams.delete(id);
@@ -247,10 +250,11 @@ export class Connection {
     }
   }
 
-  #describe(method: MethodName, error: unknown, signal: AbortSignal): RpcError {
+  #describe(method: MethodName, params: unknown, error: unknown, signal: AbortSignal): RpcError {
     if (error instanceof InvalidParams) return rpcError(RPC.INVALID_PARAMS, error.reason);
     if (signal.aborted && isAbort(error)) {
-      return rpcError(RPC.CANCELLED, new DiskError('interrupted', `${method} was cancelled`));
+      const why = signal.reason === BY_CLIENT ? undefined : signal.reason.message;
+      return rpcError(RPC.CANCELLED, cancelled(method, params, why));
     }
     if (error instanceof DiskError) {
       const code = error.code === 'interrupted' ? RPC.CANCELLED : RPC.OPERATION_FAILED;

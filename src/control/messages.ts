@@ -2,12 +2,7 @@
  * The JSON-RPC 2.0 envelope: what a request, an answer and a notification look like, and reading
  * them safely.
  */
-import {
-  type DiskError,
-  type DiskErrorJson,
-  ERROR_CODES,
-  type ErrorCode,
-} from '../common/errors.js';
+import { DiskError, type DiskErrorJson, ERROR_CODES, type ErrorCode } from '../common/errors.js';
 
 /** Codes of the JSON-RPC specification, and (`CANCELLED`) of the Language Server Protocol. */
 export const RPC = {
@@ -117,6 +112,21 @@ function readError(error: Record<string, unknown>): RpcError {
 /** An operating error as the error member of an answer. */
 export function rpcError(code: number, error: DiskError): RpcError {
   return { code, message: error.message, data: error.toJSON() };
+}
+
+/**
+ * What a user hears of a request that came to nothing: the words he typed, not the method's name.
+ * @param why where it was not he who cancelled it.
+ */
+export function cancelled(method: string, params: unknown, why?: string): DiskError {
+  const { vm, snapshot } = isRecord(params) ? params : {};
+  const target =
+    typeof vm !== 'string' ? '' : typeof snapshot === 'string' ? `${vm}@${snapshot}` : vm;
+  // `export.ova` is an export to who asked for it.
+  const command = method.replace(/^(export|run)\..*$/, '$1').replace('.', ' ');
+  const work = oneLine(`${command} ${target}`);
+  const message = why === undefined ? `${work} was cancelled` : `${work} was broken off: ${why}`;
+  return new DiskError('interrupted', message);
 }
 
 export function isRecord(value: unknown): value is Record<string, unknown> {

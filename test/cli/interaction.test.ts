@@ -45,7 +45,10 @@ t.test('ctrl-C cancels the request and exits 130', async (t) => {
   );
   t.equal(result.code, 130);
   t.equal(result.stdout, '');
-  t.match(result.stderr, /^copying web: 25 % 1 MiB of 4 MiB\nlayerdisk: clone was cancelled\n$/);
+  t.match(
+    result.stderr,
+    /^copying web: 25 % 1 MiB of 4 MiB\nlayerdisk: clone web was cancelled\n$/,
+  );
   t.ok(cancelled, 'the daemon was told');
 });
 

@@ -101,13 +101,37 @@ t.test('cancel reaches the handler, and the answer says interrupted', async (t) 
   );
   await running;
   controller.abort();
-  await t.rejects(call, { code: 'interrupted', message: 'clone was cancelled' });
+  await t.rejects(call, { code: 'interrupted', message: 'clone web was cancelled' });
   t.same(log, []);
   await t.rejects(
     client.call('list', {}, { signal: controller.signal }),
     { code: 'interrupted' },
     'a signal that was aborted before asks nothing',
   );
+  client.close();
+});
+
+t.test('what is broken off is told in the words of the command, and why', async (t) => {
+  let started = () => {};
+  const running = new Promise<void>((done) => {
+    started = done;
+  });
+  const { handlers } = recordingHandlers({
+    'export.ova': async (_params, { signal }) => {
+      started();
+      return untilAborted(signal);
+    },
+  });
+  const { path, close } = await serve(t, handlers);
+  const client = await connect(path);
+  const call = client.call('export.ova', { vm: 'web', snapshot: 'clean', path: '/web.ova' });
+  const heard = t.rejects(call, {
+    code: 'interrupted',
+    message: 'export web@clean was broken off: the daemon is stopping',
+  });
+  await running;
+  await close();
+  await heard;
   client.close();
 });
 
