@@ -67,8 +67,9 @@ function loadCommands(argv: readonly string[]): Promise<Command[]> {
 /** Our words for what yargs finds wrong: lower case, one line, as every other message. */
 const MESSAGES = {
   'Not enough non-option arguments: got %s, need at least %s': {
-    one: 'an argument is missing: got %s, need %s',
-    other: 'arguments are missing: got %s, need %s',
+    // yargs chooses by how many there are, not by how many are missing.
+    one: 'too few arguments: got %s, need %s',
+    other: 'too few arguments: got %s, need %s',
   },
   'Too many non-option arguments: got %s, maximum of %s': {
     one: 'too many arguments: got %s, at most %s',
@@ -127,6 +128,17 @@ function refuseHiddenCommand(argv: readonly string[]): void {
   const words = beforeDashes(argv);
   if (words.length === argv.length || sortWords(words).plain.length > 0) return;
   throw new DiskError('usage', WHICH_COMMAND, { hint: 'layerdisk --help' });
+}
+
+/** To yargs `--save-current=` is the option alone, as where a script's variable is not set. */
+function refuseEmptyOptions(args: object, argv: readonly string[]): void {
+  const words = beforeDashes(argv);
+  for (const [index, word] of words.entries()) {
+    const [, name = '', equals] = /^--([^=]+)(=?)$/s.exec(word) ?? [];
+    if (name === '' || typeof Reflect.get(args, name) === 'boolean') continue;
+    if (equals === '' && words[index + 1] !== '') continue;
+    throw new DiskError('usage', `--${name} is empty`, { hint: `give --${name} a value` });
+  }
 }
 
 /** To yargs a switch is off unless its value is `true`: `gc --dry-run=yes` would remove files. */
@@ -200,6 +212,7 @@ export async function buildProgram(typed: readonly string[]): Promise<Argv> {
     .demandCommand(1, WHICH_COMMAND)
     .check((args) => {
       refuseOddSwitches(args, argv);
+      refuseEmptyOptions(args, argv);
       refusePositionalOptions(commands, argv);
       refuseLoneDash(args, argv);
       return true;

@@ -115,7 +115,7 @@ t.test('command lines that fit nothing', async (t) => {
     ['snapshot', /which command\?/, /layerdisk snapshot --help/],
     ['snapshot tke web@a', /"snapshot tke"/, /^did you mean "snapshot take"\? layerdisk snap/],
     ['snapshot frobnicate', /"snapshot frobnicate"/, /^layerdisk snapshot --help$/],
-    ['snapshot take', /missing/, /layerdisk snapshot take --help/],
+    ['snapshot take', /too few arguments: got 0, need 1/, /layerdisk snapshot take --help/],
     ['snapshot take web', /"web" names no snapshot/, /VM@SNAPSHOT/],
     ['snapshot restore', /which snapshot\?/, /--save-current/],
     ['snapshot restore web@a', /--save-current \[NAME\] or --discard/, /--discard/],

@@ -61,6 +61,9 @@ t.test('names are no options', async (t) => {
   await refused(t, 'export web a.raw --file b.raw', /unknown option: --file/, /export --help/);
   await refused(t, 'snapshot take web@a -m', /^no value for -m$/, /snapshot take --help/);
   await refused(t, 'list --socket=', /^--socket is empty$/, /give --socket a value/);
+  const restore = 'snapshot restore web@a --save-current';
+  await refused(t, `${restore}=`, /^--save-current is empty$/, /give --save-current a value/);
+  await refused(t, `${restore} `, /^--save-current is empty$/, /give --save-current a value/);
 });
 
 t.test('what a hint says can be typed', async (t) => {
