@@ -40,3 +40,18 @@ export function refuseLoneDash(args: object, words: readonly string[]): void {
     hint: INSTEAD[command] ?? `layerdisk ${command} --help`,
   });
 }
+
+/** Names that mean other files in the daemon than in the process that they were given to. */
+const OWN_FILE = /^(--[a-z-]+=)?(\/dev\/(stdin|stdout|stderr|fd\/.*)|\/proc\/(thread-)?self\/.*)$/s;
+
+/**
+ * The daemon opens what is imported and exported: `/dev/stdout` would be its own log.
+ * @throws DiskError `usage`.
+ */
+export function refuseOwnFiles(words: readonly string[]): void {
+  const hint = INSTEAD[sortWords(words).plain[0] ?? ''];
+  const own = words.find((word) => OWN_FILE.test(word));
+  if (hint === undefined || own === undefined) return;
+  const path = own.slice(own.indexOf('/'));
+  throw new DiskError('usage', `${path} is another file to the daemon, which opens it`, { hint });
+}

@@ -5,7 +5,7 @@ import yargs, { type Argv, type FallbackCompletionFunction } from 'yargs';
 import { DiskError } from '../common/errors.js';
 import { VERSION } from '../common/version.js';
 import { type Command, globalOptions } from './command.js';
-import { beforeDashes, refuseLoneDash, settleDashes } from './dashes.js';
+import { beforeDashes, refuseLoneDash, refuseOwnFiles, settleDashes } from './dashes.js';
 import { nameCommand, nearest, sortWords } from './words.js';
 
 /** How the shell asks what may follow: before the words of the line up to the cursor. */
@@ -215,6 +215,7 @@ export async function buildProgram(typed: readonly string[]): Promise<Argv> {
       refuseEmptyOptions(args, argv);
       refusePositionalOptions(commands, argv);
       refuseLoneDash(args, argv);
+      refuseOwnFiles(argv);
       return true;
     })
     .epilogue('Example:\n  layerdisk create web --disk 20G && layerdisk attach web')

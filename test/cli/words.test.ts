@@ -54,6 +54,12 @@ t.test('a dash alone', async (t) => {
   t.match(calls, [{ params: { message: '-' } }]);
 });
 
+t.test('files that are others in the daemon', async (t) => {
+  await refused(t, 'export web /dev/stdout --format raw', /^\/dev\/stdout is another/, /cat/);
+  await refused(t, 'export web --vmx=/dev/fd/3', /^\/dev\/fd\/3 is another file/, /cat/);
+  await refused(t, 'import /proc/self/fd/5 web', /^\/proc\/self\/fd\/5 is another/, /name a/);
+});
+
 t.test('names are no options', async (t) => {
   await refused(t, 'delete web --vm db', /^unknown option: --vm$/, /^layerdisk delete --help$/);
   await refused(t, 'info web --target=db', /unknown option: --target/, /info --help/);
