@@ -160,7 +160,8 @@ export async function prepareMountpoint(path: string, allowOther: boolean): Prom
     });
   }
   if (top !== undefined) {
-    throw new DiskError('busy', `${mountpoint}: ${top.source} is mounted there`, {
+    const found = top.source.startsWith('/') ? top.source : `a file system (${top.type})`;
+    throw new DiskError('busy', `${mountpoint}: ${found} is mounted there`, {
       hint: 'choose another directory, or unmount it first',
     });
   }

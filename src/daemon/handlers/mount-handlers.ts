@@ -137,7 +137,9 @@ async function checkDirectory(sources: AttachSources, asked: string): Promise<st
   }
   const there = topMountAt(directory, readMounts());
   if (there === undefined) return directory;
-  throw new DiskError('busy', `${there.source} is already mounted at ${directory}`, {
+  // A source may be any word, such as "none".
+  const found = there.source.startsWith('/') ? there.source : `a file system (${there.type})`;
+  throw new DiskError('busy', `${found} is already mounted at ${directory}`, {
     errno: 'EBUSY',
     hint: 'unmount it first, or choose another directory',
   });
