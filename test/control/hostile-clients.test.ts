@@ -121,6 +121,45 @@ t.test('500 connections that do nothing: the longest idle make room', async (t) 
   await isServed(t, fixture);
 });
 
+t.test('of idle clients those go that were so longest, and no more than must', async (t) => {
+  const { handlers } = recordingHandlers();
+  const { path } = await serve(t, handlers, { connections: 3 });
+  // All at once: one that was told to go is not told again in the place of the next.
+  const crowd = Array.from({ length: 8 }, () => new RawClient(path));
+  await Promise.all(crowd.slice(0, 5).map((client) => client.closed));
+  for (const client of crowd.slice(5)) {
+    client.request(1, 'list');
+    t.match(await client.next(), { id: 1, result: [] });
+    client.destroy();
+  }
+});
+
+t.test('progress that nobody reads is left out, and none comes after the answer', async (t) => {
+  let late = () => {};
+  const { handlers } = recordingHandlers({
+    gc: async (_params, { progress }) => {
+      for (let done = 1; done <= 4000; done += 1) progress('x'.repeat(400), done, 4000);
+      late = () => progress('late', 1, 1);
+      return { dryRun: false, files: [], bytes: 0 };
+    },
+  });
+  const { path } = await serve(t, handlers, { progressMs: 0, unreadBytes: 512 * 1024 });
+  const client = new RawClient(path);
+  client.socket.pause();
+  client.request(1, 'gc');
+  await new Promise((done) => setTimeout(done, 100));
+  client.socket.resume();
+  let notices = 0;
+  let line = await client.next();
+  for (; line.method === 'progress'; line = await client.next()) notices += 1;
+  t.match(line, { id: 1, result: { bytes: 0 } }, 'it is not dropped');
+  t.ok(notices > 0 && notices < 4000, `${notices} notices`);
+  late();
+  client.request(2, 'list');
+  t.match(await client.next(), { id: 2, result: [] });
+  client.destroy();
+});
+
 t.test('when all clients are at work, one more is refused and they go on', async (t) => {
   let release: () => void = () => {};
   const held = new Promise<void>((done) => {

@@ -1,10 +1,11 @@
 /** The control server's ordinary duties: answers, errors, cancel, progress, its socket, its end. */
-import { existsSync, lstatSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { connect } from '../../src/control/client.js';
+import { Listener } from '../../src/control/listener.js';
 import type { Handlers, ProgressNotice } from '../../src/control/protocol.js';
 import { serveControl } from '../../src/control/server.js';
 import { recordingHandlers, STATUS } from './recording-handlers.js';
@@ -263,6 +264,17 @@ async function leaveStaleSocket(path: string): Promise<void> {
   renameSync(`${path}.tmp`, path);
   await new Promise<void>((done) => server.close(() => done()));
 }
+
+t.test('a socket that is made anew while the server closes goes with it', async (t) => {
+  const path = join(temporaryFolder(t), 'control.sock');
+  const listener = new Listener({ path, log: recordingLog().log }, (socket) => socket.destroy());
+  await listener.start();
+  unlinkSync(path);
+  listener.check();
+  await listener.close();
+  await new Promise((done) => setTimeout(done, 100));
+  t.notOk(existsSync(path));
+});
 
 t.test('close cancels and answers what is under way', async (t) => {
   const { handlers, calls } = recordingHandlers({
