@@ -30,7 +30,6 @@ export const FALLOC_FL_KEEP_SIZE = 0x01;
 export const FALLOC_FL_PUNCH_HOLE = 0x02;
 export const FALLOC_FL_ZERO_RANGE = 0x10;
 
-export const SEEK_SET = 0;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 
@@ -39,10 +38,8 @@ export const LOCK_EX = 2;
 export const LOCK_UN = 8;
 const LOCK_NB = 4;
 
-export const MS_RDONLY = 0x01;
 export const MS_NOSUID = 0x02;
 export const MS_NODEV = 0x04;
-export const MS_NOATIME = 0x400;
 
 export const MNT_FORCE = 1;
 export const MNT_DETACH = 2;
@@ -62,7 +59,6 @@ const MSG_NOSIGNAL = 0x4000;
 const MFD_CLOEXEC = 1;
 export const SOL_SOCKET = 1;
 export const SCM_RIGHTS = 1;
-const SO_PEERCRED = 17;
 
 /**
  * `NULL` loads the running program, which has the C library in it: no name to guess (glibc,
@@ -100,9 +96,6 @@ const linux =
         recvmsg: libc.func('int64_t recvmsg(int fd, _Inout_ void *message, int flags)'),
         sendmsg: libc.func('int64_t sendmsg(int fd, void *message, int flags)'),
         memfd_create: libc.func('int memfd_create(str name, uint flags)'),
-        getsockopt: libc.func(
-          'int getsockopt(int fd, int level, int name, _Inout_ void *value, _Inout_ void *length)',
-        ),
         prctl: libc.func('int prctl(int option, ulong a, ulong b, ulong c, ulong d)'),
       }
     : undefined;
@@ -279,22 +272,6 @@ export function sendMessage(socket: number, message: Buffer): void {
 /** A file in memory without a name: it is gone with the last descriptor. Close-on-exec. */
 export function memoryFile(name: string): number {
   return check(onLinux('memfd_create').memfd_create(name, MFD_CLOEXEC), 'memfd_create');
-}
-
-export interface PeerCredentials {
-  readonly pid: number;
-  readonly uid: number;
-  readonly gid: number;
-}
-
-/** Who is at the other end of a connected unix socket (SO_PEERCRED). */
-export function peerCredentials(fd: number): PeerCredentials {
-  const value = Buffer.alloc(12);
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(value.length);
-  const { getsockopt } = onLinux('getsockopt');
-  check(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, value, length), 'getsockopt');
-  return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) };
 }
 
 /** Ends the process at once, whatever its threads are at: `process.exit` waits for them. */

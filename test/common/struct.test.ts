@@ -14,8 +14,6 @@ import {
 } from '../../src/common/struct.js';
 import {
   guidField,
-  isUuid,
-  NIL_UUID,
   uuidField,
   uuidFromBytes,
   uuidFromGuid,
@@ -83,7 +81,6 @@ t.test('uuid byte orders', async (t) => {
   t.equal(uuidToGuid(uuid).toString('hex'), '33221100554477668899aabbccddeeff');
   t.equal(uuidFromBytes(uuidToBytes(uuid)), uuid);
   t.equal(uuidFromGuid(Buffer.concat([Buffer.alloc(3), uuidToGuid(uuid)]), 3), uuid);
-  t.ok(isUuid(uuid) && isUuid(NIL_UUID) && !isUuid('x') && !isUuid(`${uuid.toUpperCase()}0`));
   const pair = struct('pair', 32, { rfc: uuidField, guid: guidField });
   t.strictSame(pair.decode(pair.encode({ rfc: uuid, guid: uuid })), { rfc: uuid, guid: uuid });
 });

@@ -8,7 +8,6 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { errnoName } from '../../src/common/errors.js';
@@ -26,7 +25,6 @@ import {
   LOCK_UN,
   lseek,
   mount,
-  peerCredentials,
   SEEK_DATA,
   SEEK_HOLE,
   SystemCallError,
@@ -94,26 +92,6 @@ t.test('mounts', { skip }, async (t) => {
   const nowhere = { source: 'x', target: '/nowhere', type: 'tmpfs', flags: 0, data: '' };
   t.throws(() => mount(nowhere), { code: /ENOENT|EPERM/ });
   await t.rejects(umount('/nowhere', 0), { code: /ENOENT|EPERM/ });
-});
-
-t.test('who is at the other end', { skip }, async (t) => {
-  const { path, remove } = temporaryDirectory();
-  t.teardown(remove);
-  const server = createServer().listen(join(path, 'socket'));
-  const accepted = new Promise<number>((resolve) => {
-    server.on('connection', (socket) => {
-      const handle = Reflect.get(socket, '_handle') as { fd: number };
-      resolve(handle.fd);
-    });
-  });
-  const client = connect(join(path, 'socket'));
-  t.strictSame(peerCredentials(await accepted), {
-    pid: process.pid,
-    uid: process.getuid?.(),
-    gid: process.getgid?.(),
-  });
-  client.destroy();
-  server.close();
 });
 
 t.test('addresses', async (t) => {

@@ -7,8 +7,6 @@
 export const FUSE_MAJOR = 7;
 /** The newest minor version that the fields below follow. */
 export const FUSE_MINOR = 40;
-/** Older kernels lack MAX_PAGES and with it requests above 128 KiB (7.28, Linux 4.20). */
-export const FUSE_MINOR_OLDEST = 28;
 
 export const OPCODE = {
   LOOKUP: 1,
@@ -68,7 +66,6 @@ export const FALLOCATE_LENGTH = IN_BODY + 4;
 export const FALLOCATE_MODE = IN_BODY + 6;
 export const LSEEK_WHENCE = IN_BODY + 4;
 export const OPEN_FLAGS = IN_BODY;
-export const RELEASE_HANDLE = IN_BODY;
 
 /** struct fuse_setattr_in. */
 export const SETATTR_VALID = IN_BODY;
@@ -84,7 +81,6 @@ export const FATTR_SIZE = 1 << 3;
 export const FATTR_FH = 1 << 6;
 
 /** struct fuse_init_in. */
-export const INIT_IN_MAJOR = IN_BODY;
 export const INIT_IN_MINOR = IN_BODY + 1;
 export const INIT_IN_READAHEAD = IN_BODY + 2;
 export const INIT_IN_FLAGS = IN_BODY + 3;
