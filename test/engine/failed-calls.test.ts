@@ -2,10 +2,11 @@
  * What stays behind when one call fails on the way: nothing that is in use for ever, and nothing
  * that a later one takes for done.
  */
-import { truncateSync } from 'node:fs';
+import { statSync, truncateSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
+import { DeltaFiles } from '../../src/engine/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
@@ -244,3 +245,31 @@ t.test(
     }
   },
 );
+
+t.test('a write gives back the room that it took, and one that fails its place, too', async (t) => {
+  const scratch = scratchEngine(t);
+  const { deltas, volumes, context } = scratch.engine;
+  const head = await deltas.create(EMPTY);
+  const opened = await volumes.acquire(head, { writable: true });
+  const volume = scratch.volumeOf(opened.handle);
+  const writeBlock = (block: number) =>
+    volume.write(Buffer.alloc(BLOCK_SIZE, 1), 0, block * BLOCK_SIZE, BLOCK_SIZE);
+  const { allowance } = context;
+  const free = () => 10 * BLOCK_SIZE;
+  allowance.publish(free, 1);
+  const left = allowance.left;
+  let failing = '';
+  const restore = aroundHostCalls(({ label }, run) => {
+    if (label !== failing) return run();
+    throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
+  });
+  t.teardown(restore);
+  for (failing of ['head.write', 'head.append']) t.throws(() => writeBlock(1), { message: /EIO/ });
+  failing = '';
+  writeBlock(5);
+  allowance.publish(free, 1);
+  t.equal(allowance.left, left, 'nothing is under way any more');
+  volumes.release(opened);
+  const data = new DeltaFiles(join(scratch.folder, 'deltas'), 'e'.repeat(32)).dataPath(head, 1);
+  t.equal(statSync(data).size, BLOCK_SIZE, 'it lies in the first place');
+});
