@@ -1,6 +1,7 @@
 /**
  * Heads that move together while some of their disks are closed, are opened, or are about to close.
  */
+import { rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -148,4 +149,43 @@ t.test('a switch that fails leaves the disks to be opened', async (t) => {
   await t.rejects(scratch.engine.volumes.switchHeads(switches, fail), { message: 'no commit' });
   (await opening!).write(block(7), 0, 0, BLOCK_SIZE);
   t.equal(firstByte(await open(scratch, idle)), 7);
+});
+
+t.test('a disk whose flush failed moves to no new head', async (t) => {
+  const scratch = new ScratchEngine();
+  // Closing tells of the flush once more.
+  t.teardown(() => scratch.close().catch(() => rmSync(scratch.folder, { recursive: true })));
+  const busy = await makeHead(scratch);
+  (await open(scratch, busy)).write(block(1), 0, 0, BLOCK_SIZE);
+  const { volumes } = scratch.engine;
+  const to = await makeHead(scratch, busy);
+  const restore = aroundHostCalls(({ label }, run) => {
+    if (label !== 'head.sync-data') return run();
+    throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
+  });
+  t.teardown(restore);
+  await t.rejects(volumes.flush(busy), { message: /EIO/ });
+  restore();
+  let commits = 0;
+  const moved = volumes.switchHeads([{ from: busy, to }], () => {
+    commits += 1;
+  });
+  await t.rejects(moved, { message: /suspect/ });
+  t.equal(commits, 0);
+});
+
+t.test('the head on a static one is not static: what it discards takes no space', async (t) => {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  const spec = { virtualSize: SIZE, allocation: 'static', below: { kind: 'none' } } as const;
+  const from = await scratch.engine.deltas.create(spec);
+  const volume = await open(scratch, from);
+  const to = await makeHead(scratch, from);
+  await scratch.engine.volumes.switchHeads([{ from, to }], () => {});
+  volume.write(Buffer.alloc(SIZE, 7), 0, 0, SIZE);
+  const path = new DeltaFiles(join(scratch.folder, 'deltas'), '').dataPath(to, 1);
+  t.ok(statSync(path).blocks * 512 >= SIZE);
+  volume.discard(0, SIZE);
+  t.ok(statSync(path).blocks * 512 < SIZE / 4, 'its blocks are holes');
+  t.equal(firstByte(volume), 0);
 });
