@@ -40,8 +40,8 @@ export interface ParentReference {
   /** A difference worth a warning only (VHD time stamps). */
   warning?(parent: DiskImage): string | undefined;
   /**
-   * Given where the image knows its parent by an id alone (VDI): how to recognise it among the
-   * files of a folder.
+   * Given where the image knows its parent by an id alone (VirtualBox's): how to recognise it among
+   * the files of a folder.
    */
   readonly search?: ParentSearch;
 }
@@ -50,8 +50,8 @@ export interface ParentSearch {
   /** Only files whose name ends so are looked at, with the dot, any case. */
   readonly extension: string;
   /**
-   * Whether the file that begins with these bytes (its first 512, or all of a shorter file) is the
-   * parent.
+   * Whether the file that begins with these bytes (its first 16 KiB, or all of a shorter file) is
+   * the parent.
    */
   matches(header: Buffer): boolean;
 }

@@ -1,6 +1,7 @@
 /** The one place that follows parent references: opens an image and everything below it. */
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { DiskError, type ErrorCode } from '../common/errors.js';
+import { KiB } from '../common/units.js';
 import type { DiskImage, ParentReference } from '../engine/disk-image.js';
 import { type FileWindow, HostFile } from '../storage/host-file.js';
 import { fileState, pathsIn, realFolder, realPath } from '../storage/host-path.js';
@@ -13,7 +14,8 @@ import { hasProtocol, quoteName, resolveSibling } from './sibling-path.js';
 export const MAX_CHAIN_DEPTH = 1000;
 /** Most files of a folder that are looked at in search of a parent known by its id alone. */
 const MAX_SEARCHED_FILES = 10_000;
-const SEARCH_HEADER_SIZE = 512;
+/** Reaches to the end of the descriptor that is embedded in a VMDK. */
+const SEARCH_HEADER_SIZE = 16 * KiB;
 
 /** What to do where the parent is not the one. */
 const OTHER_PARENT = 'pass --parent FILE with the path of the parent that it was made from';

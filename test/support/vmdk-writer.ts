@@ -50,6 +50,8 @@ export interface DescriptorOptions {
   readonly parentName?: string;
   readonly extents: readonly string[];
   readonly encoding?: string;
+  /** More of the disk data base, names without `ddb.`. */
+  readonly database?: Readonly<Record<string, string>>;
 }
 
 export function descriptorText(options: DescriptorOptions): string {
@@ -71,6 +73,7 @@ export function descriptorText(options: DescriptorOptions): string {
     '#DDB',
     'ddb.adapterType = "lsilogic"',
     'ddb.virtualHWVersion = "14"',
+    ...Object.entries(options.database ?? {}).map(([key, value]) => `ddb.${key}="${value}"`),
     '',
   ].join('\n');
 }

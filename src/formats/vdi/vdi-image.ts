@@ -16,6 +16,7 @@ import { infoOf } from '../count-data.js';
 import { EntryTable } from '../entry-table.js';
 import { includesSorted } from '../file-ranges.js';
 import type { ImageOptions } from '../image-options.js';
+import { parentByUuid } from '../parent-by-uuid.js';
 import { findSharedSlots } from './shared-slots.js';
 import { hasVdiSignature, readVdiHeader } from './vdi-header.js';
 import {
@@ -217,29 +218,13 @@ function creatorOf(fileInfo: Buffer): string {
     .trim();
 }
 
-/**
- * A VDI names its parent by UUID alone (VirtualBox keeps the path in the machine's .vbox file), but
- * VirtualBox names the files of snapshots after their UUID.
- */
+/** A VDI names its parent by UUID alone. */
 function parentOf(header: VdiHeader): ParentReference {
   const uuid = header.parentUuid;
-  return {
-    names: [`{${uuid}}.vdi`, `${uuid}.vdi`],
-    mismatch(parent) {
-      const found = parent.info().identity.uuid;
-      if (parent.format === 'vdi' && found === uuid) return undefined;
-      const what = parent.format === 'vdi' ? `has UUID ${found}` : `is ${parent.format}`;
-      return `the parent must be the VDI with UUID ${uuid}, ${parent.path} ${what}`;
-    },
-    warning(parent) {
-      const expected = header.parentModificationUuid;
-      const found = parent.info().identity['modification-uuid'];
-      if (expected === NIL_UUID || found === expected) return undefined;
-      return (
-        `${parent.path} was written to since its child was made ` +
-        `(modification UUID ${found}, the child says ${expected})`
-      );
-    },
+  return parentByUuid('vdi', {
+    uuid,
+    modificationUuid: header.parentModificationUuid,
+    kind: 'VDI',
     search: {
       extension: '.vdi',
       matches(bytes) {
@@ -247,5 +232,5 @@ function parentOf(header: VdiHeader): ParentReference {
         return VDI_HEADER.decode(bytes).imageUuid === uuid;
       },
     },
-  };
+  });
 }

@@ -1,5 +1,4 @@
 /** Reads VMDK disks: sparse, flat, streamed and split ones, ESXi's, and snapshots of them. */
-import { basename } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import { alignUp, SECTOR_SIZE } from '../../common/units.js';
 import type {
@@ -15,11 +14,11 @@ import type { ImageOptions } from '../image-options.js';
 import {
   isDescriptor,
   MAX_DESCRIPTOR_SIZE,
-  NO_PARENT,
   parseDescriptor,
   type VmdkDescriptor,
 } from './descriptor.js';
 import type { VmdkExtent } from './extent.js';
+import { identityOf, parentOf } from './identity.js';
 import { ExtentOpener } from './open-extents.js';
 import { SESPARSE_MAGIC } from './se-sparse-layout.js';
 import { SparseExtent } from './sparse-extent.js';
@@ -204,35 +203,4 @@ class VmdkImage implements DiskImage {
     this.#current = low;
     return low;
   }
-}
-
-/** VMware tells disks by their CIDs, VirtualBox by UUIDs that it adds. */
-function identityOf({ cid, parentCid, values }: VmdkDescriptor): Record<string, string> {
-  const uuid = values.get('ddb.uuid.image');
-  const modification = values.get('ddb.uuid.modification');
-  return {
-    cid,
-    'parent-cid': parentCid,
-    ...(uuid === undefined ? {} : { uuid }),
-    ...(modification === undefined ? {} : { 'modification-uuid': modification }),
-  };
-}
-
-function parentOf(descriptor: VmdkDescriptor): ParentReference | undefined {
-  const { parentCid, parentName } = descriptor;
-  if (parentCid === NO_PARENT) return undefined;
-  // Without a name only the user can say which it is; the CID still tells whether it can be.
-  const name = parentName?.replaceAll('\\', '/') ?? '';
-  return {
-    // The bare name too: disks are moved from the folder that an absolute name leads to. The CID
-    // tells.
-    names: name === '' ? [] : [...new Set([name, basename(name)])],
-    isIdentified: true,
-    mismatch(parent) {
-      const found = parent.info().identity.cid;
-      if (parent.format === 'vmdk' && found === parentCid) return undefined;
-      const what = parent.format === 'vmdk' ? `has CID ${found}` : `is ${parent.format}`;
-      return `the parent must be the VMDK with CID ${parentCid}, ${parent.path} ${what}`;
-    },
-  };
 }
