@@ -261,6 +261,7 @@ export function exists(path: string): DiskError {
 const HINTS: Readonly<Record<string, string>> = {
   ENOSPC: 'make room on that file system, or choose another',
   ENAMETOOLONG: 'choose a shorter name',
+  EFBIG: 'that file system holds no file so large: choose another, or a format that is not flat',
   EROFS: 'that file system is read-only: choose another, or remount it',
 };
 

@@ -71,6 +71,7 @@ t.test('errors of the host', async (t) => {
     ['EACCES', 'not-permitted', undefined],
     ['EPERM', 'not-permitted', undefined],
     ['ENOSPC', 'failed', /make room/],
+    ['EFBIG', 'failed', /no file so large: choose another/],
     ['EROFS', 'failed', /read-only: choose another/],
     ['ENAMETOOLONG', 'failed', /shorter/],
     ['EIO', 'failed', undefined],

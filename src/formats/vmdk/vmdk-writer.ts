@@ -4,7 +4,7 @@
 import { basename, dirname, join } from 'node:path';
 import { invariant } from '../../common/assert.js';
 import { DiskError } from '../../common/errors.js';
-import { formatSize, MAX_DISK_SIZE, MiB, SECTOR_SIZE } from '../../common/units.js';
+import { GiB, MAX_DISK_SIZE, MiB, SECTOR_SIZE } from '../../common/units.js';
 import type { OutputFile, OutputFiles } from '../../storage/output-files.js';
 import type { ImageWriter, ImageWriting, ParentLink, WriteOptions } from '../image-writer.js';
 import { checkParentFormat, NO_CHILD } from '../write-checks.js';
@@ -128,9 +128,10 @@ class VmdkWriter implements ImageWriter {
 function checkSize(path: string, options: WriteOptions, subformat: Subformat): void {
   const limit = subformat.split === true ? MAX_EXTENTS * SPLIT_SIZE : MAX_DISK_SIZE;
   if (options.virtualSize <= limit) return;
-  const what = `a VMDK of subformat ${options.subformat} holds at most ${formatSize(limit)}`;
-  const size = formatSize(options.virtualSize);
-  throw new DiskError('not-supported', `${path}: ${what}, the disk has ${size}`, {
+  const what = `a VMDK of subformat ${options.subformat} holds at most ${limit / GiB} GiB`;
+  // In bytes: as rounded sizes the two can look the same.
+  const size = `the disk is of ${options.virtualSize} bytes`;
+  throw new DiskError('not-supported', `${path}: ${what}, ${size}`, {
     hint: 'choose --subformat monolithicSparse or monolithicFlat',
   });
 }
