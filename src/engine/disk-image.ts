@@ -44,6 +44,11 @@ export interface ParentReference {
    * the files of a folder.
    */
   readonly search?: ParentSearch;
+  /**
+   * True where the id is one that the machine's registry gives to disks: a raw one, which has none
+   * of its own, is the parent when the registry says so.
+   */
+  readonly isInRegistry?: true;
 }
 
 export interface ParentSearch {

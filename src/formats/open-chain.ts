@@ -37,6 +37,8 @@ export interface ChainOptions {
    * machine's registry of disks). Their identities are checked all the same.
    */
   readonly parents?: readonly string[];
+  /** The format of each of these; one that an image states itself counts more. */
+  readonly parentFormats?: readonly string[];
   /** The image is this part of the file; it can't have a parent then. */
   readonly window?: FileWindow;
   /**
@@ -147,10 +149,12 @@ class ChainWalk {
   }
 
   #openNamed(child: DiskImage, reference: ParentReference): DiskImage {
-    const listed = this.#options.parents?.[this.images.length - 1];
-    const path = listed ?? this.#locate(child, reference);
-    const format = reference.format ?? probeImage(path);
-    if (format === 'raw' && reference.format === undefined) {
+    const { parents, parentFormats } = this.#options;
+    const index = this.images.length - 1;
+    const path = parents?.[index] ?? this.#locate(child, reference);
+    const stated = reference.format ?? parentFormats?.[index];
+    const format = stated ?? probeImage(path);
+    if (format === 'raw' && stated === undefined) {
       throw new DiskError(
         'not-supported',
         `${child.path}: its parent ${path} is of no known format, ` +
@@ -159,6 +163,7 @@ class ChainWalk {
       );
     }
     const image = this.#openAs(child, path, format);
+    if (format === 'raw' && reference.isInRegistry === true) return image;
     return this.#identified(child, reference, image);
   }
 

@@ -98,8 +98,13 @@ export function locateDisks(draft: Machine<DiskDraft>, findFile: FindFile): Mach
   const locate = ({ files, size, ...rest }: DiskDraft): MachineDisk => {
     const [top, ...below] = files;
     if (top === undefined) return { ...rest, ...(size === undefined ? {} : { size }) };
-    const parents = below.map((file) => place(file).path);
-    return { ...rest, image: { ...place(top), format: top.format, parents } };
+    const image: MachineImage = {
+      ...place(top),
+      format: top.format,
+      parents: below.map((file) => place(file).path),
+      ...(below.length === 0 ? {} : { parentFormats: below.map(({ format }) => format) }),
+    };
+    return { ...rest, image };
   };
   for (const { disks } of [draft, ...draft.snapshots]) refuseOneForTwo(disks, place);
   const snapshots: MachineSnapshot<MachineDisk>[] = draft.snapshots.map((snapshot) => ({

@@ -82,6 +82,8 @@ export interface MachineImage {
   readonly format: string;
   /** What lies below it, nearest first, where the machine file says so. */
   readonly parents: readonly string[];
+  /** The format of each of these. */
+  readonly parentFormats?: readonly string[];
   /** The part of the file that it is (in an OVA). */
   readonly window?: FileWindow;
 }

@@ -26,6 +26,8 @@ export interface BaseOptions {
   readonly parent?: string;
   /** What lies below the image, nearest first, as a machine's own registry says. */
   readonly parents?: readonly string[];
+  /** The format of each of these. */
+  readonly parentFormats?: readonly string[];
   /** The part of the file that the image is. */
   readonly window?: { readonly offset: number; readonly length: number };
 }
@@ -66,6 +68,7 @@ const recordSchema = z.strictObject({
     allowFolders: strings.exactOptional(),
     parent: z.string().exactOptional(),
     parents: strings.exactOptional(),
+    parentFormats: strings.exactOptional(),
     window: window.exactOptional(),
   }),
   spec: z.strictObject({

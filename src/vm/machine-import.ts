@@ -111,7 +111,7 @@ async function describeImages(
   const images = new Map<string, DescribedImage>();
   for (const { image } of allDisks(machine)) {
     if (image === undefined) continue;
-    const { path, format, parents, window } = image;
+    const { path, format, parents, parentFormats, window } = image;
     const key = imageKey(path, window);
     if (images.has(key)) continue;
     await refuseOwnFile(path, ownFolders);
@@ -123,6 +123,7 @@ async function describeImages(
         format,
         allowFolders: [machine.folder, ...allowFolders],
         ...(parents.length === 0 ? {} : { parents }),
+        ...(parentFormats === undefined ? {} : { parentFormats }),
         ...(window === undefined ? {} : { window }),
       },
     };

@@ -160,7 +160,7 @@ t.test('--parent: must be the right one, and must be needed', async (t) => {
   t.strictSame(namesOf(top, { parent: base }), ['top.vdi', 'base.vdi']);
   t.throws(() => openChain(top, { parent: stranger }), {
     code: 'damaged',
-    message: /must be the VDI with UUID 00000000-0000.* has UUID 00000005/,
+    message: /must be the disk with UUID 00000000-0000.* has UUID 00000005/,
   });
   t.throws(() => openChain(top, { parent: join(elsewhere, 'none') }), {
     code: 'not-found',

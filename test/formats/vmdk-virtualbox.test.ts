@@ -73,7 +73,7 @@ t.test('another parent is refused, one that was written to is told', async (t) =
   writeLink(child, 1, uuidOf(5));
   t.throws(() => openChain(child, { parent: join(folder, 'disk.vmdk') }), {
     code: 'damaged',
-    message: /must be the VMDK with UUID 00000005-abcd.*, .*disk\.vmdk has UUID 00000000-abcd/,
+    message: /must be the disk with UUID 00000005-abcd.*, .*disk\.vmdk has UUID 00000000-abcd/,
   });
   writeLink(child, 2, uuidOf(0));
   t.throws(() => openChain(child), { code: 'exists', message: /several files claim/ });

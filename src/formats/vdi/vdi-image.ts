@@ -221,10 +221,9 @@ function creatorOf(fileInfo: Buffer): string {
 /** A VDI names its parent by UUID alone. */
 function parentOf(header: VdiHeader): ParentReference {
   const uuid = header.parentUuid;
-  return parentByUuid('vdi', {
+  return parentByUuid({
     uuid,
     modificationUuid: header.parentModificationUuid,
-    kind: 'VDI',
     search: {
       extension: '.vdi',
       matches(bytes) {

@@ -45,10 +45,9 @@ export function parentOf(descriptor: VmdkDescriptor): ParentReference | undefine
 function virtualBoxParent(descriptor: VmdkDescriptor): ParentReference | undefined {
   const uuid = parentUuidOf(descriptor);
   if (uuid === undefined) return undefined;
-  return parentByUuid('vmdk', {
+  return parentByUuid({
     uuid,
     modificationUuid: uuidIn(descriptor.values.get('ddb.uuid.parentmodification')) ?? NIL_UUID,
-    kind: 'VMDK',
     search: {
       extension: '.vmdk',
       // Whether it is a VMDK at all, and this one, is found when it is opened.
