@@ -5,6 +5,7 @@ import { quoteName } from '../formats/sibling-path.js';
 import {
   type DiskDraft,
   EFI_OMITTED,
+  type FileDraft,
   type Machine,
   type MachineDiskKind,
   type MachineNic,
@@ -97,17 +98,43 @@ function readDisk(path: string, disk: XmlElement, warnings: string[]): DiskDraft
   if ((disk.child('encryption') ?? source?.child('encryption')) !== undefined) {
     throw unsupported(path, `${what} is encrypted`);
   }
-  const driver = disk.child('driver')?.attribute('type') ?? 'raw';
-  const format = driver === 'vpc' ? 'vhd' : driver;
-  if (format !== 'vhd' && !FORMATS.includes(format)) {
-    throw unsupported(path, `${what} has the unknown format ${quoteName(driver)}`);
+  if (source?.child('slices') !== undefined) {
+    throw unsupported(
+      path,
+      `${what} is a part of its file (slices)`,
+      'copy that part into a file of its own first: dd',
+    );
   }
+  const format = formatOf(path, what, disk.child('driver')?.attribute('type'));
   if (disk.child('shareable') !== undefined) {
     warnings.push(`${what}: shareable is not supported: this VM has the disk alone`);
   }
   const kind = kindOf(disk);
   // Paths of libvirt are absolute ones of this host: no other file is meant.
-  return { slot, files: [{ names: [file], format }], ...(kind === undefined ? {} : { kind }) };
+  const files = [{ names: [file], format }, ...backingFiles(path, what, disk)];
+  return { slot, files, ...(kind === undefined ? {} : { kind }) };
+}
+
+function formatOf(path: string, what: string, driver = 'raw'): string {
+  const format = driver === 'vpc' ? 'vhd' : driver;
+  if (format === 'vhd' || FORMATS.includes(format)) return format;
+  throw unsupported(path, `${what} has the unknown format ${quoteName(driver)}`);
+}
+
+/**
+ * What libvirt tells QEMU that lies below the image, nearest first, each inside the one above it,
+ * as far as these are files. Where it does not say so, the images themselves do.
+ */
+function backingFiles(path: string, what: string, disk: XmlElement): FileDraft[] {
+  const files: FileDraft[] = [];
+  for (let next = disk.child('backingStore'); next !== undefined; ) {
+    const file = next.child('source')?.attribute('file');
+    if ((next.attribute('type') ?? 'file') !== 'file' || file === undefined) break;
+    const format = formatOf(path, what, next.child('format')?.attribute('type'));
+    files.push({ names: [file], format });
+    next = next.child('backingStore');
+  }
+  return files;
 }
 
 /** What is written to a transient disk is thrown away when the guest is off. */

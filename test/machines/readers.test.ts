@@ -252,3 +252,28 @@ t.test('a machine that starts by EFI is told of: guests get a BIOS', async (t) =
   const tpm = vbox('<Hardware><TrustedPlatformModule type="v2_0"/></Hardware>');
   t.match(tpm.warnings, [/TPM/]);
 });
+
+t.test('libvirt: what lies below an image, as far as it is files', async (t) => {
+  const read = (inner: string) => {
+    const text = `<domain><devices><disk type='file' device='disk'><target dev='vda'/>
+      <driver type='qcow2'/>${inner}</disk></devices></domain>`;
+    return readLibvirt('m.xml', parseXml('m.xml', Buffer.from(text))).disks[0]?.files;
+  };
+  const source = (name: string) => `<source file='/x/${name}'/>`;
+  const below = (format: string, name: string, inner: string) =>
+    `<backingStore type='file'><format type='${format}'/>${source(name)}${inner}</backingStore>`;
+  const raw = below('raw', 'c.img', '<backingStore/>');
+  t.strictSame(read(source('a.qcow2') + below('qcow2', 'b.qcow2', raw)), [
+    { names: ['/x/a.qcow2'], format: 'qcow2' },
+    { names: ['/x/b.qcow2'], format: 'qcow2' },
+    { names: ['/x/c.img'], format: 'raw' },
+  ]);
+  t.equal(read(`${source('a')}<backingStore/>`)?.length, 1);
+  const block = "<format type='raw'/><source dev='/dev/x'/>";
+  const device = `<backingStore type='block'>${block}</backingStore>`;
+  t.equal(read(source('a') + device)?.length, 1, 'the image itself says what is refused');
+  t.throws(() => read(`<source file='/x/a'><slices><slice type='storage'/></slices></source>`), {
+    code: 'not-supported',
+    message: /disk "vda" is a part of its file/,
+  });
+});
