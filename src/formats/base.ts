@@ -1,13 +1,15 @@
 /**
  * The one place that walks foreign images: shows a chain of them, top first, as one immutable disk.
  */
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import type { MapExtent } from '../common/extent-map.js';
+import { isAtOrBelow } from '../common/path-below.js';
 import { alignUp, SECTOR_SIZE } from '../common/units.js';
 import type { Base, BaseSpec } from '../engine/base.js';
 import { newDeltaId } from '../engine/delta-id.js';
 import type { DiskImage, Extent } from '../engine/disk-image.js';
+import { realFolder } from '../storage/host-path.js';
 import { countData } from './count-data.js';
 import { type BaseFingerprint, takeFingerprint } from './fingerprint.js';
 import { findAnswer, mapImages } from './image-map.js';
@@ -46,7 +48,8 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
           `${base.virtualSize - size} zeroes are added`,
       );
     }
-    const { allowFolders = [], window } = options;
+    const { window } = options;
+    const allowFolders = foldersOf(images, options.allowFolders ?? []);
     const spec: BaseSpec = {
       id: newDeltaId(),
       images: images.map((image) => ({
@@ -62,6 +65,22 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
   } finally {
     base.close();
   }
+}
+
+/**
+ * The allowed folders, and those of files that only opening the whole chain allowed: a parent's
+ * extents or data file may lie in the folder of the top image.
+ */
+function foldersOf(images: readonly DiskImage[], allowed: readonly string[]): string[] {
+  const folders = new Set(allowed);
+  for (const { path, files } of images) {
+    const own = realFolder(path);
+    for (const file of files.slice(1)) {
+      if (![own, ...folders].some((folder) => isAtOrBelow(file, folder)))
+        folders.add(dirname(file));
+    }
+  }
+  return [...folders];
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   closeSync,
   copyFileSync,
   linkSync,
+  mkdirSync,
   openSync,
   renameSync,
   rmSync,
@@ -32,6 +33,7 @@ import { mergedContent, stampedModel } from '../support/disk-model.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { writeVdi } from '../support/vdi-writer.js';
 import { writeVhd } from '../support/vhd-writer.js';
+import { descriptorText, writeMonolithic } from '../support/vmdk-writer.js';
 
 const BASE = stampedModel({ size: 256 * 4096, unitSize: 4096, pattern: 'ddudz', salt: 1 });
 const TOP = stampedModel({ size: 256 * 4096, unitSize: 4096, pattern: 'uudzuuu', salt: 2 });
@@ -97,6 +99,28 @@ t.test('a base that cannot be opened as described', async (t) => {
   rmSync(join(folder, 'base.vdi'));
   t.throws(() => openBase(spec), { code: 'not-found', message: /base\.vdi: no such file/ });
   t.equal(openDescriptors(), before);
+});
+
+t.test('files of a parent that lie in the folder of the top image', async (t) => {
+  const folder = tempFolder(t);
+  mkdirSync(join(folder, 'sub'));
+  writeFileSync(join(folder, 'base-flat.vmdk'), BASE.content);
+  const extents = [`RW ${BASE.size / 512} FLAT "../base-flat.vmdk" 0`];
+  const createType = 'monolithicFlat';
+  writeFileSync(
+    join(folder, 'sub', 'base.vmdk'),
+    descriptorText({ createType, cid: '00000007', extents }),
+  );
+  const top = join(folder, 'top.vmdk');
+  const parent = { parentCid: '00000007', parentName: 'sub/base.vmdk' };
+  writeMonolithic(top, TOP, { zeroedGrains: true, ...parent });
+  const { spec } = describeBase(top);
+  t.strictSame(spec.allowFolders, [folder]);
+  const base = openBase(spec);
+  const whole = Buffer.alloc(base.virtualSize);
+  base.readAt(whole, 0, 0, whole.length);
+  base.close();
+  t.equal(firstDifference(whole, mergedContent([TOP, BASE])), -1);
 });
 
 t.test('a disk that ends inside a sector is shown up to its end', async (t) => {
