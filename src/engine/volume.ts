@@ -114,19 +114,20 @@ export class Volume implements BlockDevice, RunSources {
 
   /**
    * Takes over what changed since: another volume in this row, a restored chain. Cheap when nothing
-   * did.
+   * did. @throws DiskError when its base cannot be opened, each time anew.
    */
   refresh(): void {
     const row = this.row;
     const incarnation = row.get(VOLUME.incarnation);
     if (incarnation === this.#incarnation) return;
-    this.#incarnation = incarnation;
+    // First what can fail: the next request must not find the base of the volume before.
+    const base = row.get(VOLUME.base);
+    this.#base = base === 0 ? undefined : this.#context.bases.get(base);
     this.#size = row.size;
     this.#readOnly = row.readOnly;
     this.map.root = row.get(VOLUME.mapRoot);
     this.map.levels = row.get(VOLUME.mapLevels);
-    const base = row.get(VOLUME.base);
-    this.#base = base === 0 ? undefined : this.#context.bases.get(base);
+    this.#incarnation = incarnation;
   }
 
   #enter(): void {

@@ -183,6 +183,33 @@ t.test('an open file whose disk could not be opened again answers errors', async
   t.throws(() => scratch.volumeOf(row).flush(), lost, 'what was written before is not durable');
 });
 
+t.test('a base that a thread cannot open is not the one of the row before', async (t) => {
+  const scratch = scratchEngine(t);
+  const { deltas, volumes } = scratch.engine;
+  const [first, second] = ['a', 'b'].map((id) => id.repeat(32)) as [string, string];
+  scratch.bases.set(first, Buffer.alloc(MiB, 1));
+  scratch.bases.set(second, Buffer.alloc(MiB, 2));
+  const create = (id: string) => deltas.create({ ...EMPTY, below: { kind: 'base', id } });
+  const block = Buffer.alloc(BLOCK_SIZE);
+  const read = (handle: number) => scratch.volumeOf(handle).read(block, 0, 0, BLOCK_SIZE);
+  const tops = [await create(first), await create(second)] as const;
+  const before = await volumes.acquire(tops[0], { writable: false });
+  read(before.handle);
+  t.equal(block[0], 1);
+  volumes.release(before);
+  await volumes.close(tops[0]);
+  const opened = await volumes.acquire(tops[1], { writable: false });
+  t.equal(opened.handle, before.handle, 'in the same row');
+  scratch.bases.delete(second);
+  for (const what of ['the first read', 'the next one', 'and the next']) {
+    t.throws(() => read(opened.handle), { code: 'not-permitted' }, what);
+  }
+  scratch.bases.set(second, Buffer.alloc(MiB, 2));
+  read(opened.handle);
+  t.equal(block[0], 2, 'it can be opened again');
+  volumes.release(opened);
+});
+
 /** Makes calls with this label fail until `end`, and tells which labels came afterwards. */
 function failing(t: Test, label: string): { readonly labels: string[]; end(): void } {
   const labels: string[] = [];

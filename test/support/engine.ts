@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { invariant } from '../../src/common/assert.js';
+import { DiskError } from '../../src/common/errors.js';
 import type { Base, BaseSpec } from '../../src/engine/base.js';
 import { copyVolume } from '../../src/engine/copy-volume.js';
 import type { Extent } from '../../src/engine/disk-image.js';
@@ -54,7 +55,11 @@ export class ScratchEngine {
   }
 
   #make(): LocalEngine {
-    const openBase = (spec: BaseSpec): Base => new MemoryBase(this.bases.get(spec.id)!);
+    const openBase = (spec: BaseSpec): Base => {
+      const bytes = this.bases.get(spec.id);
+      if (bytes === undefined) throw new DiskError('not-permitted', `${spec.id} cannot be opened`);
+      return new MemoryBase(bytes);
+    };
     const engine: LocalEngine = new LocalEngine({
       store: this.folder,
       threadCount: 1,
