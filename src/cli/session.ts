@@ -15,6 +15,9 @@ import { onInterrupt } from './interrupt.js';
 import { Output, plain } from './output.js';
 import { type ProgressMode, ProgressView, parseProgressMode } from './progress.js';
 
+/** About twice what the next daemon takes to answer after one that died, on a busy machine. */
+const REPLACEMENT_MS = 3000;
+
 /** The two ways a result is shown besides `--json`. */
 export interface View<T> {
   /** For `-q`: the names in the result, one a line. */
@@ -77,7 +80,7 @@ export class Session {
     params: Params<M>,
     onEvent?: (event: EventView) => void,
   ): Promise<Result<M>> {
-    this.#client ??= connect(this.places.socket);
+    this.#client ??= connect(this.places.socket, { patience: REPLACEMENT_MS });
     const client = await this.#client;
     const progress = new ProgressView(this.stderr, this.#progress);
     const controller = new AbortController();

@@ -3,6 +3,7 @@
  */
 import { lstatSync, type Stats } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
 import { checkSocketPath } from '../common/places.js';
 import { shellWord } from '../common/shell-word.js';
@@ -31,6 +32,7 @@ import {
  * milliseconds.
  */
 const CANCEL_GRACE_MS = 10_000;
+const RETRY_MS = 50;
 
 export interface CallOptions {
   /**
@@ -58,13 +60,39 @@ export interface ControlClient {
   close(): void;
 }
 
+export interface ConnectOptions {
+  /**
+   * How long to wait for a daemon that may just be replaced, milliseconds: its socket is there, but
+   * nobody listens. Default 0.
+   */
+  readonly patience?: number;
+}
+
 /**
  * Connects to the daemon.
  * @throws DiskError `unreachable` when none answers there; `not-permitted` when this user may not
  * ask it, or when the socket belongs to another user who could only be posing as the daemon.
  */
-export async function connect(path: string): Promise<ControlClient> {
+export async function connect(
+  path: string,
+  { patience = 0 }: ConnectOptions = {},
+): Promise<ControlClient> {
   checkSocketPath(path);
+  const until = performance.now() + patience;
+  for (let isLeftBehind = false; ; ) {
+    try {
+      return await connectOnce(path);
+    } catch (error) {
+      const errno = error instanceof DiskError ? error.errno : undefined;
+      // The next daemon makes the socket anew: for an instant there is none.
+      isLeftBehind = errno === 'ECONNREFUSED' || (isLeftBehind && errno === 'ENOENT');
+      if (!isLeftBehind || performance.now() >= until) throw error;
+      await delay(RETRY_MS);
+    }
+  }
+}
+
+async function connectOnce(path: string): Promise<ControlClient> {
   checkOwner(path);
   const socket = createConnection(path);
   await new Promise<void>((done, fail) => {

@@ -1,10 +1,17 @@
 /** The client tells apart no daemon, no permission, and a daemon that misbehaves. */
-import { chownSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chownSync, existsSync, unlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { connect } from '../../src/control/client.js';
 import { temporaryFolder } from './socket-fixture.js';
+
+const DEAD = `require('node:net').createServer().listen(process.argv[1], () => {
+  process.kill(process.pid, 'SIGKILL');
+})`;
 
 t.test('nobody there', async (t) => {
   const folder = temporaryFolder(t);
@@ -14,6 +21,26 @@ t.test('nobody there', async (t) => {
   await t.rejects(connect(join(folder, 'file')), unreachable, 'a plain file');
   await t.rejects(connect(join(folder, 'file', 'sock')), unreachable, 'under a plain file');
   await t.rejects(connect(join(folder, 'x'.repeat(108))), { code: 'usage' }, 'too long a path');
+});
+
+t.test('a daemon that is being replaced', async (t) => {
+  const folder = temporaryFolder(t);
+  const path = join(folder, 'control.sock');
+  // The socket of a daemon that was killed: the file stays, and nobody listens.
+  const dead = spawn(process.execPath, ['-e', DEAD, path]);
+  await once(dead, 'exit');
+  t.ok(existsSync(path));
+  await t.rejects(connect(path), { code: 'unreachable', errno: 'ECONNREFUSED' }, 'no patience');
+  const asked = connect(path, { patience: 20_000 });
+  await sleep(100);
+  unlinkSync(path);
+  await sleep(100);
+  const server = createServer().listen(path);
+  (await asked).close();
+  server.close();
+  const none = join(folder, 'none.sock');
+  const never = { code: 'unreachable', errno: 'ENOENT' };
+  await t.rejects(connect(none, { patience: 1e9 }), never, 'never there: at once');
 });
 
 const OTHER_REQUEST = '{"id":9,"what":"x","doneBytes":1,"totalBytes":2}';
