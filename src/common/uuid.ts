@@ -7,6 +7,13 @@ export type Uuid = string;
 
 export const NIL_UUID: Uuid = '00000000-0000-0000-0000-000000000000';
 
+const PATTERN = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** Whether `text` is a UUID as this file writes them. */
+export function isUuid(text: string): boolean {
+  return PATTERN.test(text);
+}
+
 /** The UUID that belongs to a text: always the same one (RFC 9562, version 8). */
 export function uuidOf(text: string): Uuid {
   const bytes = createHash('sha256').update(text).digest();

@@ -25,6 +25,11 @@ export function readMounts(path = '/proc/self/mountinfo'): readonly MountEntry[]
   return parseMountinfo(readFileSync(path, 'utf8'));
 }
 
+/** What is mounted, for messages: a source may be any word, such as "none". */
+export function mountedThing({ source, type }: MountEntry): string {
+  return source.startsWith('/') ? source : `a file system (${type})`;
+}
+
 /** Lines that are not understood are left out. */
 export function parseMountinfo(text: string): readonly MountEntry[] {
   const entries: MountEntry[] = [];

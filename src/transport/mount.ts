@@ -19,7 +19,7 @@ import { statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
-import { type MountEntry, readMounts, topMountAt } from '../host/mountinfo.js';
+import { type MountEntry, mountedThing, readMounts, topMountAt } from '../host/mountinfo.js';
 import {
   MNT_DETACH,
   MNT_FORCE,
@@ -160,8 +160,7 @@ export async function prepareMountpoint(path: string, allowOther: boolean): Prom
     });
   }
   if (top !== undefined) {
-    const found = top.source.startsWith('/') ? top.source : `a file system (${top.type})`;
-    throw new DiskError('busy', `${mountpoint}: ${found} is mounted there`, {
+    throw new DiskError('busy', `${mountpoint}: ${mountedThing(top)} is mounted there`, {
       hint: 'choose another directory, or unmount it first',
     });
   }

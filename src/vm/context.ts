@@ -98,7 +98,7 @@ export async function refuseWhileOpen(
 }
 
 /** Nobody is found by the names that the files have now. */
-export function openedJustNow(what: string): DiskError {
+function openedJustNow(what: string): DiskError {
   const since = 'was opened just now, or under a former name';
   return new DiskError('busy', `cannot ${what}: a disk of it ${since}`, {
     errno: 'EBUSY',
@@ -134,21 +134,32 @@ export async function whileUnused<T>(
   }
 }
 
+/** `whileUnused` for who has asked already who uses the files, or must not ask. */
+export async function whileClosed<T>(
+  context: VmContext,
+  { number }: VmEntry,
+  { nodes, what }: Omit<Unused, 'exposed'>,
+  change: () => Promise<T>,
+): Promise<T> {
+  const held = context.hooks.holdOpens(number, nodes);
+  try {
+    if ((await held.stillOpen()) > 0) throw openedJustNow(what);
+    return await change();
+  } finally {
+    held.release();
+  }
+}
+
 /**
  * For who has looked for users by the names of the files: those that had a disk open before the VM
  * got its name are not found by it. Under the entry's mutex. @throws DiskError `busy`.
  */
 export async function refuseUnnamedUsers(
-  { store, hooks }: VmContext,
+  context: VmContext,
   vm: string,
   what: string,
 ): Promise<void> {
-  const entry = store.catalog.get(vm);
-  const nodes = store.loadEntry(entry).disks.map(({ node }) => node);
-  const held = hooks.holdOpens(entry.number, nodes);
-  try {
-    if ((await held.stillOpen()) > 0) throw openedJustNow(what);
-  } finally {
-    held.release();
-  }
+  const entry = context.store.catalog.get(vm);
+  const nodes = context.store.loadEntry(entry).disks.map(({ node }) => node);
+  await whileClosed(context, entry, { nodes, what }, async () => {});
 }

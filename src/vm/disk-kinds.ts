@@ -10,7 +10,7 @@
  */
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
-import { openedJustNow, type VmContext, whileUnused, withVm } from './context.js';
+import { type VmContext, whileClosed, whileUnused, withVm } from './context.js';
 import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
 import { Preparation } from './preparation.js';
 import type { VmEntry } from './vm-catalog.js';
@@ -127,21 +127,17 @@ function refuseTwice(vm: string, changes: readonly KindChange[]): void {
  * has seen that nobody uses the disks. @throws DiskError `busy` when somebody does since.
  */
 export async function resetImmutable(context: VmContext, vm: string): Promise<void> {
-  const { chains, store, hooks } = context;
+  const { chains, store } = context;
   const reset = await withVm(context, vm, async (entry) => {
     const before = store.loadEntry(entry);
     const touched = (disk: DiskRecord) =>
       disk.start !== undefined && !chains.isUntouchedSince(disk.head, disk.start);
     const nodes = before.disks.filter(touched).map(({ node }) => node);
     if (nodes.length === 0) return false;
-    const held = hooks.holdOpens(entry.number, nodes);
-    try {
-      // Not asked who it is: the guest that is being started would be named.
-      if ((await held.stillOpen()) > 0) throw openedJustNow(`run "${vm}"`);
-      await commitReset(context, entry, before, nodes);
-    } finally {
-      held.release();
-    }
+    // Not asked who uses them: the guest that is being started would be named.
+    await whileClosed(context, entry, { nodes, what: `run "${vm}"` }, () =>
+      commitReset(context, entry, before, nodes),
+    );
     return true;
   });
   if (reset) context.onGarbage();

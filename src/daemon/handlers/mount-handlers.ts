@@ -9,7 +9,7 @@ import { waitUntilGone } from '../../host/end-loop-device.js';
 import { mountOptionsOf, type Place, probeType } from '../../host/file-systems.js';
 import { type CommandResult, commandError, runCommand } from '../../host/host-command.js';
 import { isMountedFrom, isOn, type LoopDevice, listLoopDevices } from '../../host/loop-devices.js';
-import { type MountEntry, readMounts, topMountAt } from '../../host/mountinfo.js';
+import { type MountEntry, mountedThing, readMounts, topMountAt } from '../../host/mountinfo.js';
 import { findPartition, listPartitions } from '../../host/partitions.js';
 import {
   type AttachSources,
@@ -137,9 +137,7 @@ async function checkDirectory(sources: AttachSources, asked: string): Promise<st
   }
   const there = topMountAt(directory, readMounts());
   if (there === undefined) return directory;
-  // A source may be any word, such as "none".
-  const found = there.source.startsWith('/') ? there.source : `a file system (${there.type})`;
-  throw new DiskError('busy', `${found} is already mounted at ${directory}`, {
+  throw new DiskError('busy', `${mountedThing(there)} is already mounted at ${directory}`, {
     errno: 'EBUSY',
     hint: 'unmount it first, or choose another directory',
   });

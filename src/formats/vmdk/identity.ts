@@ -1,6 +1,6 @@
 /** By what a VMDK is known, and by what it knows its parent. */
 import { basename } from 'node:path';
-import { NIL_UUID } from '../../common/uuid.js';
+import { isUuid, NIL_UUID } from '../../common/uuid.js';
 import type { ParentReference } from '../../engine/disk-image.js';
 import { parentByUuid } from '../parent-by-uuid.js';
 import { NO_PARENT, type VmdkDescriptor } from './descriptor.js';
@@ -65,5 +65,5 @@ function parentUuidOf({ parentCid, values }: VmdkDescriptor): string | undefined
 /** As this project writes UUIDs; undefined for what is none. */
 function uuidIn(text: string | undefined): string | undefined {
   const uuid = (text ?? '').trim().toLowerCase();
-  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(uuid) ? uuid : undefined;
+  return isUuid(uuid) ? uuid : undefined;
 }
