@@ -187,7 +187,9 @@ export class Daemon {
       await transport.start();
     } catch (error) {
       const canFallBack = error instanceof DiskError && error.code === 'not-supported';
-      if (choice !== 'auto' || !canFallBack) throw error;
+      // A mount that was taken over stands already: nothing else can be mounted in its place.
+      const isTaken = this.#link?.adopted !== undefined;
+      if (choice !== 'auto' || !canFallBack || isTaken) throw error;
       this.#log.warn('no kernel channel here, taking fuse-native', { error: error.message });
       const other = this.#native();
       await other.start();

@@ -22,7 +22,10 @@ import { ask, askOnce, cannotTakeOver, eventually, successor } from '../support/
 const limits = { skip: cannotTakeOver(), timeout: 240_000 };
 
 /** A daemon whose program is a copy that the test may change. */
-async function daemonOfCopy(t: Test): Promise<{ daemon: TestDaemon; program: string }> {
+async function daemonOfCopy(
+  t: Test,
+  args: readonly string[] = [],
+): Promise<{ daemon: TestDaemon; program: string }> {
   const { folder } = await prepareDaemon(t);
   const program = join(folder, 'program');
   await cp(join(PROJECT, 'dist/modules'), join(program, 'dist'), { recursive: true });
@@ -31,6 +34,7 @@ async function daemonOfCopy(t: Test): Promise<{ daemon: TestDaemon; program: str
   const daemon = await prepareDaemon(t, {
     supervise: true,
     program: join(program, 'dist/daemon/main.js'),
+    args,
   });
   return { daemon, program };
 }
@@ -300,6 +304,18 @@ t.test('a daemon that crashes at every start', limits, async (t) => {
   t.match(daemon.log, /died \d+ times in a row: giving the mount up/);
   await t.rejects(file.read(Buffer.alloc(1), 0, 1, 0), /ENOTCONN|ECONNABORTED/);
   await file.close().catch(() => undefined);
+  await checkNothingLeft(t, daemon);
+});
+
+t.test('a program that cannot go on with the mount says why', limits, async (t) => {
+  const { daemon, program } = await daemonOfCopy(t, ['--transport', 'auto']);
+  await daemon.start();
+  // It stands for an older program, which does not know how open files are noted today.
+  change(join(program, 'dist/transport/kernel/handle-log.js'), 'VERSION = 2', 'VERSION = 1');
+  await askOnce(daemon, 'daemon.restart', {});
+  t.equal(await daemon.ended(), 1, 'the supervisor gives up');
+  t.match(daemon.log, /the daemon died \(the running mount belongs to another version\)/);
+  t.notMatch(daemon.log, /does not answer|fuse-native/, 'and nothing else is tried in its place');
   await checkNothingLeft(t, daemon);
 });
 
