@@ -3,7 +3,7 @@
  * nobody can tell but by the speed.
  */
 import { readFileSync } from 'node:fs';
-import { type FileHandle, open, readFile, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { MiB } from '../../src/common/units.js';
@@ -118,6 +118,25 @@ t.test('flat disks', { skip, timeout: 120_000 }, async (t) => {
   });
 
   t.test('a read-only disk', (t) => checkReadOnlyDisk(t, daemon));
+});
+
+t.test('a flat disk that a takeover loses', { skip, timeout: 60_000 }, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  await importBase(daemon, 'vm');
+  const flat = daemon.rawFile('vm', 'flat');
+  const base = join(daemon.folder, 'vm.base');
+  await withFile(flat, 'r', async () => {
+    await rename(base, `${base}.away`);
+    await take(daemon);
+    await rename(`${base}.away`, base);
+    t.ok((await readFile(flat)).equals(CONTENT), 'opened again beside the one that was lost');
+  });
+  await eventually('its close', async () =>
+    (await ask(daemon, 'daemon.status', {})).openDisks === 0 ? true : undefined,
+  );
+  t.ok((await readDisk(t, daemon, flat, 'opened when all were closed')) < BESIDES);
+  await take(daemon);
+  t.ok((await readDisk(t, daemon, flat, 'after one more takeover')) < BESIDES);
 });
 
 t.test('images that are no flat disk', { skip, timeout: 60_000 }, async (t) => {

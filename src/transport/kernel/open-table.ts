@@ -85,7 +85,7 @@ export class OpenTable {
       // Tried again it might be opened, and closed one day: its number would go to another disk,
       // whose bytes those would get who were lost here.
       if (lost.has(record.handle)) {
-        this.#lost.set(highHalf(record), record);
+        this.#lose(record);
         continue;
       }
       try {
@@ -95,12 +95,18 @@ export class OpenTable {
         this.#passthrough?.inherit(record.node, record.backing);
         if (record.write) this.noteOpen(record.pid, record.node);
       } catch (error) {
-        this.#lost.set(highHalf(record), record);
+        this.#lose(record);
         lost.add(record.handle);
         failures.push(error);
       }
     }
     return failures;
+  }
+
+  /** The kernel has it open all the same: opens beside it are answered with its number. */
+  #lose(record: OpenRecord): void {
+    this.#lost.set(highHalf(record), record);
+    this.#passthrough?.inherit(record.node, record.backing);
   }
 
   /** How many opens of disks were not released yet. */
@@ -151,6 +157,7 @@ export class OpenTable {
     if (lost?.handle === handle.lo) {
       this.#lost.delete(handle.hi);
       this.#log?.remove(lost.serial);
+      this.#passthrough?.release(lost.node);
       return;
     }
     const record = this.#devices.get(handle.hi);
