@@ -202,7 +202,7 @@ export class NativeOperations {
 
   #read(fd: number, buffer: Buffer, length: number, offset: number): number {
     const { opened } = this.#file(fd);
-    if (opened.kind === 'content') return opened.bytes.copy(buffer, 0, offset, offset + length);
+    if (opened.kind === 'content') return readContent(opened.bytes, buffer, offset, length);
     return readDevice(this.#deviceOf(opened.handle), buffer, 0, offset, length);
   }
 
@@ -216,6 +216,11 @@ export class NativeOperations {
       ({ write, attr: { node } }) => write && node.hi === hi && node.lo === lo,
     );
   }
+}
+
+/** What was longer when the kernel last looked is asked for past its end. */
+function readContent(bytes: Buffer, buffer: Buffer, offset: number, length: number): number {
+  return bytes.subarray(Math.min(offset, bytes.length)).copy(buffer, 0, 0, length);
 }
 
 /** chown's -1 (here 2^32 - 1): leave it. */
