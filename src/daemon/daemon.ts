@@ -29,6 +29,7 @@ import { StoreNamespace } from './namespace.js';
 import { OpenFiles } from './open-files.js';
 import { openStore } from './open-store.js';
 import type { DaemonOptions } from './options.js';
+import { Restart } from './restart.js';
 import { SpaceWatch } from './space-watch.js';
 import { StoreEvents } from './store-events.js';
 import type { OrderlyEnd } from './supervision.js';
@@ -58,7 +59,7 @@ export class Daemon {
   #users: DiskUsers | undefined;
   #control: ControlServer | undefined;
   #stopping: Promise<void> | undefined;
-  #handingOver: Promise<void> | undefined;
+  #unmounting: Promise<void> | undefined;
   #resolveEnded: (end: DaemonEnd) => void = () => {};
   /** Resolves when everything is closed. */
   readonly ended: Promise<DaemonEnd>;
@@ -309,6 +310,13 @@ export class Daemon {
       storeId: this.#store.identity.id,
       engine: this.#engine,
     };
+    const restart = new Restart({
+      link: this.#link,
+      transport: () => this.#transport,
+      log: this.#log,
+      isEnding: () => this.#isEnding(),
+      handOver: () => this.#handOver(),
+    });
     const daemon = {
       transport,
       store: this.#options.store,
@@ -318,7 +326,7 @@ export class Daemon {
       startedAt: this.#startedAt,
       stop: () => this.#stopByRequest(),
       supervisorPid: () => this.#link?.supervisorPid,
-      restart: () => this.#restartByRequest(),
+      restart: () => restart.request(),
     };
     this.#control = await serveControl({
       path: this.#options.socket,
@@ -332,27 +340,19 @@ export class Daemon {
 
   /** The answer goes out before the socket closes: the rest of the end follows on its own. */
   async #stopByRequest(): Promise<void> {
-    await this.#transport?.stop();
+    await this.#unmount();
     setImmediate(() => void this.#finish('stopped'));
   }
 
-  /** Ends this process as soon as a new one is ready to go on with the same mount. */
-  async #restartByRequest(): Promise<void> {
-    if (this.#link?.isAlive !== true || this.#transport?.kind !== 'kernel') {
-      throw new DiskError('not-supported', 'no supervisor holds the mount of this daemon', {
-        hint: 'layerdisk daemon stop, then layerdisk daemon start',
-      });
-    }
-    const problem = await this.#link.renew();
-    if (problem !== undefined) {
-      throw new DiskError('failed', `the new daemon does not start: ${problem}`, {
-        hint: 'the running one goes on; its log has the details',
-      });
-    }
-    this.#log.info('restart: handing over to a new process');
-    setImmediate(() => {
-      this.#handingOver ??= this.#handOver();
-    });
+  async #unmount(): Promise<void> {
+    this.#unmounting = this.#transport?.stop();
+    await this.#unmounting;
+  }
+
+  /** See `RestartParts`. */
+  async #isEnding(): Promise<boolean> {
+    const isUnmounted = this.#unmounting?.then(() => true).catch(() => false);
+    return ((await isUnmounted) ?? false) || this.#stopping !== undefined;
   }
 
   /** Whatever fails here: the next daemon finds everything acknowledged in the store. */
@@ -372,7 +372,7 @@ export class Daemon {
    * @throws DiskError `busy` naming who uses the mount, unless by force; everything goes on then.
    */
   async stop(options: { readonly force?: boolean } = {}): Promise<void> {
-    if (options.force !== true) await this.#transport?.stop();
+    if (options.force !== true) await this.#unmount();
     await this.#finish('stopped');
   }
 

@@ -283,6 +283,27 @@ t.test('restarts asked for at once are one restart', limits, async (t) => {
   await checkNothingLeft(t, daemon);
 });
 
+t.test('told to stop while the next program is loaded', limits, async (t) => {
+  const { daemon, program } = await daemonOfCopy(t);
+  await daemon.start();
+  const [loading, gate] = [join(program, 'loading'), join(program, 'gate')];
+  // It says when it begins to load, and is not loaded before the test says so.
+  const wait = [
+    "import { existsSync, writeFileSync } from 'node:fs';",
+    `writeFileSync(${JSON.stringify(loading)}, '');`,
+    `while (!existsSync(${JSON.stringify(gate)})) await new Promise((go) => setTimeout(go, 10));`,
+  ];
+  appendFileSync(join(program, 'dist/daemon/serve.js'), `\n${wait.join('\n')}\n`);
+  const restarted = daemon.cli(['daemon', 'restart']);
+  await eventually('the next daemon', () => existsSync(loading) || undefined);
+  await askOnce(daemon, 'daemon.stop', {});
+  writeFileSync(gate, '');
+  t.equal(await daemon.ended(), 0, 'it ends in order');
+  t.notMatch(daemon.log, /taken away from outside/);
+  checkRefusal(t, await restarted, [EXIT.failed], /told to stop/);
+  await checkNothingLeft(t, daemon);
+});
+
 t.test('a daemon that crashes at every start', limits, async (t) => {
   const { daemon, program } = await daemonOfCopy(t);
   await daemon.start();
