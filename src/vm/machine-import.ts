@@ -84,7 +84,7 @@ export async function importMachine(
       hint: `make one with an empty disk: layerdisk create ${vm} --disk 20G`,
     });
   }
-  const warnings = [...machine.warnings];
+  const warnings = [...machine.warnings, ...omittedNics(machine)];
   await withNewName(context, vm, () =>
     Preparation.run(context, async (preparation) => {
       const images = await describeImages(context, request);
@@ -101,6 +101,13 @@ export async function importMachine(
   );
   context.hooks.namesChanged(vm);
   return { vm, warnings };
+}
+
+function omittedNics({ hardware, snapshots }: MachineDescription): string[] {
+  const all = [hardware, ...snapshots.map((snapshot) => snapshot.hardware)];
+  const most = Math.max(...all.map(({ nics }) => nics.length));
+  if (most <= MAX_NICS) return [];
+  return [`only the first ${MAX_NICS} of ${most} network adapters are taken over`];
 }
 
 /** Opens every image once, with all that it stands on. */
@@ -175,11 +182,7 @@ async function buildManifest(
     disks: planDisks(named.snapshot.disks, images, names).filter(isInSnapshots),
   }));
   const macs = new MachineMacs(preparation.macs, warnings);
-  const hardware = changeHardware(
-    request.hardware,
-    preparation.macs,
-    hardwareFrom(machine.hardware, macs),
-  );
+  const hardware = presentHardware(request, preparation.macs, macs);
   const sealed = new Set(planned.flatMap(({ disks }) => disks.map(({ image }) => image)));
   const Images = request.copy ? CopiedImages : ReferencedImages;
   const deltas = await Images.make(context, preparation, { vmId, images, sealed, work });
@@ -273,6 +276,11 @@ class MachineMacs {
     this.#warnings = warnings;
   }
 
+  /** Knows addresses that the user gave to this machine: its snapshots may have them, too. */
+  know(own: readonly string[]): void {
+    for (const mac of own) this.#known.set(mac, mac);
+  }
+
   /** @param used addresses of the state so far. */
   for(wanted: string | undefined, used: ReadonlySet<string>): string {
     if (wanted === undefined) return this.#macs.take();
@@ -293,6 +301,33 @@ class MachineMacs {
       return mac;
     }
   }
+}
+
+/**
+ * What the user says stands in for what the machine has. NICs that the user gives are claimed
+ * before those of the machine, which may well be the same; without an address one keeps that of its
+ * place.
+ */
+function presentHardware(
+  { machine, hardware: request }: MachineImport,
+  claims: MacClaims,
+  macs: MachineMacs,
+): Hardware {
+  const { nics, ...sizes } = machine.hardware;
+  if (request.nics === undefined) {
+    return changeHardware(request, claims, hardwareFrom(machine.hardware, macs));
+  }
+  const given = changeHardware(request, claims, hardwareFrom({ ...sizes, nics: [] }, macs));
+  const asked = request.nics.map(({ mac }) => mac);
+  macs.know(given.nics.filter((_, index) => asked[index] !== undefined).map(({ mac }) => mac));
+  const used = new Set(given.nics.map(({ mac }) => mac));
+  return {
+    ...given,
+    nics: given.nics.map((nic, index) => {
+      const own = asked[index] === undefined ? nics[index]?.mac : undefined;
+      return own === undefined || used.has(own) ? nic : { ...nic, mac: macs.for(own, used) };
+    }),
+  };
 }
 
 function hardwareFrom(
