@@ -106,23 +106,25 @@ function readExtension(
 }
 
 function addMember(
-  path: string,
+  archive: string,
   members: Map<string, FileWindow>,
   header: Header,
   extension: Extension,
   window: FileWindow,
 ): void {
-  const name = (extension.longName ?? header.path ?? '').replace(/^(\.\/)+/, '');
+  // The library puts the prefix of the header before the path of an extension, which is whole.
+  const path = extension.longName ?? extension.pax?.path ?? header.path ?? '';
+  const name = path.replace(/^(\.\/)+/, '');
   const { type } = header;
   // `./` is how some archivers begin.
   if (type === 'Directory' && (name === '' || isPlain(name))) return;
   if (!['File', 'OldFile', 'ContiguousFile'].includes(type)) {
-    throw unsupported(path, `its member ${quoteName(name)} is no plain file (${type})`);
+    throw unsupported(archive, `its member ${quoteName(name)} is no plain file (${type})`);
   }
   if (!isPlain(name)) {
-    throw unsupported(path, `its member ${quoteName(name)} has a name that leads elsewhere`);
+    throw unsupported(archive, `its member ${quoteName(name)} has a name that leads elsewhere`);
   }
-  if (members.has(name)) throw damaged(path, `has two members of the name ${quoteName(name)}`);
+  if (members.has(name)) throw damaged(archive, `has two members of the name ${quoteName(name)}`);
   members.set(name, window);
 }
 

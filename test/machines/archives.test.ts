@@ -55,6 +55,27 @@ t.test('what an OVF names lies beside it in the archive', async (t) => {
   t.throws(() => readMachine(path), { code: 'damaged', message: /no member "disk 1\.vmdk"/ });
 });
 
+t.test('a name in a pax header is the whole name, whatever the header says', async (t) => {
+  const path = join(tempFolder(t), 'machine.ova');
+  const folder = 'd'.repeat(90);
+  const name = `${folder}/${'x'.repeat(60)}.vmdk`;
+  const named = Buffer.from(ovfText(disk.length).replace('disk 1.vmdk', name));
+  t.match(named.toString(), name);
+  const record = (length: number): string => {
+    const line = `${length} path=${name}\n`;
+    return line.length === length ? line : record(line.length);
+  };
+  // As libarchive (the tar of macOS and FreeBSD) writes names that are long and not plain.
+  const both = [
+    { name: 'PaxHeader/x', bytes: Buffer.from(record(0)), type: 'x' },
+    { name: `${'x'.repeat(60)}.vmdk`, prefix: folder, bytes: disk },
+  ];
+  for (const members of [both, both.slice(1)]) {
+    writeFileSync(path, tarBytes([{ name: 'a.ovf', bytes: named }, ...members]));
+    t.match(readMachine(path).disks, [{ image: { window: { length: disk.length } } }]);
+  }
+});
+
 t.test('what is no tar archive is told by name', async (t) => {
   const path = join(tempFolder(t), 'machine.ova');
   const archive = tarBytes([

@@ -306,24 +306,29 @@ export interface TarEntry {
   readonly type?: string;
   /** What the header says, where it lies. */
   readonly size?: number;
+  /** What comes before the name, with a slash between. */
+  readonly prefix?: string;
 }
 
 /** A ustar archive, straight from POSIX. */
 export function tarBytes(entries: readonly TarEntry[]): Buffer {
-  const parts = entries.flatMap(({ name, bytes = Buffer.alloc(0), type = '0', size }) => {
-    const header = Buffer.alloc(512);
-    header.write(name, 0, 100, 'utf8');
-    header.write('0000644\0', 100);
-    header.write('0000000\0', 108);
-    header.write('0000000\0', 116);
-    header.write(`${(size ?? bytes.length).toString(8).padStart(11, '0')}\0`, 124);
-    header.write('00000000000\0', 136);
-    header.write('        ', 148);
-    header.write(type, 156);
-    header.write('ustar\x0000', 257, 'latin1');
-    const sum = header.reduce((total, byte) => total + byte, 0);
-    header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
-    return [header, bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)];
-  });
+  const parts = entries.flatMap(
+    ({ name, bytes = Buffer.alloc(0), type = '0', size, prefix = '' }) => {
+      const header = Buffer.alloc(512);
+      header.write(name, 0, 100, 'utf8');
+      header.write('0000644\0', 100);
+      header.write('0000000\0', 108);
+      header.write('0000000\0', 116);
+      header.write(`${(size ?? bytes.length).toString(8).padStart(11, '0')}\0`, 124);
+      header.write('00000000000\0', 136);
+      header.write('        ', 148);
+      header.write(type, 156);
+      header.write('ustar\x0000', 257, 'latin1');
+      header.write(prefix, 345, 155, 'utf8');
+      const sum = header.reduce((total, byte) => total + byte, 0);
+      header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
+      return [header, bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)];
+    },
+  );
   return Buffer.concat([...parts, Buffer.alloc(1024)]);
 }
