@@ -1,9 +1,13 @@
 /** Clears what makes a system itself in a file system that is mounted on the host. */
 import { GuestFolder } from './guest-folder.js';
-import { TRACES, type Trace, VAR_TRACES } from './traces.js';
+import { IN_VAR, TRACES, type Trace, VAR_TRACES } from './traces.js';
 
-/** Folders of a btrfs in which distributions keep the system: a subvolume each. */
-const SYSTEMS = ['@', '@rootfs', 'root'];
+/**
+ * Folders of a btrfs in which distributions keep the system: a subvolume each. openSUSE has a
+ * snapshot deep below the first for it, which is mounted by default, and `/var` in the first.
+ */
+const TOP_SUBVOLUME = '@';
+const SYSTEMS = [TOP_SUBVOLUME, '@rootfs', 'root'];
 const VAR_SUBVOLUME = '@var';
 
 export interface ClearedFile {
@@ -37,6 +41,7 @@ export function clearMounted(mountpoint: string, clearing: Clearing): boolean {
       try {
         if (name === VAR_SUBVOLUME) clearAll(folder, VAR_TRACES, clearing);
         else if (isSystem(folder)) found = clearFolder(folder, clearing);
+        else if (name === TOP_SUBVOLUME) clearAll(folder, IN_VAR, clearing);
       } finally {
         folder.close();
       }

@@ -48,7 +48,11 @@ export const TRACES: readonly Trace[] = [
   removed('names of network cards', 'etc/udev/rules.d', /^70-persistent-net\.rules$/),
 ];
 
-/** The traces in a file system that is mounted at `/var` of a system. */
-export const VAR_TRACES: readonly Trace[] = TRACES.filter(({ folder }) => folder[0] === 'var').map(
-  (trace) => ({ ...trace, folder: trace.folder.slice(1) }),
-);
+/** The traces in `/var`. */
+export const IN_VAR: readonly Trace[] = TRACES.filter(({ folder }) => folder[0] === 'var');
+
+/** The same in a file system that is mounted at `/var` of a system. */
+export const VAR_TRACES: readonly Trace[] = IN_VAR.map((trace) => ({
+  ...trace,
+  folder: trace.folder.slice(1),
+}));

@@ -190,6 +190,35 @@ async function subvolumes(t: Test, daemon: TestDaemon) {
   checkNothingLeft(t, daemon);
 }
 
+/** As openSUSE has it: the system in a snapshot that is the default, its /var beside it. */
+async function snapshotSystem(t: Test, daemon: TestDaemon) {
+  await daemon.ok('create', 'suse', '--disk', '128M');
+  await tool('mkfs.btrfs', ['-q', daemon.rawFile('suse')]);
+  const system = '@/.snapshots/1/snapshot';
+  await inside(daemon, 'suse', [], async (root) => {
+    mkdirSync(join(root, 'root'));
+    put(root, 'root/var/lib/systemd/random-seed', 'the home of root');
+    for (const name of ['@', '@/var', '@/.snapshots']) {
+      await tool('btrfs', ['-q', 'subvolume', 'create', join(root, name)]);
+    }
+    mkdirSync(join(root, dirname(system)));
+    await tool('btrfs', ['-q', 'subvolume', 'create', join(root, system)]);
+    await tool('btrfs', ['-q', 'subvolume', 'set-default', join(root, system)]);
+    put(root, `${system}/usr/bin/tool`, 'tool');
+    put(root, `${system}/etc/machine-id`, MACHINE_ID);
+    put(root, '@/var/lib/systemd/random-seed', 'seed');
+    put(root, '@/var/lib/NetworkManager/secret_key', 'key');
+    put(root, '@/var/lib/misc', 'kept');
+  });
+  const view = await daemon.json<CloneView>('clone', 'suse', 'o1', '--full', '--reset-identity');
+  t.same(paths(view.identity.cleared), [
+    '/@/var/lib/NetworkManager/secret_key',
+    '/@/var/lib/systemd/random-seed',
+    '/etc/machine-id',
+  ]);
+  checkNothingLeft(t, daemon);
+}
+
 async function refusals(t: Test, daemon: TestDaemon) {
   const before = await names(daemon);
   const refused = async (vm: string, code: number, about: RegExp) => {
@@ -320,6 +349,7 @@ t.test('identities', { skip: cannotServe() }, async (t) => {
   await t.test('ext4 on a partition', (t) => onPartition(t, daemon));
   await t.test('a hostile XFS', (t) => hostile(t, daemon));
   await t.test('subvolumes of a btrfs', (t) => subvolumes(t, daemon));
+  await t.test('a system in a snapshot', (t) => snapshotSystem(t, daemon));
 
   await daemon.ok('create', 'empty', '--disk', '1M');
   await daemon.ok('create', 'lvm', '--disk', '4M');
