@@ -145,8 +145,10 @@ function readNic(vmx: Dictionary, name: string, warnings: string[]): MachineNic 
   // One that was set once is left behind when VMware or vCenter chooses again.
   const [first, second] = [macAddress(field('generatedaddress')), macAddress(field('address'))];
   const mac = isStatic ? (second ?? first) : (first ?? second);
-  const network = field('networkname') ?? field('vnet');
   const type = (field('connectiontype') ?? 'bridged').toLowerCase();
+  // A LAN segment has a number and no name; two of them are two networks.
+  const segment = type === 'pvn' ? field('pvnid') : undefined;
+  const network = segment ?? field('networkname') ?? field('vnet');
   const vnet = (field('vnet') ?? '').toLowerCase().replace('/dev/', '');
   const mode = type === 'custom' ? (entryOf(VNETS, vnet) ?? 'internal') : entryOf(MODES, type);
   if (mode === undefined) {

@@ -89,6 +89,17 @@ t.test('which of two addresses of VMware is in use', async (t) => {
   }
 });
 
+t.test('LAN segments of VMware are networks of their own', async (t) => {
+  const card = (number: number, id: string) =>
+    `ethernet${number}.present = "TRUE"\nethernet${number}.connectionType = "pvn"\n` +
+    `ethernet${number}.pvnID = "${id}"\n`;
+  const { hardware } = vmware(`memsize = "4"\n${card(0, '52 aa')}${card(1, '52 bb')}`);
+  t.match(hardware.nics, [
+    { mode: 'internal', network: '52 aa' },
+    { mode: 'internal', network: '52 bb' },
+  ]);
+});
+
 t.test('the address of a network adapter of oVirt', async (t) => {
   const items = `<Item><rasd:ResourceType>10</rasd:ResourceType>
     <rasd:Connection>ovirtmgmt</rasd:Connection>
