@@ -1,5 +1,7 @@
 /** The text of an OVF 1 descriptor for one machine whose disks are streamOptimized VMDKs. */
+import { MiB } from '../common/units.js';
 import type { NicMode } from './machine.js';
+import { memoryUnits } from './machine-output.js';
 import { xmlText } from './xml-text.js';
 
 export interface OvfDisk {
@@ -14,29 +16,29 @@ export interface OvfDisk {
 export interface OvfContent {
   readonly name: string;
   readonly vcpus: number;
-  /** Bytes. */
+  /** Bytes; the file says MiB, rounded up. */
   readonly memory: number;
   readonly nics: readonly { readonly mode: NicMode }[];
   readonly disks: readonly OvfDisk[];
 }
 
-/** Names of networks by which VirtualBox and we know the mode again. */
+/** Names of networks by which VirtualBox (but for `None`) and we know the mode again. */
 const NETWORKS: Readonly<Record<NicMode, string>> = {
   nat: 'NAT',
   bridged: 'Bridged',
   'host-only': 'HostOnly',
   internal: 'Internal',
-  none: '',
+  // As vCloud Director has it: an adapter without a connection would be on any network.
+  none: 'None',
 };
 const CIM = 'http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2';
 const STREAM_OPTIMIZED =
   'http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized';
-const MIB = 1024 * 1024;
 /** Instances: the CPU, the memory, the controller; then disks and NICs. */
 const CONTROLLER = 3;
 
 export function ovfDescriptor({ name, vcpus, memory, nics, disks }: OvfContent): string {
-  const connected = nics.map(({ mode }) => NETWORKS[mode]).filter((network) => network !== '');
+  const plugged = nics.map(({ mode }) => NETWORKS[mode]);
   const files = disks.map(
     (disk, index) =>
       `<File ovf:id="file${index}" ovf:href="${xmlText(disk.name)}" ovf:size="${disk.size}"/>`,
@@ -46,7 +48,7 @@ export function ovfDescriptor({ name, vcpus, memory, nics, disks }: OvfContent):
       `<Disk ovf:diskId="disk${index}" ovf:fileRef="file${index}" ovf:capacity="${capacity}"` +
       ` ovf:format="${STREAM_OPTIMIZED}"/>`,
   );
-  const networks = [...new Set(connected)].map(
+  const networks = [...new Set(plugged)].map(
     (network) => `<Network ovf:name="${network}"><Description>${network}</Description></Network>`,
   );
   return `<?xml version="1.0" encoding="UTF-8"?>
@@ -68,7 +70,7 @@ export function ovfDescriptor({ name, vcpus, memory, nics, disks }: OvfContent):
         <vssd:VirtualSystemIdentifier>${xmlText(name)}</vssd:VirtualSystemIdentifier>
         <vssd:VirtualSystemType>vmx-13</vssd:VirtualSystemType>
       </System>
-      ${items({ vcpus, memory, connected, diskCount: disks.length }).join('\n      ')}
+      ${items({ vcpus, memory, plugged, diskCount: disks.length }).join('\n      ')}
     </VirtualHardwareSection>
   </VirtualSystem>
 </Envelope>
@@ -78,11 +80,12 @@ export function ovfDescriptor({ name, vcpus, memory, nics, disks }: OvfContent):
 interface Hardware {
   readonly vcpus: number;
   readonly memory: number;
-  readonly connected: readonly string[];
+  /** The network of each NIC. */
+  readonly plugged: readonly string[];
   readonly diskCount: number;
 }
 
-function items({ vcpus, memory, connected, diskCount }: Hardware): string[] {
+function items({ vcpus, memory, plugged, diskCount }: Hardware): string[] {
   const diskItems = Array.from({ length: diskCount }, (_, index) =>
     item({
       AddressOnParent: index,
@@ -93,9 +96,9 @@ function items({ vcpus, memory, connected, diskCount }: Hardware): string[] {
       ResourceType: 17,
     }),
   );
-  const nicItems = connected.map((network, index) =>
+  const nicItems = plugged.map((network, index) =>
     item({
-      AutomaticAllocation: 'true',
+      AutomaticAllocation: network === NETWORKS.none ? 'false' : 'true',
       Connection: network,
       ElementName: `Network Adapter ${index + 1}`,
       InstanceID: CONTROLLER + 1 + diskCount + index,
@@ -116,7 +119,7 @@ function items({ vcpus, memory, connected, diskCount }: Hardware): string[] {
       ElementName: 'Memory',
       InstanceID: 2,
       ResourceType: 4,
-      VirtualQuantity: Math.max(1, Math.round(memory / MIB)),
+      VirtualQuantity: memoryUnits(memory, MiB),
     }),
     item({
       Address: 0,

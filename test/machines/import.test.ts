@@ -234,7 +234,7 @@ async function checkAppliance(t: Test, daemon: TestDaemon, place: string): Promi
 async function checkRoundTrip(t: Test, daemon: TestDaemon, place: string): Promise<void> {
   await daemon.ok(
     ...['create', 'web', '--disk', 'root=3M', '--disk', 'data=1M', '--vcpus', '3'],
-    ...['--memory', '700M', '--nic', 'nat', '--nic', 'host-only'],
+    ...['--memory', '734003201', '--nic', 'none', '--nic', 'nat', '--nic', 'host-only'],
   );
   const root = stampedModel({ size: 3 * MIB, unitSize: 65536, pattern: 'duuddu', salt: 3 });
   writeFileSync(daemon.rawFile('web', undefined, 'root'), root.content, { flag: 'r+' });
@@ -258,7 +258,11 @@ async function checkRoundTrip(t: Test, daemon: TestDaemon, place: string): Promi
     [join(folder, 'web.ovf'), 'unpacked'],
   ] as const) {
     const view = await daemon.json<View>('import', path, vm);
-    t.match(view, { vcpus: 3, memory: 700 * MIB, nics: [{ mode: 'nat' }, { mode: 'host-only' }] });
+    t.match(view, { vcpus: 3, memory: 701 * MIB }, 'memory in MiB, never less than there was');
+    t.strictSame(
+      view.nics.map(({ mode }) => mode),
+      ['none', 'nat', 'host-only'],
+    );
     t.equal(view.warnings, undefined, 'all of it is understood');
     const data = vm === 'old' ? Buffer.alloc(MIB) : Buffer.alloc(MIB, 'new');
     t.ok((await readFile(daemon.rawFile(vm))).equals(root.content), `${vm}: the first disk`);
