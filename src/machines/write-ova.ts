@@ -9,7 +9,7 @@ import { LONGEST_NAME, paddedSize, TAR_BLOCK, TAR_END, tarHeader } from './tar-h
 
 /** A disk of it, as a streamOptimized VMDK. */
 export interface OvaDisk {
-  /** The member's name: see `diskMemberName`. */
+  /** The member's name: see `diskMemberNames`. */
   readonly name: string;
   /** Bytes of the virtual disk. */
   readonly capacity: number;
@@ -23,10 +23,14 @@ export interface OvaContent extends Omit<OvfContent, 'disks'> {
 
 const HEX_LENGTH = 64;
 
-/** Disks of one VM have names of their own: the VM's is left out where both are too long. */
-export function diskMemberName(vm: string, disk: string): string {
-  const name = `${vm}-${disk}.vmdk`;
-  return name.length <= LONGEST_NAME ? name : `${disk}.vmdk`;
+/**
+ * Disks of one VM have names of their own: the VM's is left out of all of them where it is too long
+ * for one, else two could come to the same.
+ */
+export function diskMemberNames(vm: string, disks: readonly string[]): string[] {
+  const names = disks.map((disk) => `${vm}-${disk}.vmdk`);
+  const fit = names.every((name) => name.length <= LONGEST_NAME);
+  return fit ? names : disks.map((disk) => `${disk}.vmdk`);
 }
 
 /**

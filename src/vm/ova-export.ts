@@ -1,7 +1,7 @@
 /** A whole VM as an OVA: all its disks at one instant, with its hardware. */
 import { dirname, join } from 'node:path';
 import { invariant } from '../common/assert.js';
-import { diskMemberName, writeOva } from '../machines/write-ova.js';
+import { diskMemberNames, writeOva } from '../machines/write-ova.js';
 import { shareSpace } from '../storage/free-space.js';
 import { OutputFiles } from '../storage/output-files.js';
 import type { MemberPlace, WrittenMember } from '../storage/output-member.js';
@@ -50,8 +50,12 @@ export async function exportOva(
   try {
     const output = outputs.create(path);
     const { temporaryPath } = output;
-    const parts = disks.map(({ name, size, top }) => {
-      const member = diskMemberName(vm, name);
+    const members = diskMemberNames(
+      vm,
+      disks.map(({ name }) => name),
+    );
+    const parts = disks.map(({ size, top }, index) => {
+      const member = members[index] ?? '';
       const place = join(dirname(path), member);
       const write = (start: number) => {
         const within = { archive: path, temporaryPath, start };

@@ -292,6 +292,18 @@ function checkStatements(t: Test, folder: string, names: readonly string[]): voi
   );
 }
 
+/** A name without the VM's is not the one of another disk with it. */
+async function checkNamesAlike(t: Test, daemon: TestDaemon, place: string): Promise<void> {
+  const vm = 'v'.repeat(50);
+  const disks = ['d', `${vm}-d`];
+  await daemon.ok('create', vm, ...disks.flatMap((disk) => ['--disk', `${disk}=1M`]));
+  const ova = join(place, 'alike.ova');
+  await daemon.ok('export', vm, ova);
+  const members = `${vm}.ovf\n${vm}.mf\n${disks.map((disk) => `${disk}.vmdk\n`).join('')}`;
+  t.equal(await tool('tar', ['-tf', ova]), members);
+  t.equal((await daemon.json<View>('import', ova, 'back')).disks.length, 2);
+}
+
 /** Together they are longer than the name of a member may be. */
 async function checkLongNames(t: Test, daemon: TestDaemon, place: string): Promise<void> {
   const vm = 'v'.repeat(64);
@@ -338,6 +350,7 @@ const TESTS = {
   'an appliance, as OVF and as OVA': checkAppliance,
   'a VM goes out as an OVA and comes back the same': checkRoundTrip,
   'an OVA of a VM and a disk with long names': checkLongNames,
+  'an OVA of disks whose names are alike': checkNamesAlike,
   'a domain of libvirt': checkLibvirt,
 };
 
