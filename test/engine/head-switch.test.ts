@@ -118,19 +118,26 @@ t.test('a disk that is about to close is sealed like the others', async (t) => {
   t.ok(isSealed(scratch, busy));
 });
 
-t.test('a head is not marked sealed before it is durable that it is none any more', async (t) => {
-  const { scratch, idle } = await makePair(t);
-  const to = await makeHead(scratch, idle);
-  let opening: Promise<Volume> | undefined;
-  const settle = async () => {
-    opening = open(scratch, to);
-    await sleep(50);
-    t.notOk(isSealed(scratch, idle), 'a power cut now may bring it back as the head');
-  };
-  await scratch.engine.volumes.switchHeads([{ from: idle, to }], () => undefined, settle);
-  t.ok(isSealed(scratch, idle));
-  (await opening!).write(block(7), 0, 0, BLOCK_SIZE);
-});
+for (const which of ['busy', 'idle'] as const) {
+  t.test(
+    `a head (${which}) is not sealed before it is durable that it is none any more`,
+    async (t) => {
+      const pair = await makePair(t);
+      const { scratch } = pair;
+      const from = pair[which];
+      const to = await makeHead(scratch, from);
+      let opening: Promise<Volume> | undefined;
+      const settle = async () => {
+        opening = open(scratch, to);
+        await sleep(50);
+        t.notOk(isSealed(scratch, from), 'a power cut now may bring it back as the head');
+      };
+      await scratch.engine.volumes.switchHeads([{ from, to }], () => undefined, settle);
+      t.ok(isSealed(scratch, from));
+      (await opening!).write(block(7), 0, 0, BLOCK_SIZE);
+    },
+  );
+}
 
 t.test('a switch that fails leaves the disks to be opened', async (t) => {
   const { scratch, busy, idle } = await makePair(t);
@@ -149,6 +156,8 @@ t.test('a switch that fails leaves the disks to be opened', async (t) => {
   await t.rejects(scratch.engine.volumes.switchHeads(switches, fail), { message: 'no commit' });
   (await opening!).write(block(7), 0, 0, BLOCK_SIZE);
   t.equal(firstByte(await open(scratch, idle)), 7);
+  await scratch.reopen();
+  t.equal(firstByte(await open(scratch, busy)), 1, 'what was made for the switch is given back');
 });
 
 t.test('a disk whose flush failed moves to no new head', async (t) => {
