@@ -69,7 +69,7 @@ export class DeltaFiles {
     const blocks = divCeil(spec.virtualSize, BLOCK_SIZE);
     const fixed = spec.allocation === 'static';
     if (fixed && (blocks > MAX_SLOTS || spec.below.kind !== 'none')) {
-      throw new DiskError('not-supported', 'a statically allocated disk is at most 16 TiB', {
+      throw new DiskError('not-supported', 'a statically allocated disk is smaller than 16 TiB', {
         hint: 'use allocation=dynamic',
       });
     }
