@@ -2,12 +2,13 @@
 import { existsSync, lstatSync, mkdirSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { connect } from '../../src/control/client.js';
 import { Listener } from '../../src/control/listener.js';
 import type { Handlers, ProgressNotice } from '../../src/control/protocol.js';
-import { serveControl } from '../../src/control/server.js';
+import { type ControlServer, serveControl } from '../../src/control/server.js';
+import { eventually } from '../support/takeover.js';
 import { recordingHandlers, STATUS } from './recording-handlers.js';
 import { RawClient, recordingLog, serve, temporaryFolder } from './socket-fixture.js';
 
@@ -16,6 +17,14 @@ function untilAborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, fail) => {
     signal.addEventListener('abort', () => fail(new DOMException('aborted', 'AbortError')));
   });
+}
+
+/** A server at a path of the test's choice, which goes with the test however that ends. */
+async function startAt(t: Test, path: string): Promise<ControlServer> {
+  const { handlers } = recordingHandlers();
+  const server = await serveControl({ path, handlers, log: recordingLog().log });
+  t.teardown(() => server.close());
+  return server;
 }
 
 t.test('calls reach the handlers with their parameters and come back', async (t) => {
@@ -100,7 +109,7 @@ t.test('cancel reaches the handler, and the answer says interrupted', async (t) 
     { vm: 'web', name: 'copy', mode: 'full' },
     { signal: controller.signal },
   );
-  await running;
+  await Promise.race([running, call]);
   controller.abort();
   await t.rejects(call, { code: 'interrupted', message: 'clone web was cancelled' });
   t.same(log, []);
@@ -130,7 +139,7 @@ t.test('what is broken off is told in the words of the command, and why', async 
     code: 'interrupted',
     message: 'export web@clean was broken off: the daemon is stopping',
   });
-  await running;
+  await Promise.race([running, call]);
   await close();
   await heard;
   client.close();
@@ -171,24 +180,22 @@ t.test('progress comes in order, not too often, and the last one always', async 
 
 t.test('when a client goes, what it asked for is cancelled', async (t) => {
   for (const goodbye of ['destroy', 'end'] as const) {
-    let aborted: () => void = () => {};
-    const cancelled = new Promise<void>((done) => {
-      aborted = done;
-    });
+    let told: true | undefined;
     const { handlers, calls } = recordingHandlers({
       gc: async (_params, { signal }) => {
-        signal.addEventListener('abort', () => aborted());
+        signal.addEventListener('abort', () => {
+          told = true;
+        });
         return untilAborted(signal);
       },
     });
     const { path } = await serve(t, handlers);
     const client = new RawClient(path);
     client.request(1, 'gc');
-    while (calls.length === 0) await new Promise((done) => setTimeout(done, 5));
+    await eventually('the request reaches its handler', () => calls[0]);
     client.socket[goodbye]();
     if (goodbye === 'end') client.socket.destroySoon();
-    await cancelled;
-    t.pass(`${goodbye}: the handler was told`);
+    t.ok(await eventually('the handler is told', () => told), goodbye);
   }
 });
 
@@ -215,9 +222,8 @@ t.test('a client may stop sending and still read its answers', async (t) => {
 t.test('the socket has mode 0660, in a private folder, and goes with the server', async (t) => {
   const folder = temporaryFolder(t);
   const path = join(folder, 'run', 'layerdisk', 'control.sock');
-  const { handlers } = recordingHandlers();
   const before = process.umask();
-  const server = await serveControl({ path, handlers, log: recordingLog().log });
+  const server = await startAt(t, path);
   t.equal(process.umask(), before, 'the umask is given back');
   t.equal(lstatSync(path).mode & 0o777, 0o660);
   t.equal(statSync(join(folder, 'run', 'layerdisk')).mode & 0o777, 0o700);
@@ -227,9 +233,7 @@ t.test('the socket has mode 0660, in a private folder, and goes with the server'
 
 t.test('what is at the path already', async (t) => {
   const folder = temporaryFolder(t);
-  const { handlers } = recordingHandlers();
-  const { log } = recordingLog();
-  const start = (path: string) => serveControl({ path, handlers, log });
+  const start = (path: string) => startAt(t, path);
   const taken = await start(join(folder, 'live.sock'));
   await t.rejects(start(join(folder, 'live.sock')), { code: 'busy' }, 'a live daemon');
   await taken.close();
@@ -268,6 +272,7 @@ async function leaveStaleSocket(path: string): Promise<void> {
 t.test('a socket that is made anew while the server closes goes with it', async (t) => {
   const path = join(temporaryFolder(t), 'control.sock');
   const listener = new Listener({ path, log: recordingLog().log }, (socket) => socket.destroy());
+  t.teardown(() => listener.close());
   await listener.start();
   unlinkSync(path);
   listener.check();
@@ -285,7 +290,7 @@ t.test('close cancels and answers what is under way', async (t) => {
   const idle = new RawClient(fixture.path);
   const call = client.call('clone', { vm: 'web', name: 'copy', mode: 'full' });
   const outcome = t.rejects(call, { code: 'interrupted' });
-  while (calls.length === 0) await new Promise((done) => setTimeout(done, 5));
+  await eventually('the request reaches its handler', () => calls[0]);
   await fixture.close();
   await outcome;
   await idle.closed;
