@@ -154,3 +154,29 @@ t.test('what was shared of a file that is not the source any more is copied', as
 function targetOf(range: Buffer): number {
   return Number(range.readBigUInt64LE(24));
 }
+
+t.test('blocks that a copy shares are as durable as those that it writes', async (t) => {
+  const copies = new Copies(t);
+  const { volumes } = copies.scratch.engine;
+  const target = await copies.create({ kind: 'none' });
+  const open = await volumes.acquire(target, { writable: true });
+  const volume = copies.scratch.volumeOf(open.handle);
+  // A disk that was opened a moment ago is flushed once in any case.
+  volume.flush();
+  const labels: string[] = [];
+  const restore = aroundHostCalls(({ label, name }, run) => {
+    labels.push(label);
+    // The host of this test may be one that cannot share.
+    return name === 'share' ? undefined : run();
+  });
+  t.teardown(restore);
+  t.ok(volume.shareBlocks(0, 1, { fd: -1, offset: 0 }));
+  labels.length = 0;
+  volume.flush();
+  t.same(
+    labels.filter((label) => label.startsWith('head.sync')),
+    ['head.sync-data', 'head.sync-tuples'],
+  );
+  restore();
+  volumes.release(open);
+});

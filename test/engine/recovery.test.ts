@@ -307,3 +307,35 @@ t.test('a snapshot of a closed disk keeps what a head had that nobody came to se
   changeEpoch(tuples);
   t.same(readBlock(await open(scratch, last), 0), block(1), 'written before it was asked for');
 });
+
+t.test(
+  'a snapshot of a closed disk after a power cut keeps what counts, and no more',
+  async (t) => {
+    for (const torn of [true, false]) {
+      const { scratch, head, tuples } = await makeDisk(t);
+      const volume = await open(scratch, head);
+      volume.write(block(1), 0, 0, BLOCK_SIZE);
+      volume.flush();
+      volume.write(block(2), 0, BLOCK_SIZE, BLOCK_SIZE);
+      volume.write(block(3), 0, 2 * BLOCK_SIZE, BLOCK_SIZE);
+      const before = readFileSync(tuples);
+      if (torn) volume.flush();
+      scratch.crash();
+      if (torn) {
+        loseMirror(tuples, before);
+        spoil(tuples, RECORDS_OFFSET + RECORD_SIZE);
+      }
+      changeEpoch(tuples);
+      const { deltas, volumes } = scratch.engine;
+      const below = { kind: 'delta', id: head } as const;
+      const to = await deltas.create({ below, virtualSize: SIZE, allocation: 'dynamic' });
+      await volumes.switchHeads([{ from: head, to }], () => {});
+      for (const round of ['at once', 'by a later process']) {
+        const again = await open(scratch, to);
+        const shown = [0, 1, 2].map((index) => readBlock(again, index)[0]);
+        t.same(shown, torn ? [1, 0, 3] : [1, 0, 0], `${torn ? 'torn' : 'not flushed'}, ${round}`);
+        await scratch.reopen();
+      }
+    }
+  },
+);
