@@ -69,7 +69,6 @@ const libc = koffi.load(null);
 const posix = {
   flock: libc.func('int flock(int fd, int operation)'),
   lseek: libc.func('int64_t lseek(int fd, int64_t offset, int whence)'),
-  ioctlInteger: libc.func('int ioctl(int fd, unsigned long request, int64_t argument)'),
   ioctlBuffer: libc.func('int ioctl(int fd, unsigned long request, _Inout_ void *argument)'),
   // Fewer than 2^31 bytes a call, so the answer fits an int, which costs less to bring over.
   read: libc.func('int read(int fd, int64_t buffer, int64_t length)'),
@@ -85,7 +84,6 @@ const linux =
     ? {
         fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
         linkat: libc.func('int linkat(int from, str path, int to, str name, int flags)'),
-        syncfs: libc.func('int syncfs(int fd)'),
         sync_file_range: libc.func(
           'int sync_file_range(int fd, int64_t offset, int64_t length, uint flags)',
         ),
@@ -96,7 +94,6 @@ const linux =
         recvmsg: libc.func('int64_t recvmsg(int fd, _Inout_ void *message, int flags)'),
         sendmsg: libc.func('int64_t sendmsg(int fd, void *message, int flags)'),
         memfd_create: libc.func('int memfd_create(str name, uint flags)'),
-        prctl: libc.func('int prctl(int option, ulong a, ulong b, ulong c, ulong d)'),
       }
     : undefined;
 
@@ -194,26 +191,12 @@ export function flock(fd: number, operation: number): boolean {
   throw new SystemCallError('flock', errno);
 }
 
-/** ioctl(2) whose argument is a number (LOOP_CLR_FD, FICLONE). */
-export function ioctlInteger(fd: number, request: number, argument: number): number {
-  return check(posix.ioctlInteger(fd, request, argument), 'ioctl');
-}
-
 /**
  * ioctl(2) whose argument is a structure, read and written in place (LOOP_CONFIGURE,
  * FICLONERANGE).
  */
 export function ioctlBuffer(fd: number, request: number, argument: Buffer): number {
   return check(posix.ioctlBuffer(fd, request, argument), 'ioctl');
-}
-
-/**
- * syncfs(2) on a pool thread: everything dirty on the file system that `fd` lies on reaches its
- * disk, which may be one that this process serves.
- */
-export function syncfs(fd: number): Promise<void> {
-  const call = onLinux('syncfs').syncfs;
-  return onPool('syncfs', (done) => call.async(fd, done));
 }
 
 /**
@@ -277,11 +260,6 @@ export function memoryFile(name: string): number {
 /** Ends the process at once, whatever its threads are at: `process.exit` waits for them. */
 export function exitNow(status: number): void {
   posix.exit(status);
-}
-
-/** prctl(2) with one argument (PR_SET_IO_FLUSHER, PR_SET_PDEATHSIG). */
-export function prctl(option: number, argument: number): number {
-  return check(onLinux('prctl').prctl(option, argument, 0, 0, 0), 'prctl');
 }
 
 /** koffi unloads a library when the object for it is collected: these stay. */

@@ -44,7 +44,6 @@ export function createNativeTransport(options: NativeTransportOptions): Transpor
 
 class NativeTransport implements Transport {
   readonly kind = 'fuse-native';
-  readonly invalidatesOpenFiles = false;
   readonly ended: Promise<TransportEnd>;
   readonly #options: NativeTransportOptions;
   readonly #search = new HolderSearch();

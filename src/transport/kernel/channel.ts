@@ -121,7 +121,6 @@ function checkAgreement(adopt: AdoptedMount | undefined): void {
 
 class KernelTransport implements Transport {
   readonly kind = 'kernel';
-  readonly invalidatesOpenFiles = true;
   readonly ended: Promise<TransportEnd>;
   readonly #options: KernelTransportOptions;
   readonly #search = new HolderSearch();
