@@ -200,6 +200,8 @@ t.test('parents are known by their UUID, a time stamp is worth a warning', async
   t.strictSame(warnings, []);
   t.equal(open({ uuid, name, timeStamp: 777 }), 2, 'another time');
   t.match(warnings.join(), /base.vhd was changed at 2000-01-01T00:09:15.000Z.*00:12:57.000Z/);
+  t.equal(open({ uuid, name, timeStamp: 0 }), 2, 'none, as Windows 10 writes it');
+  t.strictSame(warnings, []);
   t.throws(() => open({ uuid: UUIDS[1]!, name }), {
     code: 'damaged',
     message: /UUID dddddddd-.*2, .*base.vhd has dddddddd-.*1/,

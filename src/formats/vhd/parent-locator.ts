@@ -18,6 +18,8 @@ import {
 
 type Locator = ReturnType<typeof PARENT_LOCATOR.decode>;
 
+/** Windows 10 does not say what time the parent had. */
+const NO_TIME_STAMP = 0;
 /** Time stamps of file systems are no more exact than that, in seconds. */
 const TIME_TOLERANCE = 2;
 
@@ -123,6 +125,7 @@ function mismatchWithoutUuid(parent: DiskImage): string | undefined {
 }
 
 function warningOf(parent: DiskImage, parentTimeStamp: number): string | undefined {
+  if (parentTimeStamp === NO_TIME_STAMP) return undefined;
   const expected = isoTime(parentTimeStamp);
   if (parent.info().identity['time-stamp'] === expected) return undefined;
   const modified = Number(fileState(parent.path).mtimeNs / 1_000_000_000n) - EPOCH_SECONDS;
