@@ -95,6 +95,21 @@ t.test('table entries that cannot be true', async (t) => {
   }
 });
 
+t.test('a block that begins in another one, behind the short last one', async (t) => {
+  const model = stampedModel({ size: 3 * BLOCK + 512, unitSize: 512, pattern: 'd', salt: 3 });
+  const { path, layout } = make(tempFolder(t), { model });
+  const first = layout.blockOffsets.get(0)! / 512;
+  pokeEntry(path, 3, first + 10);
+  pokeEntry(path, 1, first + 20);
+  const image = openVhd(path);
+  const read = (block: number) => image.readAt(Buffer.alloc(512), 0, block * BLOCK, 512);
+  for (const block of [0, 1, 3]) {
+    t.throws(() => read(block), { code: 'damaged', errno: 'EIO' }, `block ${block}`);
+  }
+  t.doesNotThrow(() => read(2), 'block 2 lies by itself');
+  image.close();
+});
+
 t.test('files that end too early', async (t) => {
   const folder = tempFolder(t);
   const { path, model, layout } = make(folder);

@@ -179,16 +179,23 @@ export class BlockTable {
     return this.#overlapping(starts.subarray(0, count).sort(), last * SECTOR_SIZE);
   }
 
+  /** Each against the one that reaches farthest: the last block may be shorter than the others. */
   #overlapping(starts: Float64Array, lastBlockStart: number): Float64Array {
     const shared: number[] = [];
-    for (let index = 1; index < starts.length; index += 1) {
-      const before = starts[index - 1]!;
-      const block = before === lastBlockStart ? this.#header.blockCount - 1 : 0;
-      if (before + this.#bitmapSize + this.#dataSizeOf(block) <= starts[index]!) continue;
-      if (shared.at(-1) !== before) shared.push(before);
-      if (shared.at(-1) !== starts[index]!) shared.push(starts[index]!);
+    let reach = 0;
+    let owner = 0;
+    for (const start of starts) {
+      if (start < reach) {
+        if (shared.at(-1) !== owner) shared.push(owner);
+        if (shared.at(-1) !== start) shared.push(start);
+      }
+      const block = start === lastBlockStart ? this.#header.blockCount - 1 : 0;
+      const end = start + this.#bitmapSize + this.#dataSizeOf(block);
+      if (end <= reach) continue;
+      reach = end;
+      owner = start;
     }
     currentBudget().take(shared.length * Float64Array.BYTES_PER_ELEMENT, this.#file.path);
-    return Float64Array.from(shared);
+    return Float64Array.from(shared).sort();
   }
 }
