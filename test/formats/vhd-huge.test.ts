@@ -3,7 +3,8 @@ import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs
 import { join } from 'node:path';
 import t from 'tap';
 import { GiB, KiB, MiB, TiB } from '../../src/common/units.js';
-import type { Extent } from '../../src/engine/disk-image.js';
+import type { DiskImage, Extent } from '../../src/engine/disk-image.js';
+import { inOneBudget } from '../../src/formats/memory-budget.js';
 import { openVhd } from '../../src/formats/vhd/vhd-image.js';
 import { DYNAMIC_HEADER, FOOTER } from '../../src/formats/vhd/vhd-layout.js';
 import { readChain } from '../support/chain-reader.js';
@@ -79,6 +80,18 @@ t.test('a table of 2 GiB past 2^32 of the file, for 2 TiB in blocks of 4 KiB', a
   const grown = process.memoryUsage().arrayBuffers - before;
   t.ok(grown < 64 * MiB, `${grown} bytes for a table of 2 GiB`);
   image.close();
+});
+
+t.test('many images of 2040 GiB, which a chain has room for', async (t) => {
+  const path = join(tempFolder(t), 'large.vhd');
+  const shape = { size: 2040 * GiB, blockSize: 256 * MiB, tableOffset: MiB, fileSize: 2 * MiB };
+  enlarge(path, shape);
+  const images: DiskImage[] = [];
+  inOneBudget(() => {
+    for (let count = 0; count < 100; count += 1) images.push(openVhd(path));
+  });
+  t.equal(images.length, 100);
+  for (const image of images) image.close();
 });
 
 t.test('a fixed disk of 4 TiB', async (t) => {

@@ -17,6 +17,7 @@ import {
   BITMAP_SLICE_SIZE,
   MAX_COMPARED_ENTRIES,
   MAX_REMEMBERED_PIECES,
+  REMEMBERED_SLICE_SIZE,
 } from './vhd-layout.js';
 
 /** What `find` answers besides an offset. */
@@ -48,8 +49,8 @@ export class BlockTable {
   readonly #lastBlockSize: number;
   readonly #entries: TableSlices;
   readonly #bitmaps: TableSlices;
-  /** 1 for a piece of a bitmap that is known to have all bits set; empty for very large tables. */
-  readonly #fullPieces: Uint8Array;
+  /** A byte for each piece of a bitmap: 1 where all bits are known to be set. */
+  readonly #fullPieces: TableSlices;
   #shared: Float64Array = new Float64Array(0);
 
   constructor(
@@ -66,8 +67,13 @@ export class BlockTable {
     this.#piecesPerBlock = this.#bitmapSize / BITMAP_SLICE_SIZE;
     this.#lastBlockSize = options.virtualSize - (blockCount - 1) * blockSize;
     const pieces = blockCount * this.#piecesPerBlock;
-    if (pieces <= MAX_REMEMBERED_PIECES) currentBudget().take(pieces, file.path);
-    this.#fullPieces = new Uint8Array(pieces <= MAX_REMEMBERED_PIECES ? pieces : 0);
+    this.#fullPieces = new TableSlices({
+      path: file.path,
+      sliceSize: REMEMBERED_SLICE_SIZE,
+      sliceCount: divCeil(pieces, REMEMBERED_SLICE_SIZE),
+      maxBytes: MAX_REMEMBERED_PIECES,
+      load: (slice) => slice.bytes.fill(0),
+    });
     this.#entries = new TableSlices({
       path: file.path,
       sliceSize: BAT_SLICE_SIZE,
@@ -103,7 +109,8 @@ export class BlockTable {
     const inPiece = sector % SECTORS_PER_PIECE;
     const piece = block * this.#piecesPerBlock + (sector - inPiece) / SECTORS_PER_PIECE;
     const end = Math.min(inPiece + count, SECTORS_PER_PIECE);
-    if (this.#fullPieces[piece] === 1) return end - inPiece;
+    const remembered = this.#fullPieces.get(Math.floor(piece / REMEMBERED_SLICE_SIZE)).bytes;
+    if (remembered[piece % REMEMBERED_SLICE_SIZE] === 1) return end - inPiece;
     const { words } = this.#bitmaps.get(piece);
     const length = runLength(words, inPiece, end);
     return bitAt(words, inPiece) ? length : -length;
@@ -147,7 +154,9 @@ export class BlockTable {
     const sectors = this.#header.blockSize / SECTOR_SIZE - piece * SECTORS_PER_PIECE;
     const used = Math.min(sectors, SECTORS_PER_PIECE);
     const isFull = bitAt(slice.words, 0) && runLength(slice.words, 0, used) === used;
-    if (isFull && index < this.#fullPieces.length) this.#fullPieces[index] = 1;
+    if (!isFull) return;
+    const remembered = this.#fullPieces.get(Math.floor(index / REMEMBERED_SLICE_SIZE)).bytes;
+    remembered[index % REMEMBERED_SLICE_SIZE] = 1;
   }
 
   /** Some writers cut the last block where the disk ends. */

@@ -96,5 +96,9 @@ export const BAT_CACHE_BYTES = 4 * MiB;
 export const BITMAP_CACHE_BYTES = 4 * MiB;
 /** Tables up to this size are searched at opening for blocks that overlap. */
 export const MAX_COMPARED_ENTRIES = MiB;
-/** Pieces of bitmaps of which it is remembered that all their sectors are present. */
+/**
+ * Pieces of bitmaps of which it is remembered that all their sectors are present: of so many at
+ * most, and of so many together.
+ */
 export const MAX_REMEMBERED_PIECES = 4 * MiB;
+export const REMEMBERED_SLICE_SIZE = 4 * KiB;
