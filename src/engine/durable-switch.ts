@@ -9,10 +9,10 @@ import { hostCalls } from '../storage/host-calls.js';
 import { openStored } from '../storage/stored-file.js';
 import { publishCommit, recordsSoFar, suspectError } from './commit.js';
 import type { DeltaFiles } from './delta-files.js';
-import { readHeaderFrom, writeHeader } from './delta-header.js';
+import { type HeaderCopies, readHeaderFrom, writeHeader } from './delta-header.js';
 import type { DeltaId } from './delta-id.js';
 import { RECORD_SIZE, RECORDS_OFFSET } from './delta-layout.js';
-import { mirrorHeader } from './header-copies.js';
+import { areSettled, mirrorHeader, NO_EPOCH, readCopies } from './header-copies.js';
 import { type SharedViews, VOLUME } from './shared-memory.js';
 import { lockMutexAsync, unlockMutex } from './shared-mutex.js';
 import { repairTuples, scanTuples } from './tuple-scan.js';
@@ -100,7 +100,10 @@ function settle(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
     const { current } = copies;
     files.inherit(id);
     if (current.below.kind === 'delta') settleBelow(files, current.below.id);
-    if (current.sealed) return;
+    if (current.sealed) {
+      repairSealed(tuples, path, copies);
+      return;
+    }
     const data = openStored(files.dataPath(id, current.dataGeneration), 'r+');
     try {
       hostCalls.syncData(data, 'settle.sync-data');
@@ -127,6 +130,19 @@ function settle(files: DeltaFiles, id: DeltaId, sealed: boolean): void {
   } finally {
     closeSync(tuples);
   }
+}
+
+/**
+ * A power cut during the sealing may have torn records. That is known from the header copies alone,
+ * as long as they differ, and the caller may be about to make them alike.
+ */
+function repairSealed(tuples: number, path: string, copies: HeaderCopies): void {
+  const { id } = copies.current;
+  const found = readCopies(tuples, path, id);
+  // One copy alone tells nothing: what does not verify may have been durable.
+  if (areSettled(found) || found.some(({ header }) => header === undefined)) return;
+  const scan = scanTuples(tuples, path, copies, NO_EPOCH, () => {});
+  if (scan.torn.length > 0) repairTuples(tuples, id, scan);
 }
 
 /**
