@@ -49,12 +49,12 @@ export async function checkTuples(
 }
 
 /**
- * The first record that may be torn without being damage: in a head, those of a commit that a power
- * cut interrupted; opening the disk makes them void.
+ * The first record that may be torn without being damage: those of a commit that a power cut
+ * interrupted, the sealing included. The copies stay different as long as there are any.
  */
 function firstInDoubt(header: DeltaHeader, copies: readonly HeaderCopy[]): number {
   const all = header.committedRecords;
-  if (header.sealed || areSettled(copies)) return all;
+  if (areSettled(copies)) return all;
   const counts = copies.map((copy) => copy.header?.committedRecords ?? all);
   return Math.min(all, ...counts);
 }

@@ -377,3 +377,9 @@ t.test('a sealed delta with a torn record may be put on another one', async (t) 
   t.same(readBlock(volume, 0), block(1), 'flushed');
   t.same(readBlock(volume, 1), block(0), 'torn: old');
 });
+
+t.test('a torn record of a sealed delta is no damage', async (t) => {
+  const { scratch, torn } = await tornSnapshot(t);
+  const { findings } = await scratch.engine.health.check({ deltas: [torn], deep: true }, {});
+  t.same(findings, []);
+});
