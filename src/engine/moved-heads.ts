@@ -5,7 +5,7 @@
 import type { DeltaId } from './delta-id.js';
 
 /** How long a head's former name still leads to the disk that moved on, milliseconds. */
-const FORWARD_MS = 60_000;
+export const FORWARD_MS = 60_000;
 
 export class MovedHeads {
   readonly #next = new Map<DeltaId, DeltaId>();

@@ -51,14 +51,16 @@ export async function diffDisks(
 ): Promise<DiffPage> {
   const { vm, from, to } = request;
   // Pinned before anything is waited for: what the manifest names cannot go in between.
-  const pairs = pairsOf(vm, context.store.load(vm), request);
+  const manifest = context.store.load(vm);
+  const pairs = pairsOf(vm, manifest, request);
   const tops = pairs.flatMap((pair) => [pair.from, pair.to]).flatMap((side) => side?.top ?? []);
   for (const top of tops) context.pins.deltas.pin(top);
   try {
     const page = await collect(pairs, request, (each, order) => {
       const before = pairs.slice(0, pairs.indexOf(each)).reduce((sum, one) => sum + sizeOf(one), 0);
       const total = pairs.reduce((sum, one) => sum + sizeOf(one), 0);
-      return comparePair(context, each, order, (volumes) =>
+      const now = { ...each, to: presentSide(context, manifest, each.to) };
+      return comparePair(context, now, order, (volumes) =>
         run(volumes, {
           ...(work.signal === undefined ? {} : { signal: work.signal }),
           onProgress: (done) => work.onProgress?.(before + done, total),
@@ -69,6 +71,22 @@ export async function diffDisks(
   } finally {
     for (const top of tops) context.pins.deltas.unpin(top);
   }
+}
+
+/**
+ * The head of a present state may have moved on long ago, while other disks were compared.
+ * @param known what it was. One that is gone since is compared as that: it is pinned.
+ */
+function presentSide(
+  { store }: VmContext,
+  { id }: Manifest,
+  known: Side | undefined,
+): Side | undefined {
+  if (known?.writable !== true) return known;
+  const entry = store.catalog.findById(id);
+  const disks = entry === undefined ? [] : store.readEntry(entry).disks;
+  const head = disks.find(({ name }) => name === known.name)?.head;
+  return head === undefined ? known : { ...known, top: head };
 }
 
 type Range = Pick<DiffOrder, 'start' | 'limit'>;

@@ -1,7 +1,9 @@
 /** `snapshot.diff` as a client meets it: disks in order, parts, progress, refusals. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { diffHandlers } from '../../../src/daemon/handlers/diff-handlers.js';
 import type { DiffOrder } from '../../../src/engine/diff-volumes.js';
+import { FORWARD_MS } from '../../../src/engine/moved-heads.js';
 import { callable } from '../../support/handler-calls.js';
 import { codeOf, VmWorld } from '../../support/vm-world.js';
 
@@ -107,4 +109,27 @@ t.test('refused, and what it compares stays while it does', async (t) => {
     return { extents: [] };
   };
   await diff({ vm: 'web', from: 'first', disk: 'data' });
+});
+
+t.test('a head that moved on long ago, while other disks were compared', async (t) => {
+  const world = await VmWorld.create('real');
+  t.teardown(() => world.destroy());
+  await world.create('web', ['disk0', 'data']);
+  await world.take('web', 'first');
+  const { setTimeout: real } = globalThis;
+  const hurried = (task: () => void, ms?: number) => real(task, ms === FORWARD_MS ? 0 : ms);
+  t.intercept(globalThis, 'setTimeout', { value: hurried });
+  let runs = 0;
+  world.runDiff = async () => {
+    runs += 1;
+    if (runs === 1) await world.take('web', 'second');
+    await sleep(20);
+    return { extents: [] };
+  };
+  const { disks } = await callable(diffHandlers(world.service))['snapshot.diff']({
+    vm: 'web',
+    from: 'first',
+  });
+  t.match(disks, [{ disk: 'disk0' }, { disk: 'data' }]);
+  t.equal(runs, 2);
 });
