@@ -18,6 +18,7 @@
 
 import { DiskError } from '../common/errors.js';
 import { together } from '../common/together.js';
+import { hostError } from '../storage/exact-io.js';
 import type { BaseSpec } from './base.js';
 import {
   type ChainTools,
@@ -240,7 +241,7 @@ async function makeDurable(
     }
   } catch (error) {
     for (const { change } of prepared) new VolumeRow(views, change.entry.index).markFailed();
-    throw error;
+    throw hostError('cannot make what the disks held durable', error);
   }
   // Writes into the new heads since the gates opened are not flushed yet.
   for (const { change } of prepared) new VolumeRow(views, change.entry.index).markDirty();

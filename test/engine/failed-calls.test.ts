@@ -261,7 +261,10 @@ t.test(
       if (!isOpen) await volumes.close(head);
       const to = await deltas.create(on(head));
       const fault = failing(t, isOpen ? 'seal.sync-tuples' : 'settle.sync-tuples');
-      await t.rejects(volumes.switchHeads([{ from: head, to }], () => {}));
+      await t.rejects(
+        volumes.switchHeads([{ from: head, to }], () => {}),
+        { name: 'DiskError', code: 'failed', errno: 'EIO', message: /^cannot make .* durable: EIO$/ },
+      );
       if (isOpen) await t.rejects(volumes.close(to), { code: 'failed', errno: 'EIO' });
       fault.end();
       const opened = await volumes.acquire(to, { writable: true });
