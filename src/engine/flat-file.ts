@@ -1,5 +1,6 @@
 /** Disks whose whole content lies in one raw file, so that others may read that instead. */
 import { statSync } from 'node:fs';
+import { errnoName } from '../common/errors.js';
 import { BLOCK_SIZE } from '../common/units.js';
 import type { BaseSpec } from './base.js';
 import { UNMAPPED } from './chain-map.js';
@@ -18,6 +19,15 @@ export function flatFileOf(volume: Volume, base: BaseSpec | undefined): string |
   const blocks = Math.ceil(size / BLOCK_SIZE);
   map.find(0, blocks);
   if (map.kind !== UNMAPPED || map.count < blocks) return undefined;
-  const { size: fileSize } = statSync(image.path, { throwIfNoEntry: false }) ?? { size: -1 };
-  return fileSize === size ? image.path : undefined;
+  return sizeOf(image.path) === size ? image.path : undefined;
+}
+
+function sizeOf(path: string): number | undefined {
+  try {
+    return statSync(path).size;
+  } catch (error) {
+    if (errnoName(error) === undefined) throw error;
+    // Whoever reads the disk through us hears what is wrong with the image.
+    return undefined;
+  }
 }

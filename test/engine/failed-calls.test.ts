@@ -2,12 +2,13 @@
  * What stays behind when one call fails on the way: nothing that is in use for ever, and nothing
  * that a later one takes for done.
  */
-import { statSync, truncateSync } from 'node:fs';
+import { statSync, symlinkSync, truncateSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
 import { DeltaFiles } from '../../src/engine/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
+import { flatFileOf } from '../../src/engine/flat-file.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 
@@ -263,7 +264,12 @@ t.test(
       const fault = failing(t, isOpen ? 'seal.sync-tuples' : 'settle.sync-tuples');
       await t.rejects(
         volumes.switchHeads([{ from: head, to }], () => {}),
-        { name: 'DiskError', code: 'failed', errno: 'EIO', message: /^cannot make .* durable: EIO$/ },
+        {
+          name: 'DiskError',
+          code: 'failed',
+          errno: 'EIO',
+          message: /^cannot make .* durable: EIO$/,
+        },
       );
       if (isOpen) await t.rejects(volumes.close(to), { code: 'failed', errno: 'EIO' });
       fault.end();
@@ -303,3 +309,18 @@ t.test('a write gives back the room that it took, and one that fails its place, 
   const data = new DeltaFiles(join(scratch.folder, 'deltas'), 'e'.repeat(32)).dataPath(head, 1);
   t.equal(statSync(data).size, BLOCK_SIZE, 'it lies in the first place');
 });
+
+t.test(
+  'an image that the host does not let us look at is no flat file, and no error',
+  async (t) => {
+    const scratch = scratchEngine(t);
+    const { deltas, volumes } = scratch.engine;
+    const opened = await volumes.acquire(await deltas.create(EMPTY), { writable: false });
+    const path = join(scratch.folder, 'circle');
+    symlinkSync(path, path);
+    const image = { path, format: 'raw' } as const;
+    const base = { id: 'b', images: [image], virtualSize: MiB, allocatedSize: 0 };
+    t.equal(flatFileOf(scratch.volumeOf(opened.handle), base), undefined);
+    volumes.release(opened);
+  },
+);
