@@ -12,7 +12,7 @@
  * the block would be answered by the delta below again. The caller has seen to it that no request
  * is still reading what is punched out (`OpenVolumes.settleReaders`).
  */
-import { closeSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { BLOCK_SIZE, MiB } from '../common/units.js';
 import { punchHole } from '../storage/sparse-space.js';
 import { openStored } from '../storage/stored-file.js';
@@ -39,7 +39,10 @@ export interface ReclaimJob {
 /** Slots punched by one call to the host. */
 const MOST_SLOTS = (64 * MiB) / BLOCK_SIZE;
 
-/** @returns bytes of slots given back. @throws DiskError what reading the two logs throws. */
+/**
+ * @returns bytes of the host's that this gave back.
+ * @throws DiskError what reading the two logs throws.
+ */
 export async function reclaimDelta(
   files: DeltaFiles,
   job: ReclaimJob,
@@ -54,7 +57,7 @@ export async function reclaimDelta(
   const pace = new Pace(urgent === true ? { signal } : { ...work, pressing });
   let settled = false;
   const data = openStored(files.dataPath(job.delta, header.dataGeneration), 'r+');
-  let freed = 0;
+  const before = storedBytes(data);
   try {
     for (const { slot, count } of hidden.runs(MOST_SLOTS)) {
       if (!settled) {
@@ -64,13 +67,18 @@ export async function reclaimDelta(
         settled = hasSums(files, job.delta);
       }
       punchHole(data, slot * BLOCK_SIZE, count * BLOCK_SIZE, 'reclaim.punch');
-      freed += count;
       await pace.rest();
     }
+    // Most of the slots may have been punched before: by the process before this one, or for what
+    // the child had then.
+    return Math.max(0, before - storedBytes(data));
   } finally {
     closeSync(data);
   }
-  return freed * BLOCK_SIZE;
+}
+
+function storedBytes(fd: number): number {
+  return fstatSync(fd).blocks * 512;
 }
 
 /** The slots of the blocks that the child overrides. */

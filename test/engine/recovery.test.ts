@@ -280,6 +280,8 @@ t.test('reclaim punches what the only child overrides, and nothing else', async 
   for (let index = 0; index < 64; index += 1) {
     if (!readBlock(above, index).equals(block(index < 48 ? 2 : 1))) t.fail(`block ${index}`);
   }
+  await scratch.reopen();
+  t.same(await scratch.engine.reclaim({ reached, labelled }), nothing, 'told once');
 });
 
 /** Turns one byte over. */
