@@ -4,14 +4,12 @@
  */
 
 import { DiskError } from '../common/errors.js';
-import { BLOCK_SIZE, formatSize, KiB, MiB } from '../common/units.js';
+import { alignDown, BLOCK_SIZE, formatSize, KiB, MiB } from '../common/units.js';
 import { isZero } from '../common/zeroes.js';
 import { FULL_HINT } from '../storage/exact-io.js';
-import { DATA } from './chain-map.js';
 import type { Extent } from './disk-image.js';
 import { type JobWork, Pace } from './pace.js';
 import { DELTA, DELTA_WORDS } from './shared-memory.js';
-import { slotsToSegmentEnd } from './slot-space.js';
 import { type ThreadContext, Volume } from './volume.js';
 
 const CHUNK = MiB;
@@ -160,18 +158,16 @@ class VolumeCopy {
   #share(offset: number): number {
     if (offset % BLOCK_SIZE !== 0) return 0;
     const block = offset / BLOCK_SIZE;
-    const { map, space, size } = this.#source;
-    const limit = Math.floor((size - offset) / BLOCK_SIZE);
-    if (limit === 0) return 0;
-    map.find(block, limit);
-    if (map.kind !== DATA) return 0;
-    space.resolve(map.address);
-    const count = Math.min(map.count, slotsToSegmentEnd(map.address));
-    const { delta } = space;
+    const most = alignDown(this.#source.size - offset, BLOCK_SIZE);
+    if (most === 0) return 0;
+    this.#source.deltaExtentAt(offset, most, this.#extent);
+    if (this.#extent.state !== 'data') return 0;
+    const found = this.#source.mapAt(offset, most);
+    if (found.kind !== 'delta') return 0;
+    const { delta, length } = found;
     const fd = this.#context.views.deltas[delta * DELTA_WORDS + DELTA.dataFd]!;
-    const place = { fd, offset: space.slot * BLOCK_SIZE };
-    if (!this.#target.shareBlocks(block, count, place)) return -1;
-    const length = count * BLOCK_SIZE;
+    const place = { fd, offset: found.offset };
+    if (!this.#target.shareBlocks(block, length / BLOCK_SIZE, place)) return -1;
     // A merge may have closed the delta since it was looked up, and its descriptor may be another
     // file's by now: nobody was inside the source.
     const now = this.#source.mapAt(offset, length);

@@ -5,7 +5,7 @@ import { BLOCK_SIZE, KiB, SECTOR_SIZE } from '../../src/common/units.js';
 import { ChainMap, DATA } from '../../src/engine/chain-map.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Below } from '../../src/engine/engine.js';
-import { VOLUME } from '../../src/engine/shared-memory.js';
+import { THREAD, VOLUME } from '../../src/engine/shared-memory.js';
 import { SlotSpace } from '../../src/engine/slot-space.js';
 import { VolumeRow } from '../../src/engine/volume-row.js';
 import { ScratchEngine } from '../support/engine.js';
@@ -179,4 +179,25 @@ t.test('blocks that a copy shares are as durable as those that it writes', async
   );
   restore();
   volumes.release(open);
+});
+
+t.test('a copy is inside the gate of a volume whenever it looks at its map', async (t) => {
+  const copies = new Copies(t);
+  const source = await copies.written(striped(7));
+  const target = await copies.create({ kind: 'none' });
+  const { threads } = copies.scratch.engine.context.views;
+  let looks = 0;
+  let outside = 0;
+  const { find } = ChainMap.prototype;
+  t.intercept(ChainMap.prototype, 'find', {
+    value(this: ChainMap, block: number, limit: number) {
+      looks += 1;
+      // Else a merge may give back the very node that it is in.
+      if (threads[THREAD.inside] === 0) outside += 1;
+      find.call(this, block, limit);
+    },
+  });
+  await copies.copy(source, target);
+  t.ok(looks > 0);
+  t.equal(outside, 0);
 });
