@@ -20,8 +20,10 @@ export function isFile(text: string): boolean {
  */
 export function asNoFile(target: string, error: unknown): unknown {
   if (!(error instanceof DiskError)) return error;
-  if (error.code !== 'unreachable' && error.code !== 'not-found') return error;
   const { code, message, hint } = error;
+  const [vm = ''] = target.split('@');
+  // What a VM that is there lacks, its base image say, has nothing to do with files here.
+  if (code !== 'unreachable' && message !== `there is no VM "${vm}"`) return error;
   return new DiskError(code, `no file "${target}" is here, and ${message}`, {
     ...(hint === undefined ? {} : { hint }),
     cause: error,

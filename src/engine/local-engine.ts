@@ -209,6 +209,14 @@ export class LocalEngine implements Engine {
     }
   }
 
+  /**
+   * Opens a disk and lets go of it.
+   * @throws DiskError saying why it cannot be opened, where who opens its file hears EIO.
+   */
+  async tryOpen(top: DeltaId, options: { readonly writable: boolean }): Promise<void> {
+    this.volumes.release(await this.volumes.acquire(top, options));
+  }
+
   async zero(top: DeltaId, offset: number, length: number): Promise<void> {
     const open = await this.volumes.acquire(top, { writable: true });
     try {

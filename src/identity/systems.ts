@@ -1,5 +1,5 @@
 /** The file systems on a VM's disks in which a Linux system may lie. */
-import { accessSync, constants } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
 import { type Place, probeType } from '../host/file-systems.js';
 import { listPartitions } from '../host/partitions.js';
@@ -79,14 +79,22 @@ function refuseClosed(
   });
 }
 
+/** A disk that cannot be opened would be one on which nothing is found. */
 function refuseUnreadable({ path }: RawDisk): void {
   try {
-    accessSync(path, constants.R_OK);
+    closeSync(openSync(path, 'r'));
   } catch (error) {
     const errno = errnoName(error) ?? 'EIO';
-    throw new DiskError('not-permitted', `${path} cannot be read (${errno})`, {
-      errno,
-      hint: 'the mount of another user is closed to root, too, without --allow-other',
-    });
+    const isClosed = errno === 'EACCES' || errno === 'EPERM';
+    throw new DiskError(
+      isClosed ? 'not-permitted' : 'failed',
+      `${path} cannot be read (${errno})`,
+      {
+        errno,
+        hint: isClosed
+          ? 'the mount of another user is closed to root, too, without --allow-other'
+          : 'daemon.log in the store says why',
+      },
+    );
   }
 }

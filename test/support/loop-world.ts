@@ -45,6 +45,8 @@ export class LoopWorld {
         flush: async (top) => {
           this.flushed.push(top);
         },
+        // What stands in for exposed files can be opened.
+        engine: { tryOpen: async () => undefined },
       }),
     );
   }

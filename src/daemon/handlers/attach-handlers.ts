@@ -19,6 +19,7 @@ import {
   exclusivelyFor,
   flushDisk,
   refuseBesideGuest,
+  refuseUnopenable,
   refuseWithoutRoot,
   wholeDevice,
 } from './attached-disks.js';
@@ -56,6 +57,7 @@ async function attach(sources: AttachSources, params: Params<'attach'>): Promise
       }
       throw alreadyAttached(target, known);
     }
+    await refuseUnopenable(sources, target);
     const device = await makeLoopDevice(target.path, { readOnly, directIo });
     return { device, path: target.path, readOnly };
   });

@@ -4,6 +4,7 @@
 import { dirname } from 'node:path';
 import { DiskError } from '../../common/errors.js';
 import type { DeltaId } from '../../engine/delta-id.js';
+import type { LocalEngine } from '../../engine/local-engine.js';
 import { type LoopDevice, listLoopDevices } from '../../host/loop-devices.js';
 import type { VmService } from '../../vm/vm-service.js';
 import type { Guests } from '../guests.js';
@@ -20,6 +21,7 @@ export interface AttachSources {
   readonly guests: Guests;
   /** Makes what was written to a disk durable. */
   readonly flush: (top: DeltaId) => Promise<void>;
+  readonly engine: Pick<LocalEngine, 'tryOpen'>;
 }
 
 /** The loop device on a whole file. */
@@ -74,6 +76,17 @@ export function refuseBesideGuest({ guests }: AttachSources, target: ResolvedTar
     errno: 'EBUSY',
     hint: 'use --read-only, or a snapshot: layerdisk snapshot take VM@NAME',
   });
+}
+
+/**
+ * The host's programs hear EIO of a disk that cannot be opened, and take it for an empty one.
+ * @throws DiskError saying why it cannot.
+ */
+export async function refuseUnopenable(
+  { engine }: Pick<AttachSources, 'engine'>,
+  { top, snapshot }: Pick<ResolvedTarget, 'top' | 'snapshot'>,
+): Promise<void> {
+  await engine.tryOpen(top, { writable: snapshot === undefined });
 }
 
 export function refuseWithoutRoot(what: string): void {

@@ -1,6 +1,7 @@
 /** The methods of the control protocol that are about guests: `run` and `stop`. */
 import { DiskError } from '../../common/errors.js';
 import type { Handlers, RunPlan, SavedMemoryView } from '../../control/protocol.js';
+import type { LocalEngine } from '../../engine/local-engine.js';
 import { stopGuest } from '../../guest/guest-control.js';
 import type { UsableMemory } from '../../vm/resume.js';
 import type { Guests } from '../guests.js';
@@ -11,6 +12,7 @@ export interface GuestHandlerSources extends ViewSources {
   readonly guests: Guests;
   readonly users: DiskUsers;
   readonly storeId: string;
+  readonly engine: Pick<LocalEngine, 'tryOpen'>;
 }
 
 const STOP_SECONDS = 60;
@@ -57,9 +59,11 @@ async function planRun(
   vm: string,
   discardMemory: boolean,
 ): Promise<RunPlan> {
-  const { service, guests, storeId } = sources;
-  const { number } = service.read(vm);
+  const { service, guests, storeId, engine } = sources;
+  const { number, disks } = service.read(vm);
   await refuseWhileUsed(sources, vm, `run "${vm}"`);
+  // QEMU would hear EIO, and what looks for file systems would take the disks for empty ones.
+  for (const { head } of disks) await engine.tryOpen(head, { writable: true });
   const memory = discardMemory ? undefined : await service.usableMemory(vm);
   return {
     vm: viewVm(sources, vm),

@@ -17,6 +17,7 @@ import {
   exclusivelyFor,
   flushDisk,
   refuseBesideGuest,
+  refuseUnopenable,
   refuseWithoutRoot,
   wholeDevice,
 } from './attached-disks.js';
@@ -31,6 +32,7 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
     const target = resolveTarget(sources, named);
     const readOnly = wanted || target.readOnly;
     if (!readOnly) refuseBesideGuest(sources, target);
+    await refuseUnopenable(sources, target);
     const place =
       partition === undefined
         ? { offset: 0, size: 0 }
