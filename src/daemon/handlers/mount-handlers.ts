@@ -10,7 +10,7 @@ import { mountOptionsOf, type Place, probeType } from '../../host/file-systems.j
 import { type CommandResult, commandError, runCommand } from '../../host/host-command.js';
 import { isMountedFrom, isOn, type LoopDevice, listLoopDevices } from '../../host/loop-devices.js';
 import { type MountEntry, mountedThing, readMounts, topMountAt } from '../../host/mountinfo.js';
-import { findPartition, listPartitions } from '../../host/partitions.js';
+import { findPartition } from '../../host/partitions.js';
 import {
   type AttachSources,
   alreadyAttached,
@@ -21,6 +21,7 @@ import {
   refuseWithoutRoot,
   wholeDevice,
 } from './attached-disks.js';
+import { mountFailure } from './mount-failure.js';
 import { describeProcesses, findProcesses } from './processes.js';
 import { type ResolvedTarget, resolveTarget } from './targets.js';
 
@@ -45,7 +46,7 @@ export async function mount(sources: AttachSources, params: Params<'mount'>): Pr
     if (result.code !== 0) {
       throw (
         mountedOtherwise(source, readOnly) ??
-        (await mountFailure(target, result, { partition, type }))
+        (await mountFailure(target, result, { partition, type, readOnly }))
       );
     }
     return viewMount(directory);
@@ -90,28 +91,6 @@ function mountedOtherwise(source: string, readOnly: boolean): DiskError | undefi
       `layerdisk unmount ${shellWord(mountpoint)}, ` +
       'or mount a snapshot: layerdisk snapshot take VM@NAME',
   });
-}
-
-async function mountFailure(
-  { path, vm, snapshot }: ResolvedTarget,
-  result: CommandResult,
-  asked: { readonly partition: number | undefined; readonly type: string },
-): Promise<DiskError> {
-  const { message, code } = commandError(`cannot mount ${path}`, 'mount', result);
-  if (asked.type !== '' && snapshot !== undefined) {
-    return new DiskError(code, message, {
-      hint:
-        `if its ${asked.type} must be repaired by writing, which a snapshot does not allow: ` +
-        `layerdisk clone ${vm}@${snapshot} NEW --linked; layerdisk mount NEW DIR`,
-    });
-  }
-  const partitions = asked.partition === undefined ? await listPartitions(path) : [];
-  const numbers = partitions.map((each) => each.number).join(', ');
-  const hint =
-    numbers === ''
-      ? `is there a file system on it? To repair or make one: layerdisk attach ${vm}`
-      : `it has partitions ${numbers}: layerdisk mount ${vm} DIR --partition N`;
-  return new DiskError(code, message, { hint });
 }
 
 function viewMount(directory: string): MountView {

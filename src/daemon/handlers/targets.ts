@@ -12,6 +12,8 @@ export interface ResolvedTarget {
   readonly vm: string;
   readonly snapshot: string | undefined;
   readonly disk: string;
+  /** What a command needs to name the same disk again: ` --disk NAME`, or nothing. */
+  readonly diskOption: string;
   /** Absolute, below the mount point. */
   readonly path: string;
   /** Bytes. */
@@ -52,5 +54,15 @@ export function resolveTarget(
   }
   const path = join(mountpoint, exposedPath(vm, snapshot, found));
   const readOnly = snapshot !== undefined || record.kind === 'read-only';
-  return { vm, snapshot, disk: found, path, size: record.size, top: record.top, readOnly };
+  const diskOption = disk === undefined ? '' : ` --disk ${disk}`;
+  return {
+    vm,
+    snapshot,
+    disk: found,
+    diskOption,
+    path,
+    size: record.size,
+    top: record.top,
+    readOnly,
+  };
 }

@@ -190,7 +190,12 @@ t.test('partitions', { skip }, async (t) => {
   const directory = await world.directory('a');
   t.match(
     await errorOf(handlers.mount({ vm: 'web', directory })),
-    /^failed: .*it has partitions 1, 2/s,
+    /^failed: .*it has partitions 1, 2: layerdisk mount web DIR --partition N$/s,
+  );
+  t.match(
+    await errorOf(handlers.mount({ vm: 'web', disk: 'disk0', directory })),
+    /: layerdisk mount web DIR --disk disk0 --partition N$/,
+    'a disk that must be named is named in the hint',
   );
   t.match(
     await errorOf(handlers.mount({ vm: 'web', directory, partition: 3 })),
