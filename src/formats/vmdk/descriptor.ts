@@ -29,6 +29,8 @@ export interface VmdkDescriptor {
 }
 
 export const NO_PARENT = 'ffffffff';
+/** Kinds of extents with tables; which tables is told by the file's magic. */
+export const SPARSE_KINDS: ReadonlySet<string> = new Set(['SPARSE', 'VMFSSPARSE', 'SESPARSE']);
 /** Largest descriptor that is read. Real ones have some hundred bytes. */
 export const MAX_DESCRIPTOR_SIZE = MiB;
 /** Most extents; 2 GiB each, as VMware splits. */

@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { isUuid, NIL_UUID } from '../../common/uuid.js';
 import type { ParentReference } from '../../engine/disk-image.js';
 import { parentByUuid } from '../parent-by-uuid.js';
-import { NO_PARENT, type VmdkDescriptor } from './descriptor.js';
+import { NO_PARENT, SPARSE_KINDS, type VmdkDescriptor } from './descriptor.js';
 
 const IMAGE_UUID = /^[ \t]*ddb\.uuid\.image[ \t]*=[ \t]*"([^"\n]*)"/im;
 
@@ -23,8 +23,22 @@ export function identityOf(descriptor: VmdkDescriptor): Record<string, string> {
 }
 
 export function parentOf(descriptor: VmdkDescriptor): ParentReference | undefined {
-  const { parentCid, parentName } = descriptor;
-  if (parentCid === NO_PARENT) return virtualBoxParent(descriptor);
+  if (descriptor.parentCid !== NO_PARENT) return parentByCid(descriptor);
+  return (
+    virtualBoxParent(descriptor) ?? (isNamedChild(descriptor) ? parentByCid(descriptor) : undefined)
+  );
+}
+
+/**
+ * A disk whose own CID is the number that means "no parent" is the parent of what QEMU makes on it:
+ * the child's hint alone says that there is one. Where nothing of it could show, as with flat
+ * extents, a hint is left over.
+ */
+function isNamedChild({ parentName = '', extents }: VmdkDescriptor): boolean {
+  return parentName !== '' && extents.some(({ kind }) => SPARSE_KINDS.has(kind));
+}
+
+function parentByCid({ parentCid, parentName }: VmdkDescriptor): ParentReference {
   // Without a name only the user can say which it is; the CID still tells whether it can be.
   const name = parentName?.replaceAll('\\', '/') ?? '';
   return {

@@ -7,7 +7,7 @@ import { notAlone } from '../image-error.js';
 import type { ImageOptions } from '../image-options.js';
 import { quoteName, resolveSibling } from '../sibling-path.js';
 import { baseName, posixSeparators } from '../windows-path.js';
-import type { ExtentLine } from './descriptor.js';
+import { type ExtentLine, SPARSE_KINDS } from './descriptor.js';
 import { FlatExtent, type VmdkExtent, ZeroExtent } from './extent.js';
 import { SeSparseExtent, seSparseGeometry } from './se-sparse-extent.js';
 import { SESPARSE_MAGIC } from './se-sparse-layout.js';
@@ -17,8 +17,6 @@ import { COWD_MAGIC } from './sparse-layout.js';
 
 /** Kinds of extents whose bytes are a file, from the stated sector on. */
 const FLAT_KINDS = new Set(['FLAT', 'VMFS']);
-/** Kinds with tables; which tables is told by the file's magic. */
-const SPARSE_KINDS = new Set(['SPARSE', 'VMFSSPARSE', 'SESPARSE']);
 
 /** A device of Windows, or of a Unix; files in memory are none. */
 const DEVICE = /^(\\\\\.\\|\/dev\/(?!shm\/))/;

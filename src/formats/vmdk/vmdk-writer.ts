@@ -8,7 +8,7 @@ import { GiB, MAX_DISK_SIZE, MiB, SECTOR_SIZE } from '../../common/units.js';
 import type { OutputFile, OutputFiles } from '../../storage/output-files.js';
 import type { ImageWriter, ImageWriting, ParentLink, WriteOptions } from '../image-writer.js';
 import { checkParentFormat, NO_CHILD } from '../write-checks.js';
-import { type ExtentLine, MAX_EXTENTS } from './descriptor.js';
+import { type ExtentLine, MAX_EXTENTS, NO_PARENT } from './descriptor.js';
 import { descriptorText, isQuotable, type ParentEntry } from './descriptor-text.js';
 import { type ExtentWriter, FlatExtentWriter } from './extent-writer.js';
 import { WRITTEN_GRAIN_SIZE } from './grain-table-writer.js';
@@ -138,6 +138,12 @@ function checkSize(path: string, options: WriteOptions, subformat: Subformat): v
 
 function checkParent(path: string, virtualSize: number, { image }: ParentLink): void {
   checkParentFormat(path, 'vmdk', image);
+  if (image.info().identity.cid === NO_PARENT) {
+    const what = `has the CID ${NO_PARENT}, by which a child says that it has no parent`;
+    throw new DiskError('not-supported', `${path}: its parent ${image.path} ${what}`, {
+      hint: NO_CHILD,
+    });
+  }
   if (image.virtualSize === virtualSize) return;
   const sizes = `the disk has ${virtualSize} bytes, ${image.path} has ${image.virtualSize}`;
   throw new DiskError('not-supported', `${path}: a VMDK has the size of its parent: ${sizes}`, {
