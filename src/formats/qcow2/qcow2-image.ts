@@ -197,10 +197,13 @@ export class Qcow2Image implements DiskImage {
     const unit = Math.floor(offset / this.#unitSize);
     const found = this.#map.find(unit);
     const inUnit = offset - unit * this.#unitSize;
-    const length = this.#unitSize - inUnit;
-    if (found === COMPRESSED) return { file: this.path, length, compressed: true };
+    const left = this.#unitSize - inUnit;
+    if (found === COMPRESSED) return { file: this.path, length: left, compressed: true };
     if (found < 0) return undefined;
-    return { file: this.#data.path, offset: found + inUnit, length };
+    const { path: file, size } = this.#data;
+    const start = found + inUnit;
+    const length = Math.min(left, size - start);
+    return length <= 0 ? undefined : { file, offset: start, length };
   }
 
   close(): void {

@@ -54,9 +54,11 @@ export class FlatExtent implements VmdkExtent {
     this.#file.readExact(target, targetOffset, length, this.#start + offset);
   }
 
-  locate(offset: number): ExtentLocation {
-    const length = this.length - offset;
-    return { file: this.#file.path, offset: this.#start + offset, length };
+  locate(offset: number): ExtentLocation | undefined {
+    const { path: file, size } = this.#file;
+    const start = this.#start + offset;
+    const length = Math.min(this.length - offset, size - start);
+    return length <= 0 ? undefined : { file, offset: start, length };
   }
 }
 
