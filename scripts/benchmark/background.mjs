@@ -11,7 +11,7 @@ import { median } from './tournament.mjs';
 
 /** The 99th percentile grows by less than this. */
 const GOAL = 2;
-/** A row of deltas that is worth merging: see ROW_LENGTH in engine/merge.ts. */
+/** A row of deltas that is worth merging: see ROW_LENGTH in engine/jobs/merge.ts. */
 const ROW = 10;
 /** What each delta of a row holds. */
 const ROW_WRITE = 1024 * 1024;

@@ -8,8 +8,8 @@ import { describeBase } from '../formats/base.js';
 import { type BaseFingerprint, filesOf, findChange } from '../formats/fingerprint.js';
 import { isMountedFrom, loopsOn } from '../host/loop-devices.js';
 import { mountOf, readMounts } from '../host/mountinfo.js';
-import { BaseRecords, type BaseSources } from '../vm/base-records.js';
-import type { VmStore } from '../vm/vm-store.js';
+import { BaseRecords, type BaseSources } from '../vm/store/base-records.js';
+import type { VmStore } from '../vm/store/vm-store.js';
 import type { Logger } from './logger.js';
 
 /**

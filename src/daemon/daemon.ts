@@ -8,14 +8,14 @@
 import { DiskError } from '../common/errors.js';
 import { type ControlServer, serveControl } from '../control/server.js';
 import { LocalEngine } from '../engine/local-engine.js';
-import { volumesOf } from '../engine/thread.js';
+import { volumesOf } from '../engine/volume/thread.js';
 import { openBase } from '../formats/base.js';
 import { createKernelTransport, type KernelTransportOptions } from '../transport/kernel/channel.js';
 import { HandleLog } from '../transport/kernel/handle-log.js';
 import { createNativeTransport } from '../transport/native-channel.js';
 import type { Transport, TransportEvent } from '../transport/transport.js';
+import type { VmStore } from '../vm/store/vm-store.js';
 import { VmService } from '../vm/vm-service.js';
-import type { VmStore } from '../vm/vm-store.js';
 import { baseRecords } from './base-sources.js';
 import { Guests } from './guests.js';
 import { allHandlers } from './handlers/all-handlers.js';

@@ -4,13 +4,13 @@ import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import { SECTOR_SIZE } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
-import type { ThreadContext } from '../engine/volume.js';
-import { volumeSource } from '../engine/volume-source.js';
+import type { ThreadContext } from '../engine/volume/volume.js';
+import { volumeSource } from '../engine/volume/volume-source.js';
 import { isFormatName, openImage, writingOf } from '../formats/registry.js';
 import { checkNotCancelled, type WriteHooks, writeImage } from '../formats/write-image.js';
 import { OutputFiles } from '../storage/output-files.js';
 import { OutputMember } from '../storage/output-member.js';
-import type { ExportJob, ExportOutcome, ParentSpec } from '../vm/exports.js';
+import type { ExportJob, ExportOutcome, ParentSpec } from '../vm/exchange/exports.js';
 import { ExportRoom } from './export-room.js';
 
 /** @throws DiskError whatever `writeImage` does; nothing is left behind then. */

@@ -5,11 +5,11 @@
 import { dirname } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import { BLOCK_SIZE, divCeil, formatSize } from '../common/units.js';
-import type { Allowance } from '../engine/allowance.js';
+import type { Allowance } from '../engine/shared/allowance.js';
 import { takesAllSpace } from '../formats/choose-writing.js';
 import type { WriteHooks } from '../formats/write-image.js';
 import { freeSpace } from '../storage/free-space.js';
-import type { ExportJob } from '../vm/exports.js';
+import type { ExportJob } from '../vm/exchange/exports.js';
 
 export class ExportRoom {
   readonly #allowance: Allowance;

@@ -19,7 +19,7 @@ import { type SavedGuest, saveMemory } from '../guest/save-memory.js';
 import { makeFolder } from '../storage/directories.js';
 import { listFolder, removeTree } from '../storage/small-files.js';
 import type { Holder, MemoryRequest } from '../vm/hooks.js';
-import type { VmEntry } from '../vm/vm-catalog.js';
+import type { VmEntry } from '../vm/store/vm-catalog.js';
 import type { Logger } from './logger.js';
 
 export interface GuestSources {

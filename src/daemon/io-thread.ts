@@ -4,10 +4,10 @@
  */
 import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
-import type { BaseNotice, BaseTable } from '../engine/base-table.js';
-import type { FoundRot } from '../engine/read-verifier.js';
-import type { SharedMemory } from '../engine/shared-memory.js';
-import { createThreadContext, volumesOf } from '../engine/thread.js';
+import type { SharedMemory } from '../engine/shared/shared-memory.js';
+import type { BaseNotice, BaseTable } from '../engine/volume/base-table.js';
+import type { FoundRot } from '../engine/volume/read-verifier.js';
+import { createThreadContext, volumesOf } from '../engine/volume/thread.js';
 import { formatsReady, openBase } from '../formats/base.js';
 import {
   type ChannelThreadSetup,

@@ -3,7 +3,7 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join, sep } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import type { Places } from '../common/places.js';
-import { layoutOf } from '../vm/store-layout.js';
+import { layoutOf } from '../vm/store/store-layout.js';
 
 /**
  * A daemon that opens a file in its own mount waits for itself, and nothing but a kill ends that.

@@ -1,5 +1,5 @@
 /** The store of a daemon: taken, or gone on with by the one after it. */
-import { VmStore } from '../vm/vm-store.js';
+import { VmStore } from '../vm/store/vm-store.js';
 import { refuseHidingMount } from './mount-place.js';
 import type { DaemonOptions } from './options.js';
 import type { SupervisorLink } from './supervisor-link.js';

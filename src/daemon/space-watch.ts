@@ -6,7 +6,7 @@
 import { Periodic } from '../common/periodic.js';
 import { formatSize, GiB, MiB } from '../common/units.js';
 import type { SpaceState } from '../control/protocol.js';
-import type { Allowance } from '../engine/allowance.js';
+import type { Allowance } from '../engine/shared/allowance.js';
 import { freeSpace } from '../storage/free-space.js';
 import type { HeldWrites } from '../transport/transport.js';
 import type { Room, StoreRoom } from '../vm/room.js';

@@ -2,7 +2,7 @@
 import { DiskError } from '../common/errors.js';
 import { formatSize } from '../common/units.js';
 import type { NewEvent, SpaceState } from '../control/protocol.js';
-import type { DamagedVm } from '../vm/vm-catalog.js';
+import type { DamagedVm } from '../vm/store/vm-catalog.js';
 
 export interface SpaceFacts {
   readonly free: number;

@@ -3,7 +3,7 @@
  * thread only.
  */
 import type { DeltaId } from './delta-id.js';
-import type { JobWork } from './pace.js';
+import type { JobWork } from './jobs/pace.js';
 
 /** What lies directly below a delta. */
 export type Below =

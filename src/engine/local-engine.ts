@@ -8,34 +8,34 @@ import { collectPage, type MapPage } from '../common/extent-map.js';
 import { alignUp, BLOCK_SIZE } from '../common/units.js';
 import { cacheEpoch } from '../storage/cache-epoch.js';
 import type { BaseSpec, OpenBase } from './base.js';
-import type { BaseNotice } from './base-table.js';
-import { type ChainTools, walkChain } from './chain-loader.js';
-import { DeltaFiles } from './delta-files.js';
+import { DeltaFiles } from './delta/delta-files.js';
+import type { DeltaHeader } from './delta/delta-layout.js';
 import type { DeltaId } from './delta-id.js';
-import type { DeltaHeader } from './delta-layout.js';
-import { DeltaTable } from './delta-table.js';
-import { ChainNames } from './disk-map.js';
 import type { Engine, Reclaimed, ReclaimRequest } from './engine.js';
-import { flatFileOf } from './flat-file.js';
-import { Health, type Work } from './health.js';
-import { ROW_LENGTH } from './merge.js';
-import { NodePool } from './node-pool.js';
-import { PublishedSums } from './published-sums.js';
-import type { FoundRot } from './read-verifier.js';
-import { Reclaimer } from './reclaimer.js';
-import { SealedMaps } from './sealed-maps.js';
+import { Health, type Work } from './jobs/health.js';
+import { ROW_LENGTH } from './jobs/merge.js';
+import { Reclaimer } from './jobs/reclaimer.js';
+import type { TidyOrder, TidyOutcome } from './jobs/tidy-deltas.js';
+import { type ChainTools, walkChain } from './opening/chain-loader.js';
+import { DeltaTable } from './opening/delta-table.js';
+import { ChainNames } from './opening/disk-map.js';
+import { PublishedSums } from './opening/published-sums.js';
+import { SealedMaps } from './opening/sealed-maps.js';
+import { StoreDeltas } from './opening/store-deltas.js';
+import { OpenVolumes } from './opening/volumes.js';
+import type { CopyJob } from './opening/volumes-options.js';
+import { NodePool } from './shared/node-pool.js';
 import {
   createSharedMemory,
   MAX_VOLUMES,
   type SharedMemory,
   STAT_FIELDS,
-} from './shared-memory.js';
-import { StoreDeltas } from './store-deltas.js';
-import { createThreadContext, volumesOf } from './thread.js';
-import type { TidyOrder, TidyOutcome } from './tidy-deltas.js';
-import type { ThreadContext, Volume } from './volume.js';
-import { OpenVolumes } from './volumes.js';
-import type { CopyJob } from './volumes-options.js';
+} from './shared/shared-memory.js';
+import type { BaseNotice } from './volume/base-table.js';
+import { flatFileOf } from './volume/flat-file.js';
+import type { FoundRot } from './volume/read-verifier.js';
+import { createThreadContext, volumesOf } from './volume/thread.js';
+import type { ThreadContext, Volume } from './volume/volume.js';
 
 export interface EngineOptions {
   /** The store's folder; `deltas` and `trash` are made in it. */

@@ -5,6 +5,10 @@ import type { DeltaId } from '../engine/delta-id.js';
 import { type VmContext, type Work, withNewName, withVm } from './context.js';
 import { isInSnapshots, kindOf, kindPart, withKind } from './disk-kinds.js';
 import { changeHardware, cloneNics, type HardwareRequest, type MacPolicy } from './hardware.js';
+import { Preparation } from './preparation.js';
+import { requireRoom } from './room.js';
+import { findSnapshot, freeSnapshotName } from './snapshot-tree.js';
+import { forgetSnapshot, sealLocked, takeLocked } from './snapshots.js';
 import {
   type DiskRecord,
   type Hardware,
@@ -12,13 +16,9 @@ import {
   NODE,
   type OriginRecord,
   type SnapshotRecord,
-} from './manifest.js';
-import { checkName } from './names.js';
-import { Preparation } from './preparation.js';
-import { requireRoom } from './room.js';
-import { findSnapshot, freeSnapshotName } from './snapshot-tree.js';
-import { forgetSnapshot, sealLocked, takeLocked } from './snapshots.js';
-import type { VmEntry } from './vm-catalog.js';
+} from './store/manifest.js';
+import { checkName } from './store/names.js';
+import type { VmEntry } from './store/vm-catalog.js';
 
 export interface CloneRequest {
   readonly vm: string;

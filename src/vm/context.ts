@@ -1,15 +1,15 @@
 /** What the operations on VMs work with: one of each per store. */
 import { DiskError } from '../common/errors.js';
 import type { Engine } from '../engine/engine.js';
-import type { BaseRecords } from './base-records.js';
 import type { Chains } from './chains.js';
-import type { DeltaPins } from './delta-pins.js';
 import type { MacPool } from './hardware.js';
 import type { Exposed, HeldOpens, VmHooks } from './hooks.js';
-import type { MemoryFiles } from './memory-files.js';
 import type { StoreRoom } from './room.js';
-import type { VmEntry } from './vm-catalog.js';
-import type { VmStore } from './vm-store.js';
+import type { BaseRecords } from './store/base-records.js';
+import type { DeltaPins } from './store/delta-pins.js';
+import type { MemoryFiles } from './store/memory-files.js';
+import type { VmEntry } from './store/vm-catalog.js';
+import type { VmStore } from './store/vm-store.js';
 
 export interface VmContext {
   readonly store: VmStore;

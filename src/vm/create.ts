@@ -6,10 +6,10 @@ import { newManifest } from './clones.js';
 import { type VmContext, withNewName } from './context.js';
 import { type DiskKind, withKind } from './disk-kinds.js';
 import { changeHardware, type HardwareRequest } from './hardware.js';
-import { type DiskRecord, NODE } from './manifest.js';
-import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import { requireRoom } from './room.js';
+import { type DiskRecord, NODE } from './store/manifest.js';
+import { checkName } from './store/names.js';
 
 export const MAX_DISKS = 64;
 

@@ -2,10 +2,10 @@
 import type { DiffPage, DiffPart, DiffPlace, DiskDiff } from '../common/disk-diff.js';
 import { DiskError } from '../common/errors.js';
 import type { DeltaId } from '../engine/delta-id.js';
-import type { DiffOrder } from '../engine/diff-volumes.js';
+import type { DiffOrder } from '../engine/jobs/diff-volumes.js';
 import type { VmContext, Work } from './context.js';
-import type { Manifest } from './manifest.js';
 import { findSnapshot } from './snapshot-tree.js';
+import type { Manifest } from './store/manifest.js';
 
 export interface DiffRequest {
   readonly vm: string;

@@ -11,9 +11,9 @@
 import { DiskError } from '../common/errors.js';
 import type { HeadSwitch } from '../engine/engine.js';
 import { type VmContext, whileClosed, whileUnused, withVm } from './context.js';
-import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
 import { Preparation } from './preparation.js';
-import type { VmEntry } from './vm-catalog.js';
+import { type DiskRecord, findDisk, type Manifest } from './store/manifest.js';
+import type { VmEntry } from './store/vm-catalog.js';
 
 export type DiskKind = 'normal' | NonNullable<DiskRecord['kind']>;
 

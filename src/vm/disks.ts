@@ -6,11 +6,11 @@ import { type VmContext, whileUnused, withVm } from './context.js';
 import { type DiskRequest, MAX_DISKS } from './create.js';
 import { withKind } from './disk-kinds.js';
 import { goneDisk } from './exposure.js';
-import { type DiskRecord, findDisk, type Manifest } from './manifest.js';
-import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import { requireRoom } from './room.js';
-import type { VmEntry } from './vm-catalog.js';
+import { type DiskRecord, findDisk, type Manifest } from './store/manifest.js';
+import { checkName } from './store/names.js';
+import type { VmEntry } from './store/vm-catalog.js';
 
 /**
  * Gives a VM one more disk, which is empty. A guest that runs sees it after its next start.

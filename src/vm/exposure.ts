@@ -2,9 +2,9 @@
 import type { DeltaId } from '../engine/delta-id.js';
 import { kindOf } from './disk-kinds.js';
 import type { GoneName } from './hooks.js';
-import { type Manifest, NODE } from './manifest.js';
-import type { VmEntry } from './vm-catalog.js';
-import type { VmStore } from './vm-store.js';
+import { type Manifest, NODE } from './store/manifest.js';
+import type { VmEntry } from './store/vm-catalog.js';
+import type { VmStore } from './store/vm-store.js';
 
 /** A disk's raw file. */
 export interface ExposedDisk {

@@ -2,9 +2,9 @@
 import { randomBytes } from 'node:crypto';
 import { DiskError } from '../common/errors.js';
 import { formatSize, GiB, MiB, TiB } from '../common/units.js';
-import type { Hardware, NicRecord } from './manifest.js';
-import { checkName } from './names.js';
-import type { VmCatalog } from './vm-catalog.js';
+import type { Hardware, NicRecord } from './store/manifest.js';
+import { checkName } from './store/names.js';
+import type { VmCatalog } from './store/vm-catalog.js';
 
 const MAX_VCPUS = 1024;
 const MIN_MEMORY = MiB;

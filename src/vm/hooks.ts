@@ -3,8 +3,8 @@
  */
 
 import type { Work } from './context.js';
-import type { GuestSetup, Hardware } from './manifest.js';
-import type { NewMemoryFile } from './memory-files.js';
+import type { GuestSetup, Hardware } from './store/manifest.js';
+import type { NewMemoryFile } from './store/memory-files.js';
 
 /** Which exposed files an operation is about to change under their users. */
 export type Exposed =

@@ -7,10 +7,10 @@ import { together } from '../common/together.js';
 import { type DeltaId, newDeltaId } from '../engine/delta-id.js';
 import type { DeltaSpec, HeadSwitch } from '../engine/engine.js';
 import type { PendingFile } from '../storage/atomic-write.js';
-import type { BaseRecord, BaseRequest, DescribedBase } from './base-records.js';
 import type { VmContext } from './context.js';
 import type { MacClaims } from './hardware.js';
-import type { NewMemoryFile } from './memory-files.js';
+import type { BaseRecord, BaseRequest, DescribedBase } from './store/base-records.js';
+import type { NewMemoryFile } from './store/memory-files.js';
 
 /**
  * INVARIANT: until `commit` nothing that it made is named by a manifest, and all of it is pinned.

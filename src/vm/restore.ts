@@ -4,14 +4,19 @@ import type { HeadSwitch } from '../engine/engine.js';
 import { refuseWhileHeld, refuseWhileOpen, type VmContext, withVm } from './context.js';
 import { isInSnapshots, kindPart } from './disk-kinds.js';
 import { goneDisk } from './exposure.js';
-import { type DiskRecord, hardwareOf, type Manifest, type SnapshotRecord } from './manifest.js';
-import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import { resumeOf, withoutMemory } from './resume.js';
 import { requireRoom } from './room.js';
 import { checkSnapshotNameFree, findSnapshot, freeSnapshotName } from './snapshot-tree.js';
 import { forgetSnapshot, type SnapshotRequest, takeLocked } from './snapshots.js';
-import type { VmEntry } from './vm-catalog.js';
+import {
+  type DiskRecord,
+  hardwareOf,
+  type Manifest,
+  type SnapshotRecord,
+} from './store/manifest.js';
+import { checkName } from './store/names.js';
+import type { VmEntry } from './store/vm-catalog.js';
 
 /** What becomes of the present state when a snapshot is restored: exactly one of the two. */
 export interface RestoreRequest {

@@ -16,7 +16,7 @@ import {
   type MemoryState,
   type ResumeRecord,
   type SnapshotRecord,
-} from './manifest.js';
+} from './store/manifest.js';
 
 /** What a restored snapshot leaves to the next run; undefined where it has no memory. */
 export function resumeOf(snapshot: SnapshotRecord): ResumeRecord | undefined {

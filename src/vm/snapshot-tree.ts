@@ -10,7 +10,7 @@
  * `parseManifest`).
  */
 import { DiskError } from '../common/errors.js';
-import type { Manifest, SnapshotRecord } from './manifest.js';
+import type { Manifest, SnapshotRecord } from './store/manifest.js';
 
 type Tree = Pick<Manifest, 'snapshots' | 'current'>;
 

@@ -7,16 +7,6 @@ import { refuseWhileHeld, type VmContext, type Work, whileUnused, withVm } from 
 import { isInSnapshots, kindPart, refuseMemoryBeside } from './disk-kinds.js';
 import { goneSnapshot } from './exposure.js';
 import type { Flushed } from './hooks.js';
-import {
-  type DiskRecord,
-  hardwareOf,
-  type Manifest,
-  type MemoryState,
-  NODE,
-  type SnapshotRecord,
-} from './manifest.js';
-import type { NewMemoryFile } from './memory-files.js';
-import { checkName } from './names.js';
 import { Preparation } from './preparation.js';
 import { refuseWhileWritesWait, requireRoom } from './room.js';
 import {
@@ -26,7 +16,17 @@ import {
   withRenamedSnapshot,
   withSnapshot,
 } from './snapshot-tree.js';
-import type { VmEntry } from './vm-catalog.js';
+import {
+  type DiskRecord,
+  hardwareOf,
+  type Manifest,
+  type MemoryState,
+  NODE,
+  type SnapshotRecord,
+} from './store/manifest.js';
+import type { NewMemoryFile } from './store/memory-files.js';
+import { checkName } from './store/names.js';
+import type { VmEntry } from './store/vm-catalog.js';
 
 const LONGEST_MESSAGE = 4096;
 

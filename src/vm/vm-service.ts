@@ -5,12 +5,8 @@
 import type { DiffPage } from '../common/disk-diff.js';
 import type { DeltaId } from '../engine/delta-id.js';
 import type { Engine } from '../engine/engine.js';
-import { acceptBases } from './base-accept.js';
-import type { BaseRecord, BaseRecords, BaseRequest } from './base-records.js';
 import { type ChainFacts, Chains } from './chains.js';
-import { type CheckOutcome, type CheckRequest, StoreCheck } from './check.js';
 import { type CloneOutcome, type CloneRequest, cloneVm } from './clones.js';
-import { type CompactOutcome, compactVm } from './compaction.js';
 import {
   refuseUnnamedUsers,
   refuseWhileHeld,
@@ -21,7 +17,6 @@ import {
   withVm,
 } from './context.js';
 import { createVm, type DiskRequest } from './create.js';
-import { DeltaPins } from './delta-pins.js';
 import { type DiffRequest, diffDisks, type RunDiff } from './diffs.js';
 import { changeKinds, type KindChange, resetImmutable } from './disk-kinds.js';
 import { addDisk, type Resize, removeDisk, resizeDisk } from './disks.js';
@@ -31,32 +26,46 @@ import {
   type ExportTools,
   exportDisk,
   type RunExport,
-} from './exports.js';
+} from './exchange/exports.js';
+import { importVm } from './exchange/import.js';
+import { type MachineFilesRequest, writeMachineFiles } from './exchange/machine-files.js';
+import {
+  type ImportedMachine,
+  importMachine,
+  type MachineImport,
+} from './exchange/machine-import.js';
+import { exportOva, type OvaRequest } from './exchange/ova-export.js';
 import { Exposure } from './exposure.js';
-import { type Collected, GarbageCollector, type GarbagePace, USUAL_PACE } from './garbage.js';
 import { changeHardware, type HardwareRequest, MacPool } from './hardware.js';
 import { Headroom } from './headroom.js';
 import type { VmHooks } from './hooks.js';
-import { importVm } from './import.js';
-import { type MachineFilesRequest, writeMachineFiles } from './machine-files.js';
-import { type ImportedMachine, importMachine, type MachineImport } from './machine-import.js';
+import { Preparation } from './preparation.js';
+import { type RestoreRequest, restoreSnapshot } from './restore.js';
+import { discardMemory, type UsableMemory, usableMemory, useMemory } from './resume.js';
+import { plainRoom, type StoreRoom } from './room.js';
+import { deleteSnapshot, renameSnapshot, type SnapshotRequest, takeSnapshot } from './snapshots.js';
+import type { BaseRecord, BaseRecords, BaseRequest } from './store/base-records.js';
+import { DeltaPins } from './store/delta-pins.js';
 import {
   type DiskRecord,
   diskNodes,
   labelledDeltas,
   type Manifest,
   type SnapshotRecord,
-} from './manifest.js';
-import { MemoryFiles } from './memory-files.js';
-import { checkName } from './names.js';
-import { exportOva, type OvaRequest } from './ova-export.js';
-import { Preparation } from './preparation.js';
-import { type RestoreRequest, restoreSnapshot } from './restore.js';
-import { discardMemory, type UsableMemory, usableMemory, useMemory } from './resume.js';
-import { plainRoom, type StoreRoom } from './room.js';
-import { deleteSnapshot, renameSnapshot, type SnapshotRequest, takeSnapshot } from './snapshots.js';
-import type { DamagedVm, VmEntry } from './vm-catalog.js';
-import type { VmStore } from './vm-store.js';
+} from './store/manifest.js';
+import { MemoryFiles } from './store/memory-files.js';
+import { checkName } from './store/names.js';
+import type { DamagedVm, VmEntry } from './store/vm-catalog.js';
+import type { VmStore } from './store/vm-store.js';
+import { acceptBases } from './upkeep/base-accept.js';
+import { type CheckOutcome, type CheckRequest, StoreCheck } from './upkeep/check.js';
+import { type CompactOutcome, compactVm } from './upkeep/compaction.js';
+import {
+  type Collected,
+  GarbageCollector,
+  type GarbagePace,
+  USUAL_PACE,
+} from './upkeep/garbage.js';
 
 export interface VmServiceOptions {
   readonly store: VmStore;

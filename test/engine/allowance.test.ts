@@ -2,8 +2,8 @@
 import t from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { BLOCK_SIZE } from '../../src/common/units.js';
-import { Allowance } from '../../src/engine/allowance.js';
-import { ALLOWANCE_WORDS } from '../../src/engine/shared-memory.js';
+import { Allowance } from '../../src/engine/shared/allowance.js';
+import { ALLOWANCE_WORDS } from '../../src/engine/shared/shared-memory.js';
 import { createRandom, newSeed } from '../support/random.js';
 
 /** @param start where both counters stand: they wrap. */

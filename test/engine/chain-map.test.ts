@@ -8,10 +8,10 @@ import {
   shareEntries,
   UNMAPPED,
   ZERO,
-} from '../../src/engine/chain-map.js';
-import { NodePool } from '../../src/engine/node-pool.js';
-import { PagePool } from '../../src/engine/page-pool.js';
-import { PAGE_WORDS } from '../../src/engine/shared-memory.js';
+} from '../../src/engine/shared/chain-map.js';
+import { NodePool } from '../../src/engine/shared/node-pool.js';
+import { PagePool } from '../../src/engine/shared/page-pool.js';
+import { PAGE_WORDS } from '../../src/engine/shared/shared-memory.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 
 const LEAF = 1024;

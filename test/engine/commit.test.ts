@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
-import type { Volume } from '../../src/engine/volume.js';
+import type { Volume } from '../../src/engine/volume/volume.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 

@@ -2,12 +2,12 @@
 import { writeSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, KiB, SECTOR_SIZE } from '../../src/common/units.js';
-import { ChainMap, DATA } from '../../src/engine/chain-map.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Below } from '../../src/engine/engine.js';
-import { THREAD, VOLUME } from '../../src/engine/shared-memory.js';
-import { SlotSpace } from '../../src/engine/slot-space.js';
-import { VolumeRow } from '../../src/engine/volume-row.js';
+import { ChainMap, DATA } from '../../src/engine/shared/chain-map.js';
+import { THREAD, VOLUME } from '../../src/engine/shared/shared-memory.js';
+import { SlotSpace } from '../../src/engine/shared/slot-space.js';
+import { VolumeRow } from '../../src/engine/shared/volume-row.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 

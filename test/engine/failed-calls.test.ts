@@ -6,9 +6,9 @@ import { statSync, symlinkSync, truncateSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
-import { DeltaFiles } from '../../src/engine/delta-files.js';
+import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
-import { flatFileOf } from '../../src/engine/flat-file.js';
+import { flatFileOf } from '../../src/engine/volume/flat-file.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 

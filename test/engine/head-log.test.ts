@@ -1,10 +1,10 @@
 /** Slots of a head: each is given out once, and there is an end to them. */
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB, TiB } from '../../src/common/units.js';
-import { MAX_SLOTS } from '../../src/engine/delta-layout.js';
-import { VOLUME } from '../../src/engine/shared-memory.js';
-import type { Volume } from '../../src/engine/volume.js';
-import { VolumeRow } from '../../src/engine/volume-row.js';
+import { MAX_SLOTS } from '../../src/engine/delta/delta-layout.js';
+import { VOLUME } from '../../src/engine/shared/shared-memory.js';
+import { VolumeRow } from '../../src/engine/shared/volume-row.js';
+import type { Volume } from '../../src/engine/volume/volume.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
-import { DeltaFiles } from '../../src/engine/delta-files.js';
+import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
-import type { Volume } from '../../src/engine/volume.js';
+import type { Volume } from '../../src/engine/volume/volume.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 

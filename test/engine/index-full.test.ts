@@ -2,7 +2,7 @@
 import t from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
-import { CHUNK_WORDS } from '../../src/engine/chunk-pool.js';
+import { CHUNK_WORDS } from '../../src/engine/shared/chunk-pool.js';
 import { ScratchEngine } from '../support/engine.js';
 
 /** Calls until there is no memory. */

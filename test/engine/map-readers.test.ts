@@ -2,10 +2,10 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import t from 'tap';
-import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from '../../src/engine/chain-map.js';
-import { NodePool } from '../../src/engine/node-pool.js';
-import { PagePool } from '../../src/engine/page-pool.js';
-import { createSharedMemory, viewSharedMemory } from '../../src/engine/shared-memory.js';
+import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from '../../src/engine/shared/chain-map.js';
+import { NodePool } from '../../src/engine/shared/node-pool.js';
+import { PagePool } from '../../src/engine/shared/page-pool.js';
+import { createSharedMemory, viewSharedMemory } from '../../src/engine/shared/shared-memory.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 
 const LEAVES = 40;

@@ -1,6 +1,6 @@
 /** The pace of long jobs: who is seen to be served, and when a job ends early. */
 import t from 'tap';
-import { Pace, servedByOthers } from '../../src/engine/pace.js';
+import { Pace, servedByOthers } from '../../src/engine/jobs/pace.js';
 import { ScratchEngine } from '../support/engine.js';
 
 const SIZE = 1024 * 1024;

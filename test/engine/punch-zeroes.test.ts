@@ -2,9 +2,9 @@
 import { closeSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
 import t from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
-import { DeltaFiles } from '../../src/engine/delta-files.js';
+import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
-import { sumDeltas } from '../../src/engine/sum-deltas.js';
+import { sumDeltas } from '../../src/engine/jobs/sum-deltas.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 import { createRandom, newSeed } from '../support/random.js';

@@ -11,7 +11,6 @@ import {
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, KiB, MiB, TiB } from '../../src/common/units.js';
-import type { DeltaId } from '../../src/engine/delta-id.js';
 import {
   decodeHeader,
   encodeHeader,
@@ -19,8 +18,9 @@ import {
   HEADER_SIZE,
   RECORD_SIZE,
   RECORDS_OFFSET,
-} from '../../src/engine/delta-layout.js';
-import type { Volume } from '../../src/engine/volume.js';
+} from '../../src/engine/delta/delta-layout.js';
+import type { DeltaId } from '../../src/engine/delta-id.js';
+import type { Volume } from '../../src/engine/volume/volume.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 

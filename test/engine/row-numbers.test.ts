@@ -1,7 +1,7 @@
 /** Rows of the volume table: given once, given back, and no more than there are. */
 import t from 'tap';
-import { RowNumbers } from '../../src/engine/row-numbers.js';
-import { MAX_VOLUMES } from '../../src/engine/shared-memory.js';
+import { RowNumbers } from '../../src/engine/shared/row-numbers.js';
+import { MAX_VOLUMES } from '../../src/engine/shared/shared-memory.js';
 
 t.test('whoever gets none takes none', async (t) => {
   const rows = new RowNumbers();

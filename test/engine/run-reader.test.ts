@@ -2,7 +2,12 @@
 import t from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { BLOCK_SIZE } from '../../src/common/units.js';
-import { FROM_BASE, FROM_NOBODY, RunReader, type RunSources } from '../../src/engine/run-reader.js';
+import {
+  FROM_BASE,
+  FROM_NOBODY,
+  RunReader,
+  type RunSources,
+} from '../../src/engine/volume/run-reader.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 
 const BLOCKS = 257;

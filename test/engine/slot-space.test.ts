@@ -1,9 +1,13 @@
 /** Segment tables that begin as another volume's. */
 import t from 'tap';
-import { PagePool } from '../../src/engine/page-pool.js';
-import { createSharedMemory, VOLUME, viewSharedMemory } from '../../src/engine/shared-memory.js';
-import { releaseSegments, SlotSpace } from '../../src/engine/slot-space.js';
-import { VolumeRow } from '../../src/engine/volume-row.js';
+import { PagePool } from '../../src/engine/shared/page-pool.js';
+import {
+  createSharedMemory,
+  VOLUME,
+  viewSharedMemory,
+} from '../../src/engine/shared/shared-memory.js';
+import { releaseSegments, SlotSpace } from '../../src/engine/shared/slot-space.js';
+import { VolumeRow } from '../../src/engine/shared/volume-row.js';
 
 const views = viewSharedMemory(createSharedMemory(1));
 

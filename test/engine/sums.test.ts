@@ -5,15 +5,19 @@
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
-import { answeredBlocks } from '../../src/engine/answered-blocks.js';
-import { DeltaFiles } from '../../src/engine/delta-files.js';
+import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
+import {
+  HEADER_OFFSETS,
+  HEADER_SIZE,
+  RECORDS_OFFSET,
+} from '../../src/engine/delta/delta-layout.js';
+import { SumsReader } from '../../src/engine/delta/sums-file.js';
+import { SUMS_PAGE, SUMS_PER_PAGE } from '../../src/engine/delta/sums-layout.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
-import { HEADER_OFFSETS, HEADER_SIZE, RECORDS_OFFSET } from '../../src/engine/delta-layout.js';
-import { mergeRow } from '../../src/engine/merge.js';
-import { reclaimDelta } from '../../src/engine/reclaim.js';
-import { sumDeltas } from '../../src/engine/sum-deltas.js';
-import { SumsReader } from '../../src/engine/sums-file.js';
-import { SUMS_PAGE, SUMS_PER_PAGE } from '../../src/engine/sums-layout.js';
+import { answeredBlocks } from '../../src/engine/jobs/answered-blocks.js';
+import { mergeRow } from '../../src/engine/jobs/merge.js';
+import { reclaimDelta } from '../../src/engine/jobs/reclaim.js';
+import { sumDeltas } from '../../src/engine/jobs/sum-deltas.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
 

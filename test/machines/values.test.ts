@@ -3,7 +3,7 @@ import t from 'tap';
 import { allocationUnit } from '../../src/machines/ovf-units.js';
 import { macAddress, namesToTry, timeOf } from '../../src/machines/values.js';
 import { parseXml } from '../../src/machines/xml.js';
-import { nameFrom } from '../../src/vm/machine-plan.js';
+import { nameFrom } from '../../src/vm/exchange/machine-plan.js';
 
 t.test('units of OVF', async (t) => {
   for (const [text, bytes] of [

@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { invariant } from '../../src/common/assert.js';
 import { DiskError } from '../../src/common/errors.js';
 import type { Base, BaseSpec } from '../../src/engine/base.js';
-import { copyVolume } from '../../src/engine/copy-volume.js';
 import type { Extent } from '../../src/engine/disk-image.js';
+import { copyVolume } from '../../src/engine/jobs/copy-volume.js';
+import { tidyDeltas } from '../../src/engine/jobs/tidy-deltas.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
-import { volumesOf } from '../../src/engine/thread.js';
-import { tidyDeltas } from '../../src/engine/tidy-deltas.js';
-import type { Volume } from '../../src/engine/volume.js';
-import { VolumeRow } from '../../src/engine/volume-row.js';
+import { VolumeRow } from '../../src/engine/shared/volume-row.js';
+import { volumesOf } from '../../src/engine/volume/thread.js';
+import type { Volume } from '../../src/engine/volume/volume.js';
 
 /** A base in memory: zeroed 4 KiB blocks count as unallocated. */
 export class MemoryBase implements Base {

@@ -12,7 +12,7 @@ import type {
   MemoryRequest,
   VmHooks,
 } from '../../src/vm/hooks.js';
-import type { GuestSetup } from '../../src/vm/manifest.js';
+import type { GuestSetup } from '../../src/vm/store/manifest.js';
 import type { Faults } from './faults.js';
 
 /** Of the guest that `FakeHooks` saves. */

@@ -1,11 +1,12 @@
 /** The engine itself, all on the calling thread, for the tests that also run with the fake one. */
 
 import type { BaseSpec } from '../../src/engine/base.js';
-import { copyVolume } from '../../src/engine/copy-volume.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import type { Reclaimed } from '../../src/engine/engine.js';
+import { copyVolume } from '../../src/engine/jobs/copy-volume.js';
+import { tidyDeltas } from '../../src/engine/jobs/tidy-deltas.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
-import { HANDED_OUT } from '../../src/engine/page-pool.js';
+import { HANDED_OUT } from '../../src/engine/shared/page-pool.js';
 import {
   createSharedMemory,
   DELTA_WORDS,
@@ -14,11 +15,10 @@ import {
   STAT_FIELDS,
   VOLUME_WORDS,
   viewSharedMemory,
-} from '../../src/engine/shared-memory.js';
-import { volumesOf } from '../../src/engine/thread.js';
-import { tidyDeltas } from '../../src/engine/tidy-deltas.js';
-import type { Volume } from '../../src/engine/volume.js';
-import { VolumeRow } from '../../src/engine/volume-row.js';
+} from '../../src/engine/shared/shared-memory.js';
+import { VolumeRow } from '../../src/engine/shared/volume-row.js';
+import { volumesOf } from '../../src/engine/volume/thread.js';
+import type { Volume } from '../../src/engine/volume/volume.js';
 import { openBase } from '../../src/formats/base.js';
 import type { TestEngine } from './vm-world.js';
 

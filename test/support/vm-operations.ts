@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { memoryStates } from '../../src/vm/manifest.js';
+import { memoryStates } from '../../src/vm/store/manifest.js';
 import { type FolderState, layOut, stateOfFolder } from './crash-states.js';
 import { type Contents, digestContents, edgesOf, VmWorld } from './vm-world.js';
 

@@ -6,7 +6,7 @@ import { readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync 
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, KiB } from '../../src/common/units.js';
-import type { CheckOutcome, Finding } from '../../src/vm/check.js';
+import type { CheckOutcome, Finding } from '../../src/vm/upkeep/check.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 import { type Contents, digestContents, VmWorld } from '../support/vm-world.js';
 import { Tally, triesOr } from '../torture/tally.js';

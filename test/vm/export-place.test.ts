@@ -1,6 +1,6 @@
 /** Where files that a user asks for may be made. */
 import t from 'tap';
-import { settlePlace } from '../../src/vm/export-place.js';
+import { settlePlace } from '../../src/vm/exchange/export-place.js';
 
 t.test('the folder that is missing is named as a shell wants it', async (t) => {
   const place = '/nonexistent/my disks/web.qcow2';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { fileId } from '../../src/storage/file-id.js';
-import type { ExportRequest } from '../../src/vm/exports.js';
+import type { ExportRequest } from '../../src/vm/exchange/exports.js';
 import { codeOf, DISK_SIZE, VmWorld } from '../support/vm-world.js';
 
 async function open(t: Test): Promise<VmWorld> {

@@ -1,7 +1,7 @@
 /** Hardware: limits, MAC addresses, what a clone does with them. */
 import t from 'tap';
 import { changeHardware, cloneNics, type HardwareRequest, MacPool } from '../../src/vm/hardware.js';
-import { VmCatalog } from '../../src/vm/vm-catalog.js';
+import { VmCatalog } from '../../src/vm/store/vm-catalog.js';
 
 const pool = () => new MacPool(new VmCatalog());
 const MAC = /^52:54:00(:[0-9a-f]{2}){3}$/;

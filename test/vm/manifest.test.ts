@@ -4,7 +4,12 @@
  */
 import { randomUUID } from 'node:crypto';
 import t from 'tap';
-import { formatManifest, type Manifest, macsOf, parseManifest } from '../../src/vm/manifest.js';
+import {
+  formatManifest,
+  type Manifest,
+  macsOf,
+  parseManifest,
+} from '../../src/vm/store/manifest.js';
 
 const first = randomUUID();
 const second = randomUUID();

@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { MacPool } from '../../src/vm/hardware.js';
-import { formatManifest, type Manifest } from '../../src/vm/manifest.js';
+import { formatManifest, type Manifest } from '../../src/vm/store/manifest.js';
 import { VmWorld } from '../support/vm-world.js';
 
 const COUNT = 10_000;

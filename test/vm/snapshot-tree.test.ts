@@ -1,7 +1,6 @@
 /** The tree of snapshots as pure functions: shape after every change. */
 import { randomUUID } from 'node:crypto';
 import t from 'tap';
-import type { Manifest, SnapshotRecord } from '../../src/vm/manifest.js';
 import {
   childrenOf,
   findSnapshot,
@@ -10,6 +9,7 @@ import {
   withRenamedSnapshot,
   withSnapshot,
 } from '../../src/vm/snapshot-tree.js';
+import type { Manifest, SnapshotRecord } from '../../src/vm/store/manifest.js';
 import { edgesOf } from '../support/vm-world.js';
 
 type Tree = Pick<Manifest, 'snapshots' | 'current'>;

@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { hostFiles } from '../../src/storage/atomic-write.js';
-import { VmStore } from '../../src/vm/vm-store.js';
+import { VmStore } from '../../src/vm/store/vm-store.js';
 import { codeOf, digestContents, VmWorld } from '../support/vm-world.js';
 
 function scratch(t: Test): string {

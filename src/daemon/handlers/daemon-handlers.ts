@@ -8,7 +8,7 @@ import type {
   StatsView,
 } from '../../control/protocol.js';
 import type { LocalEngine } from '../../engine/local-engine.js';
-import { STAT } from '../../engine/shared-memory.js';
+import { STAT } from '../../engine/shared/shared-memory.js';
 import { freeSpace } from '../../storage/free-space.js';
 import type { Transport } from '../../transport/transport.js';
 import type { VmService } from '../../vm/vm-service.js';

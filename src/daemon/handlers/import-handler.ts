@@ -4,8 +4,8 @@ import { shellWord } from '../../common/shell-word.js';
 import type { CallContext, Params } from '../../control/protocol.js';
 import { verifyDigests } from '../../machines/digests.js';
 import { isMachineFile, readMachine } from '../../machines/read-machine.js';
+import type { ImportedMachine } from '../../vm/exchange/machine-import.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
-import type { ImportedMachine } from '../../vm/machine-import.js';
 import type { VmService } from '../../vm/vm-service.js';
 import { requireAbsolute, workOf } from './requests.js';
 

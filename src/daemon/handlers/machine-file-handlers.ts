@@ -10,7 +10,7 @@ import type { OutputDisk, OutputMachine, OutputNic } from '../../machines/machin
 import { libvirtDomain } from '../../machines/write-libvirt.js';
 import { vboxSettings } from '../../machines/write-vbox.js';
 import { vmxConfiguration } from '../../machines/write-vmx.js';
-import type { MachineFile } from '../../vm/machine-files.js';
+import type { MachineFile } from '../../vm/exchange/machine-files.js';
 import { type GuestHandlerSources, refuseWhileUsed } from './guest-handlers.js';
 import { requireAbsolute } from './requests.js';
 import { resolveTarget } from './targets.js';

@@ -13,7 +13,7 @@ import type {
 } from '../../control/protocol.js';
 import { chooseWriting } from '../../formats/choose-writing.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
-import type { SnapshotRecord } from '../../vm/manifest.js';
+import type { SnapshotRecord } from '../../vm/store/manifest.js';
 import type { VmService } from '../../vm/vm-service.js';
 import { Precedence } from '../urgency.js';
 import { importFiles } from './import-handler.js';

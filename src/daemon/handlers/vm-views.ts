@@ -13,9 +13,14 @@ import type { DeltaId } from '../../engine/delta-id.js';
 import { diskSerial } from '../../guest/disk-serial.js';
 import { kindOf } from '../../vm/disk-kinds.js';
 import { exposedPath } from '../../vm/exposure.js';
-import type { DiskRecord, Manifest, ResumeRecord, SnapshotRecord } from '../../vm/manifest.js';
 import { childrenOf, snapshotById } from '../../vm/snapshot-tree.js';
-import type { DamagedVm, VmEntry } from '../../vm/vm-catalog.js';
+import type {
+  DiskRecord,
+  Manifest,
+  ResumeRecord,
+  SnapshotRecord,
+} from '../../vm/store/manifest.js';
+import type { DamagedVm, VmEntry } from '../../vm/store/vm-catalog.js';
 import type { VmService } from '../../vm/vm-service.js';
 import type { Guests } from '../guests.js';
 

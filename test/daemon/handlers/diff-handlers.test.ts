@@ -2,8 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { diffHandlers } from '../../../src/daemon/handlers/diff-handlers.js';
-import type { DiffOrder } from '../../../src/engine/diff-volumes.js';
-import { FORWARD_MS } from '../../../src/engine/moved-heads.js';
+import type { DiffOrder } from '../../../src/engine/jobs/diff-volumes.js';
+import { FORWARD_MS } from '../../../src/engine/opening/moved-heads.js';
 import { callable } from '../../support/handler-calls.js';
 import { codeOf, VmWorld } from '../../support/vm-world.js';
 

@@ -1,0 +1,368 @@
+/**
+ * The chain map: for each block of an open volume, what answers for it, whatever the depth of the
+ * chain.
+ *
+ * A radix tree in shared memory. A leaf stands for 1,024 blocks (4 MiB of disk): extents
+ * (packed-leaf.ts) or, when those were too many, a page with a word for each block: 0 = nothing in
+ * the deltas (the base answers), 1 = reads as zero, else an address (see slot-space.ts). An
+ * interior page holds 512 entries of two words: kind or node, and, for a run, the first address. A
+ * run stands for 1,024 consecutive addresses without a leaf; unmapped and zero stand for a whole
+ * subtree. The word of a node: index of its first word (a multiple of 16), whether it is packed,
+ * whether it belongs to a sealed map (sealed-maps.ts), and NODE.
+ *
+ * INVARIANT: readers take no lock. A node is filled before the word that points to it is stored, a
+ * node that was replaced is given back when no reader can be in it (node-pool.ts), and each
+ * change is one store of a word: a reader sees a block as old or as new. INVARIANT: writers of one
+ * map hold its volume's log lock. INVARIANT: nodes of a sealed map are never changed.
+ */
+import { invariant } from '../../common/assert.js';
+import type { NodePool } from './node-pool.js';
+import {
+  appendExtent,
+  copyWithOneMore,
+  LEAF_BLOCKS,
+  MAX_EXTENTS,
+  PackedReader,
+  packedData,
+  packedRun,
+  placeBetween,
+  sizeForOneMore,
+} from './packed-leaf.js';
+import { PAGE_WORDS } from './shared-memory.js';
+
+export const UNMAPPED = 0;
+export const ZERO = 1;
+export const DATA = 2;
+export type MapKind = typeof UNMAPPED | typeof ZERO | typeof DATA;
+
+/** The same word as DATA: in an interior page it stands for a run. */
+const RUN = 2;
+const NODE = 3;
+const KIND_MASK = 3;
+const SHARED = 4;
+const PACKED = 8;
+const FLAGS = KIND_MASK | SHARED | PACKED;
+const FANOUT_BITS = 9;
+const FANOUT_MASK = 511;
+
+/** New nodes for a range: two leaves, and a path to each; twice, for it may come in two parts. */
+const NODES_A_RANGE = 16;
+/** Interior pages that a range covers stand for so many blocks each, or more. */
+const BLOCKS_A_NODE = LEAF_BLOCKS << FANOUT_BITS;
+
+/** Blocks under one entry of an interior page at `level` (1 = its children are leaves). */
+function entryBlocks(level: number): number {
+  return LEAF_BLOCKS * 2 ** (FANOUT_BITS * (level - 1));
+}
+
+/** Interior levels that a disk of so many blocks needs. */
+export function levelsFor(blocks: number): number {
+  let levels = 1;
+  while (entryBlocks(levels + 1) < blocks) levels += 1;
+  return levels;
+}
+
+function nodeOf(word: number): number {
+  return (word & ~FLAGS) >>> 0;
+}
+
+export class ChainMap {
+  /** What the last `find` found: kind, address of its first block (DATA only), blocks. */
+  kind: MapKind = UNMAPPED;
+  address = 0;
+  count = 0;
+
+  /** Number of the root's page. */
+  root: number;
+  levels: number;
+  readonly #words: Uint32Array;
+  readonly #nodes: NodePool;
+  readonly #packed = new PackedReader();
+
+  constructor(nodes: NodePool, place: { readonly root: number; readonly levels: number }) {
+    this.#words = nodes.pages.words;
+    this.#nodes = nodes;
+    this.root = place.root;
+    this.levels = place.levels;
+  }
+
+  /**
+   * Finds the longest run of one kind (for DATA: of consecutive addresses) from `block` on, at most
+   * `limit`.
+   */
+  find(block: number, limit: number): void {
+    let count = this.#piece(block, limit);
+    if (count < limit) {
+      const kind = this.kind;
+      const address = this.address;
+      for (;;) {
+        const more = this.#piece(block + count, limit - count);
+        if (this.kind !== kind || (kind === DATA && this.address !== address + count)) break;
+        count += more;
+        if (count >= limit) break;
+      }
+      this.kind = kind;
+      this.address = address;
+    }
+    this.count = count;
+  }
+
+  /** One run inside one leaf or one entry; sets kind and address. */
+  #piece(block: number, limit: number): number {
+    const words = this.#words;
+    const leaf = Math.floor(block / LEAF_BLOCKS);
+    const inLeaf = block % LEAF_BLOCKS;
+    let node = this.root * PAGE_WORDS;
+    let word = 0;
+    for (let level = this.levels; level >= 1; level -= 1) {
+      const at = node + ((leaf >>> (FANOUT_BITS * (level - 1))) & FANOUT_MASK) * 2;
+      word = words[at]!;
+      if ((word & KIND_MASK) !== NODE) {
+        this.kind = word as MapKind;
+        if (word === RUN) this.address = words[at + 1]! + inLeaf;
+        const span = level === 1 ? LEAF_BLOCKS : entryBlocks(level);
+        return Math.min(limit, span - (block % span));
+      }
+      node = nodeOf(word);
+    }
+    const most = Math.min(limit, LEAF_BLOCKS - inLeaf);
+    if ((word & PACKED) === 0) return this.#spelledPiece(node + inLeaf, most);
+    const count = this.#packed.find(this.#nodes.pages, node, inLeaf, most);
+    const { address } = this.#packed;
+    this.kind = address > ZERO ? DATA : (address as MapKind);
+    this.address = address;
+    return count;
+  }
+
+  #spelledPiece(at: number, limit: number): number {
+    const words = this.#words;
+    const first = words[at]!;
+    let count = 1;
+    if (first <= ZERO) {
+      this.kind = first as MapKind;
+      while (count < limit && words[at + count] === first) count += 1;
+    } else {
+      this.kind = DATA;
+      this.address = first;
+      while (count < limit && words[at + count] === first + count) count += 1;
+    }
+    return count;
+  }
+
+  /**
+   * Sees to it that there is memory for `set` of so many blocks, by this thread.
+   * @throws DiskError ENOMEM, with nothing changed.
+   */
+  prepareToSet(count: number): void {
+    this.#nodes.pages.setAside(NODES_A_RANGE + Math.ceil(count / BLOCKS_A_NODE));
+  }
+
+  /**
+   * Maps `count` blocks from `block` on to consecutive addresses (DATA) or to one of the other
+   * kinds.
+   * @returns by how much the number of DATA blocks grew (negative: shrank).
+   */
+  set(block: number, count: number, kind: MapKind, address = 0): number {
+    invariant(kind === DATA ? address > ZERO : address === 0, 'address of a mapped range');
+    const value = kind === DATA ? address : kind;
+    return this.#setIn(this.root * PAGE_WORDS, this.levels, block, count, value);
+  }
+
+  /** `block` is relative to what `node` covers; `value` is 0, 1, or the first block's address. */
+  #setIn(node: number, level: number, block: number, count: number, value: number): number {
+    const span = entryBlocks(level);
+    let grown = 0;
+    let done = 0;
+    while (done < count) {
+      const at = node + Math.floor((block + done) / span) * 2;
+      const inner = (block + done) % span;
+      const part = Math.min(count - done, span - inner);
+      const first = value > ZERO ? value + done : value;
+      if (level === 1) grown += this.#setLeaf(at, inner, part, first);
+      else grown += this.#setSubtree(at, level, inner, part, first);
+      done += part;
+    }
+    return grown;
+  }
+
+  #setSubtree(at: number, level: number, inner: number, part: number, value: number): number {
+    const word = this.#words[at]!;
+    if ((word & KIND_MASK) !== NODE && value <= ZERO) {
+      if (word === value) return 0;
+      if (part === entryBlocks(level)) {
+        Atomics.store(this.#words, at, value);
+        return 0;
+      }
+    }
+    return this.#setIn(this.#child(at), level - 1, inner, part, value);
+  }
+
+  /** The interior page below the entry at `at`, as one that this map may change. */
+  #child(at: number): number {
+    const words = this.#words;
+    const word = words[at]!;
+    const isNode = (word & KIND_MASK) === NODE;
+    if (isNode && (word & SHARED) === 0) return nodeOf(word);
+    const child = this.#nodes.pages.allocate() * PAGE_WORDS;
+    if (isNode) shareEntries(words, nodeOf(word), child);
+    else if (word === ZERO) {
+      for (let i = 0; i < PAGE_WORDS; i += 2) words[child + i] = ZERO;
+    }
+    Atomics.store(words, at, child | NODE);
+    return child;
+  }
+
+  /** Sets blocks of the leaf under the entry at `at`. */
+  #setLeaf(at: number, inner: number, part: number, value: number): number {
+    const words = this.#words;
+    const word = words[at]!;
+    const isNode = (word & KIND_MASK) === NODE;
+    if (part === LEAF_BLOCKS) return this.#setEntry(at, value, this.#dataUnder(word));
+    if (!isNode && word === value && value <= ZERO) return 0;
+    if (isNode && (word & PACKED) === 0) {
+      return this.#setSpelled(this.#ownSpelled(at), inner, part, value);
+    }
+    if (isNode && value !== UNMAPPED && this.#addExtent(at, inner, part, value)) {
+      return value > ZERO ? part : 0;
+    }
+    return this.#redraft(at, inner, part, value);
+  }
+
+  /** The quick ways: a run that touches nothing that is mapped, as most new blocks do. */
+  #addExtent(at: number, block: number, count: number, address: number): boolean {
+    const memory = this.#nodes.pages;
+    const word = memory.words[at]!;
+    const leaf = nodeOf(word);
+    const run = { block, count, address };
+    if ((word & SHARED) === 0 && appendExtent(memory, leaf, run)) {
+      if (block + count === LEAF_BLOCKS) this.#fold(at);
+      return true;
+    }
+    const place = placeBetween(memory, leaf, run);
+    const size = place < 0 ? -1 : sizeForOneMore(memory, leaf);
+    if (size < 0) return false;
+    const chunk = this.#nodes.chunks.allocate(size);
+    copyWithOneMore(memory, leaf, { at: chunk, size, place }, run);
+    Atomics.store(memory.words, at, chunk | PACKED | NODE);
+    this.#retire(word);
+    return true;
+  }
+
+  /** A packed leaf that came to be one run needs no leaf. */
+  #fold(at: number): void {
+    const run = packedRun(this.#nodes.pages, nodeOf(this.#words[at]!));
+    if (run > UNMAPPED) this.#setEntry(at, run, 0);
+  }
+
+  /** Lets the entry at `at` say what all its blocks are. @returns by how much DATA grew. */
+  #setEntry(at: number, value: number, before: number): number {
+    const words = this.#words;
+    const old = words[at]!;
+    if (value > ZERO) words[at + 1] = value;
+    Atomics.store(words, at, value > ZERO ? RUN : value);
+    this.#retire(old);
+    return (value > ZERO ? LEAF_BLOCKS : 0) - before;
+  }
+
+  /** Gives a node back that the map names no longer, unless it is a sealed map's. */
+  #retire(word: number): void {
+    if ((word & KIND_MASK) === NODE && (word & SHARED) === 0) this.#nodes.retire(nodeOf(word));
+  }
+
+  /** DATA blocks of a leaf or of an entry that stands for one. */
+  #dataUnder(word: number): number {
+    if (word === RUN) return LEAF_BLOCKS;
+    if ((word & KIND_MASK) !== NODE) return 0;
+    const node = nodeOf(word);
+    if ((word & PACKED) !== 0) return packedData(this.#nodes.pages, node);
+    let data = 0;
+    for (let i = 0; i < LEAF_BLOCKS; i += 1) if (this.#words[node + i]! > ZERO) data += 1;
+    return data;
+  }
+
+  /** The spelled leaf under the entry at `at`, as one that this map may change. */
+  #ownSpelled(at: number): number {
+    const words = this.#words;
+    const word = words[at]!;
+    const node = nodeOf(word);
+    if ((word & SHARED) === 0) return node;
+    const own = this.#nodes.pages.allocate() * PAGE_WORDS;
+    words.copyWithin(own, node, node + PAGE_WORDS);
+    Atomics.store(words, at, own | NODE);
+    return own;
+  }
+
+  #setSpelled(node: number, block: number, count: number, value: number): number {
+    const words = this.#words;
+    const start = node + block;
+    let before = 0;
+    for (let i = 0; i < count; i += 1) {
+      if (words[start + i]! > ZERO) before += 1;
+      words[start + i] = value > ZERO ? value + i : value;
+    }
+    return (value > ZERO ? count : 0) - before;
+  }
+
+  /** Makes the leaf under the entry at `at` anew, with some blocks set. */
+  #redraft(at: number, inner: number, part: number, value: number): number {
+    const words = this.#words;
+    const old = words[at]!;
+    const { draft } = this.#nodes;
+    const before = this.#dataUnder(old);
+    draft.clear();
+    this.#addOld(at, 0, inner);
+    draft.add(inner, part, value);
+    this.#addOld(at, inner + part, LEAF_BLOCKS);
+    const { run, count, data } = draft;
+    if (count === 0) return this.#setEntry(at, UNMAPPED, before);
+    if (run !== 0) return this.#setEntry(at, run, before);
+    if (count > MAX_EXTENTS) {
+      const page = this.#nodes.pages.allocate() * PAGE_WORDS;
+      draft.spell(words, page);
+      Atomics.store(words, at, page | NODE);
+    } else {
+      const { size } = draft;
+      const chunk = this.#nodes.chunks.allocate(size);
+      draft.write(this.#nodes.pages, chunk, size);
+      Atomics.store(words, at, chunk | PACKED | NODE);
+    }
+    this.#retire(old);
+    return data - before;
+  }
+
+  /** Adds blocks [from, end) to the draft, as the entry at `at` has them. */
+  #addOld(at: number, from: number, end: number): void {
+    const word = this.#words[at]!;
+    if (from >= end) return;
+    if ((word & KIND_MASK) === NODE) {
+      this.#nodes.draft.addLeaf(this.#nodes.pages, nodeOf(word), from, end);
+    } else {
+      const value = word === RUN ? this.#words[at + 1]! + from : word;
+      this.#nodes.draft.add(from, end - from, value);
+    }
+  }
+
+  /** Gives all nodes back, the root included. Only when no thread can reach the map. */
+  release(): void {
+    this.#releasePage(this.root * PAGE_WORDS, this.levels);
+  }
+
+  #releasePage(page: number, level: number): void {
+    for (let i = 0; i < PAGE_WORDS; i += 2) {
+      const word = this.#words[page + i]!;
+      if ((word & KIND_MASK) !== NODE || (word & SHARED) !== 0) continue;
+      if (level > 1) this.#releasePage(nodeOf(word), level - 1);
+      else this.#nodes.release(nodeOf(word));
+    }
+    this.#nodes.release(page);
+  }
+}
+
+/** Copies an interior page whose nodes then belong to somebody else. */
+export function shareEntries(words: Uint32Array, from: number, to: number): void {
+  for (let i = 0; i < PAGE_WORDS; i += 2) {
+    const word = words[from + i]!;
+    words[to + i] = (word & KIND_MASK) === NODE ? word | SHARED : word;
+    words[to + i + 1] = words[from + i + 1]!;
+  }
+}
