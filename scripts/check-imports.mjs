@@ -85,6 +85,28 @@ const ROOMS = {
   cli: ['control/', 'guest/', 'identity/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
 };
 
+/**
+ * Folders of a large room: what each may import of its own room. `` is what lies in none of them:
+ * contracts and what all share. The face puts the folders together; no folder knows it.
+ */
+const PARTS = {
+  engine: {
+    face: 'engine/local-engine.ts',
+    mayImport: {
+      '': [],
+      shared: [''],
+      delta: [''],
+      volume: ['', 'shared', 'delta'],
+      opening: ['', 'shared', 'delta', 'volume'],
+      jobs: ['', 'shared', 'delta', 'volume', 'opening'],
+    },
+  },
+  vm: {
+    face: 'vm/vm-service.ts',
+    mayImport: { store: [], '': ['store'], exchange: ['', 'store'], upkeep: ['', 'store'] },
+  },
+};
+
 /** Programs that are started, not imported: who starts them. */
 const STARTED_BY = { 'daemon/main.ts': 'cli/daemon-process.ts' };
 
@@ -162,7 +184,7 @@ function forbiddenFile(from, to) {
   if (fromRoom === undefined) return undefined;
   const allowed = ROOMS[fromRoom];
   if (allowed === undefined) return `${fromRoom} is no room of the table in check-imports.mjs`;
-  if (roomOf(to) === fromRoom) return forbiddenFormat(from, to);
+  if (roomOf(to) === fromRoom) return forbiddenFormat(from, to) ?? forbiddenPart(from, to);
   if (STARTED_BY[to] === from) return undefined;
   if (allowed.some((place) => (place.endsWith('/') ? to.startsWith(place) : to === place))) {
     return undefined;
@@ -186,6 +208,20 @@ function forbiddenFormat(from, to) {
   }
   if (FORMAT_DOORS.includes(to)) return `format ${fromFormat} may not import ${to}`;
   return undefined;
+}
+
+/** Within a large room, too, imports go one way. */
+function forbiddenPart(from, to) {
+  const parts = PARTS[roomOf(from)];
+  if (parts === undefined || from === parts.face) return undefined;
+  if (to === parts.face) return `only other rooms may import ${to}`;
+  const [fromPart, toPart] = [partOf(from), partOf(to)];
+  if (fromPart === toPart || parts.mayImport[fromPart]?.includes(toPart)) return undefined;
+  return `${from.slice(0, from.lastIndexOf('/'))} may not import ${to}`;
+}
+
+function partOf(path) {
+  return path.split('/').slice(1, -1).join('/');
 }
 
 function checkPackages(source, dependencies) {

@@ -3,7 +3,6 @@
  * thread only.
  */
 import type { DeltaId } from './delta-id.js';
-import type { JobWork } from './jobs/pace.js';
 
 /** What lies directly below a delta. */
 export type Below =
@@ -244,4 +243,14 @@ export interface Engine {
    */
   reclaim?(request: ReclaimRequest, signal?: AbortSignal): Promise<Reclaimed>;
   readonly health?: StoreHealth;
+}
+
+/** How a job is ended early, who hears of it, and who is to be let in front. */
+export interface JobWork {
+  readonly signal?: { readonly aborted: boolean } | undefined;
+  readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+  /** A number that changes whenever somebody else is served: see `servedByOthers`. */
+  readonly served?: (() => number) | undefined;
+  /** Somebody waits for it, or it is far behind: others are let in front less. Default false. */
+  readonly pressing?: boolean | undefined;
 }

@@ -12,11 +12,11 @@ import {
   refuseWhileHeld,
   type VmContext,
   type Work,
-  whileUnused,
   withNewName,
   withVm,
 } from './context.js';
 import { createVm, type DiskRequest } from './create.js';
+import { deleteVm } from './deletion.js';
 import { type DiffRequest, diffDisks, type RunDiff } from './diffs.js';
 import { changeKinds, type KindChange, resetImmutable } from './disk-kinds.js';
 import { addDisk, type Resize, removeDisk, resizeDisk } from './disks.js';
@@ -46,13 +46,7 @@ import { plainRoom, type StoreRoom } from './room.js';
 import { deleteSnapshot, renameSnapshot, type SnapshotRequest, takeSnapshot } from './snapshots.js';
 import type { BaseRecord, BaseRecords, BaseRequest } from './store/base-records.js';
 import { DeltaPins } from './store/delta-pins.js';
-import {
-  type DiskRecord,
-  diskNodes,
-  labelledDeltas,
-  type Manifest,
-  type SnapshotRecord,
-} from './store/manifest.js';
+import type { DiskRecord, Manifest, SnapshotRecord } from './store/manifest.js';
 import { MemoryFiles } from './store/memory-files.js';
 import { checkName } from './store/names.js';
 import type { DamagedVm, VmEntry } from './store/vm-catalog.js';
@@ -227,24 +221,9 @@ export class VmService {
     context.hooks.namesChanged(name);
   }
 
-  /**
-   * @returns how many of the deltas that it alone had a name for stay because linked clones stand
-   * on them.
-   */
-  async delete(vm: string): Promise<number> {
-    const context = this.#context;
-    const kept = await withVm(context, vm, async (entry) => {
-      const count = await this.#countKept(entry);
-      const nodes = diskNodes(context.store.loadEntry(entry));
-      const unused = { exposed: { vm, part: 'all' }, nodes, what: `delete "${vm}"` } as const;
-      await whileUnused(context, entry, unused, () =>
-        this.#headroom.lend(() => context.store.remove(entry)),
-      );
-      return count;
-    });
-    context.hooks.namesChanged(vm);
-    context.onGarbage();
-    return kept;
+  /** @returns how many of its deltas stay, because linked clones stand on them. */
+  delete(vm: string): Promise<number> {
+    return deleteVm(this.#context, this.#headroom, vm);
   }
 
   /** What `setHardware` would refuse is refused. */
@@ -379,28 +358,5 @@ export class VmService {
 
   collectGarbage(dryRun: boolean): Promise<Collected> {
     return this.#headroom.lend(() => this.#garbage.collect(dryRun));
-  }
-
-  /**
-   * Deltas that this VM reaches, and its linked clones, but none of the VMs it was cloned from (any
-   * more).
-   */
-  async #countKept(entry: VmEntry): Promise<number> {
-    const { store, chains } = this.#context;
-    const clones = store.catalog.descendants(entry.id);
-    if (clones.length === 0) return 0;
-    const reach = async (entries: readonly VmEntry[], seen: Set<DeltaId>) => {
-      for await (const manifest of store.eachManifest(entries)) {
-        chains.reach(labelledDeltas(manifest), seen, new Set());
-      }
-      return seen;
-    };
-    const sources = (entry.facts.origin?.lineage ?? [])
-      .map((id) => store.catalog.findById(id))
-      .filter((each) => each !== undefined);
-    const foreign = await reach(sources, new Set());
-    const own = await reach([entry], new Set(foreign));
-    const needed = await reach(clones, new Set());
-    return [...own].filter((id) => !foreign.has(id) && needed.has(id)).length;
   }
 }

@@ -14,11 +14,11 @@ import { type DeltaHeader, HEADER_SIZE } from '../delta/delta-layout.js';
 import { type HeaderCopy, readCopies } from '../delta/header-copies.js';
 import { SumsReader } from '../delta/sums-file.js';
 import type { DeltaId } from '../delta-id.js';
-import type { CheckedDeltas } from '../engine.js';
+import type { CheckedDeltas, JobWork } from '../engine.js';
 import { checkData, checkSums } from './check-data.js';
 import { CheckRun, textOf, whyNotOpened } from './check-run.js';
 import { checkTuples } from './check-tuples.js';
-import { type JobWork, Pace } from './pace.js';
+import { Pace } from './pace.js';
 
 export interface CheckJob {
   readonly deltas: readonly DeltaId[];

@@ -2,8 +2,8 @@
 import { errnoName } from '../../common/errors.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import type { DeltaId } from '../delta-id.js';
-import type { DeltaFinding } from '../engine.js';
-import type { JobWork, Pace } from './pace.js';
+import type { DeltaFinding, JobWork } from '../engine.js';
+import type { Pace } from './pace.js';
 
 /** Findings that one job answers; more are only counted. */
 const MOST_FINDINGS = 1000;

@@ -8,9 +8,10 @@ import { alignDown, BLOCK_SIZE, formatSize, KiB, MiB } from '../../common/units.
 import { isZero } from '../../common/zeroes.js';
 import { FULL_HINT } from '../../storage/exact-io.js';
 import type { Extent } from '../disk-image.js';
+import type { JobWork } from '../engine.js';
 import { DELTA, DELTA_WORDS } from '../shared/shared-memory.js';
 import { type ThreadContext, Volume } from '../volume/volume.js';
-import { type JobWork, Pace } from './pace.js';
+import { Pace } from './pace.js';
 
 const CHUNK = MiB;
 /** Zeroes among data are left out by so many bytes: fewer would cut the index into small pieces. */

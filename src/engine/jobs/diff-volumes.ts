@@ -10,8 +10,9 @@ import { DiskError } from '../../common/errors.js';
 import { alignDown, alignUp, BLOCK_SIZE, MiB } from '../../common/units.js';
 import { isZero } from '../../common/zeroes.js';
 import type { Extent } from '../disk-image.js';
+import type { JobWork } from '../engine.js';
 import { type ThreadContext, Volume, type VolumePiece } from '../volume/volume.js';
-import { type JobWork, Pace } from './pace.js';
+import { Pace } from './pace.js';
 
 const CHUNK = MiB;
 /** To ask for more at once would keep the thread too long where there is much. */

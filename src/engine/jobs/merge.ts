@@ -31,11 +31,12 @@ import { SumsReader, SumsWriter } from '../delta/sums-file.js';
 import { NOT_COVERED, slotSum } from '../delta/sums-layout.js';
 import { scanTuples } from '../delta/tuple-scan.js';
 import { type DeltaId, newDeltaId } from '../delta-id.js';
+import type { JobWork } from '../engine.js';
 import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from '../shared/chain-map.js';
 import { NodePool } from '../shared/node-pool.js';
 import { PagePool } from '../shared/page-pool.js';
 import { PAGE_WORDS } from '../shared/shared-memory.js';
-import { type JobWork, Pace } from './pace.js';
+import { Pace } from './pace.js';
 
 /** A row is merged when so many of its deltas are of comparable size. */
 export const ROW_LENGTH = 8;

@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
+import type { JobWork } from '../engine.js';
 import { type SharedViews, THREAD, THREAD_WORDS } from '../shared/shared-memory.js';
 
 /** Rests come at most this often, milliseconds; while disks are in use, and while they are not. */
@@ -20,16 +21,6 @@ const IN_USE_MS = 200;
 const TRICKLE = 40;
 /** The longest rest, milliseconds: a cancelled job is still to end at once. */
 const LONGEST_REST_MS = 250;
-
-/** How a job is ended early, who hears of it, and who is to be let in front. */
-export interface JobWork {
-  readonly signal?: { readonly aborted: boolean } | undefined;
-  readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
-  /** A number that changes whenever somebody else is served: see `servedByOthers`. */
-  readonly served?: (() => number) | undefined;
-  /** Somebody waits for it, or it is far behind: others are let in front less. Default false. */
-  readonly pressing?: boolean | undefined;
-}
 
 /** How many requests all threads but this one have served, modulo 2^32. */
 export function servedByOthers({ threads, threadCount }: SharedViews, own: number): number {

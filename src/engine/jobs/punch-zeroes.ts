@@ -17,8 +17,8 @@ import { punchHole } from '../../storage/sparse-space.js';
 import { openStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import type { DeltaId } from '../delta-id.js';
-import type { Compacted } from '../engine.js';
-import { type JobWork, Pace } from './pace.js';
+import type { Compacted, JobWork } from '../engine.js';
+import { Pace } from './pace.js';
 
 export interface CompactJob {
   /** Sealed ones, which the caller keeps from being removed. A static one keeps its space. */

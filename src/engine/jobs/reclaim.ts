@@ -20,8 +20,9 @@ import type { DeltaFiles } from '../delta/delta-files.js';
 import { SlotSet } from '../delta/slot-set.js';
 import { hasSums, uncoverSlots } from '../delta/sums-file.js';
 import type { DeltaId } from '../delta-id.js';
+import type { JobWork } from '../engine.js';
 import { DeltaIndex, scanCommitted } from './delta-index.js';
-import { type JobWork, Pace } from './pace.js';
+import { Pace } from './pace.js';
 
 export interface ReclaimJob {
   /** The sealed delta that gives back. */

@@ -16,9 +16,9 @@ import { settleCopies } from '../delta/header-copies.js';
 import { hasSums, SumsWriter } from '../delta/sums-file.js';
 import { slotSum } from '../delta/sums-layout.js';
 import type { DeltaId } from '../delta-id.js';
-import type { Summed } from '../engine.js';
+import type { JobWork, Summed } from '../engine.js';
 import { DeltaIndex } from './delta-index.js';
-import { type JobWork, Pace } from './pace.js';
+import { Pace } from './pace.js';
 
 const CHUNK_SLOTS = MiB / 4 / BLOCK_SIZE;
 

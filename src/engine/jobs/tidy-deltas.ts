@@ -2,11 +2,10 @@
 import { unreachable } from '../../common/assert.js';
 import { DeltaFiles } from '../delta/delta-files.js';
 import type { DeltaId } from '../delta-id.js';
-import type { CheckedDeltas, Compacted, Summed } from '../engine.js';
+import type { CheckedDeltas, Compacted, JobWork, Summed } from '../engine.js';
 import { type AnsweredJob, answeredBlocks } from './answered-blocks.js';
 import { type CheckJob, checkDeltas } from './check-deltas.js';
 import { type MergeJob, mergeRow } from './merge.js';
-import type { JobWork } from './pace.js';
 import { type CompactJob, punchZeroes } from './punch-zeroes.js';
 import { type ReclaimJob, reclaimDelta } from './reclaim.js';
 import { type SumJob, sumDeltas } from './sum-deltas.js';
