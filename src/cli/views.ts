@@ -93,8 +93,10 @@ export function snapshotTable(output: Output, snapshots: readonly SnapshotView[]
 export function vmLines(output: Output, vm: VmView): string[] {
   const bases = vm.disks.flatMap((disk) => {
     if (disk.base === undefined) return [];
-    const { format, path, virtualSize } = disk.base;
-    return [[`base of ${disk.name}`, `${format} ${path}, ${exactSize(virtualSize)}`] as const];
+    const { format, path, snapshot, virtualSize } = disk.base;
+    const state = snapshot === undefined ? '' : `, its snapshot ${JSON.stringify(snapshot)}`;
+    const what = `${format} ${path}${state}, ${exactSize(virtualSize)}`;
+    return [[`base of ${disk.name}`, what] as const];
   });
   const lines = fieldLines(output, [
     ['name', vm.name],

@@ -83,6 +83,8 @@ export interface Methods {
       allowFolders?: readonly string[];
       /** Take this file as the parent that the image names. */
       parent?: string;
+      /** Name or id of the snapshot inside each image (qcow2), instead of its present state. */
+      imageSnapshot?: string;
     } & HardwareChange;
     result: ImportView;
   };

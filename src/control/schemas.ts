@@ -96,6 +96,7 @@ const schemas: { readonly [M in MethodName]: z.ZodType<Params<M>> } = {
     copy: flag,
     allowFolders: z.array(path).max(MAX_LIST).exactOptional(),
     parent: path.exactOptional(),
+    imageSnapshot: z.string().min(1).max(MAX_TEXT_CHARACTERS).exactOptional(),
     ...hardware,
   }),
   list: none,

@@ -55,6 +55,8 @@ export interface GuestView {
 export interface BaseImageView {
   readonly path: string;
   readonly format: string;
+  /** The snapshot inside the image that the disk stands on; absent for its present state. */
+  readonly snapshot?: string;
   readonly virtualSize: number;
 }
 

@@ -27,8 +27,8 @@ export function baseRecords(
 function formatSources(log: Logger, mountpoint: () => string | undefined): BaseSources {
   return {
     describeBase(path, options) {
-      const { warnings, ...described } = describeBase(path, options);
-      for (const warning of warnings) log.warn(warning);
+      const described = describeBase(path, options);
+      for (const warning of described.warnings) log.warn(warning);
       return described;
     },
     findChange: (fingerprint) => findChange(fingerprint as BaseFingerprint),

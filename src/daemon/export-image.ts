@@ -80,6 +80,13 @@ function openParent({ base }: ParentSpec): DiskImage {
       hint: 'export all of the disk: leave --differencing out',
     });
   }
+  if (top.snapshot !== undefined) {
+    throw new DiskError(
+      'not-supported',
+      `the disk stands on a snapshot inside ${top.path}: a child would stand on its present state`,
+      { hint: 'export all of the disk: leave --differencing out' },
+    );
+  }
   const { allowFolders = [] } = base;
   return openImage(top.path, top.format, { allowFolders });
 }

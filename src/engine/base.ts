@@ -8,6 +8,8 @@ export interface BaseImage {
   readonly format: string;
   /** The part of the file that the image is; default all of it. */
   readonly window?: { readonly offset: number; readonly length: number };
+  /** The internal snapshot of it that is shown; default its present state. */
+  readonly snapshot?: string;
 }
 
 /**

@@ -109,6 +109,8 @@ export interface DiskImage {
   /** True where no byte is ever `unallocated`, so that `readAt` may be asked for any range. */
   readonly complete?: boolean;
   readonly parent: ParentReference | undefined;
+  /** Names of the snapshots that it holds of itself; default none. */
+  readonly internalSnapshots?: readonly string[];
   info(): ImageInfo;
   /**
    * Describes the run that starts at `offset`, at most `length` bytes of it, into `out`.

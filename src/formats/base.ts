@@ -5,6 +5,7 @@ import { dirname, resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
 import type { MapExtent } from '../common/extent-map.js';
 import { isAtOrBelow } from '../common/path-below.js';
+import { shellWord } from '../common/shell-word.js';
 import { alignUp, SECTOR_SIZE } from '../common/units.js';
 import type { Base, BaseSpec } from '../engine/base.js';
 import { newDeltaId } from '../engine/delta-id.js';
@@ -16,6 +17,10 @@ import { findAnswer, mapImages } from './image-map.js';
 import { inOneBudget } from './memory-budget.js';
 import { type ChainOptions, openChain } from './open-chain.js';
 import { openImage } from './registry.js';
+import { quoteName } from './sibling-path.js';
+
+/** Most snapshots that are named in a line. */
+const MOST_NAMES = 10;
 
 /** Resolves when images of every kind can be read. */
 export { decoderReady as formatsReady } from './qcow2/zstd.js';
@@ -48,14 +53,16 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
           `${base.virtualSize - size} zeroes are added`,
       );
     }
-    const { window } = options;
+    if (options.snapshot === undefined) noteSnapshots(images[0]!, onWarning);
+    const { window, snapshot } = options;
     const allowFolders = foldersOf(images, options.allowFolders ?? []);
     const spec: BaseSpec = {
       id: newDeltaId(),
-      images: images.map((image) => ({
+      images: images.map((image, index) => ({
         path: image.path,
         format: image.format,
         ...(window === undefined ? {} : { window }),
+        ...(snapshot === undefined || index > 0 ? {} : { snapshot }),
       })),
       virtualSize: base.virtualSize,
       allocatedSize: countData(base),
@@ -65,6 +72,18 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
   } finally {
     base.close();
   }
+}
+
+/** Who imports an image with snapshots may not have meant its present state. */
+function noteSnapshots(image: DiskImage, onWarning: (text: string) => void): void {
+  const { path, internalSnapshots: names = [] } = image;
+  if (names.length === 0) return;
+  const listed = names.slice(0, MOST_NAMES).map(quoteName);
+  if (names.length > listed.length) listed.push('...');
+  onWarning(
+    `${path}: its present state is taken; one of its internal snapshots (${listed.join(', ')}): ` +
+      `layerdisk import ${shellWord(path)} VM --image-snapshot NAME`,
+  );
 }
 
 /**
@@ -93,9 +112,8 @@ export function openBase(spec: BaseSpec): Base {
   try {
     const { allowFolders = [] } = spec;
     inOneBudget(() => {
-      for (const { path, format, window } of spec.images) {
-        const options = { allowFolders, ...(window === undefined ? {} : { window }) };
-        images.push(openImage(path, format, options));
+      for (const { path, format, ...part } of spec.images) {
+        images.push(openImage(path, format, { allowFolders, ...part }));
       }
     });
     const base = new ImageBase(images);

@@ -18,6 +18,8 @@ export interface ImageFormat {
   probe(header: Buffer, footer: Buffer): boolean;
   /** Opens an image read-only. @throws DiskError */
   open(path: string, options?: ImageOptions): DiskImage;
+  /** Whether an image may hold snapshots of itself: only then may one be asked for. */
+  readonly hasSnapshots?: true;
   /** Absent where the format is only read. */
   readonly writing?: ImageWriting;
 }

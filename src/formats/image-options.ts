@@ -12,4 +12,6 @@ export interface ImageOptions {
    * that names further files is refused.
    */
   readonly window?: FileWindow;
+  /** Name or id of the internal snapshot to show instead of the present state. */
+  readonly snapshot?: string;
 }

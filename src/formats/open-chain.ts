@@ -41,6 +41,8 @@ export interface ChainOptions {
   readonly parentFormats?: readonly string[];
   /** The image is this part of the file; it can't have a parent then. */
   readonly window?: FileWindow;
+  /** The internal snapshot of the top image to show instead of its present state. */
+  readonly snapshot?: string;
   /**
    * Stands in for the first parent that cannot be found, or not accepted, by what the images say.
    */
@@ -89,8 +91,12 @@ class ChainWalk {
   }
 
   run(): DiskImage[] {
-    const { format = 'auto', allowFolders = [], window } = this.#options;
-    const options = { allowFolders, ...(window === undefined ? {} : { window }) };
+    const { format = 'auto', allowFolders = [], window, snapshot } = this.#options;
+    const options = {
+      allowFolders,
+      ...(window === undefined ? {} : { window }),
+      ...(snapshot === undefined ? {} : { snapshot }),
+    };
     this.#push(openStated(this.#path, format, options));
     this.#folders.push(realFolder(this.#path));
     for (let child = this.images[0]!; child.parent !== undefined; child = this.images.at(-1)!) {

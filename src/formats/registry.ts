@@ -39,7 +39,13 @@ export type { ImageOptions } from './image-options.js';
 const IMAGE_BYTES = 4 * KiB;
 
 const FORMATS: readonly ImageFormat[] = [
-  { name: 'qcow2', probe: probeQcow2, open: openQcow2, writing: qcow2Writing },
+  {
+    name: 'qcow2',
+    probe: probeQcow2,
+    open: openQcow2,
+    hasSnapshots: true,
+    writing: qcow2Writing,
+  },
   { name: 'vhdx', probe: probeVhdx, open: openVhdx, writing: vhdxWriting },
   { name: 'vdi', probe: probeVdi, open: openVdi, writing: vdiWriting },
   { name: 'vmdk', probe: probeVmdk, open: openVmdk, writing: vmdkWriting },
@@ -50,7 +56,8 @@ const FORMATS: readonly ImageFormat[] = [
 
 /**
  * Opens an image; under `auto` the magic decides, and a file with none that is known is raw.
- * @throws DiskError naming the file: `not-found`, `not-permitted`, `not-supported`, `damaged`.
+ * @throws DiskError naming the file: `not-found` (an internal snapshot, too), `not-permitted`,
+ *   `not-supported`, `damaged`, `usage` (a snapshot of a format that has none).
  */
 export function openImage(
   path: string,
@@ -58,7 +65,13 @@ export function openImage(
   options: ImageOptions = {},
 ): DiskImage {
   const name = format === 'auto' ? probeImage(path, options.window) : format;
-  const image = formatOf(name, path).open(path, options);
+  const known = formatOf(name, path);
+  if (options.snapshot !== undefined && known.hasSnapshots !== true) {
+    throw new DiskError('usage', `${path}: ${name} images have no internal snapshots`, {
+      hint: 'import it without --image-snapshot',
+    });
+  }
+  const image = known.open(path, options);
   try {
     const names = image.parent?.names.reduce((sum, one) => sum + one.length, 0) ?? 0;
     currentBudget().take(IMAGE_BYTES + names, path);

@@ -194,7 +194,7 @@ export class VmService {
     images: readonly BaseRequest[],
     options: { readonly copy?: boolean; readonly hardware?: HardwareRequest } = {},
     work: Work = {},
-  ): Promise<void> {
+  ): Promise<string[]> {
     const { copy = false, hardware = {} } = options;
     const ownFolders = this.#ownFolders;
     return importVm(this.#context, { vm, images, copy, hardware, ownFolders }, work);

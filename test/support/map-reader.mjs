@@ -1,10 +1,14 @@
 /** Reads a chain map while another thread changes it: see map-readers.test.ts. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { ChainMap, DATA, ZERO } from '../../dist/modules/engine/chain-map.js';
-import { enterGate, leaveGate } from '../../dist/modules/engine/gate.js';
-import { NodePool } from '../../dist/modules/engine/node-pool.js';
-import { PagePool } from '../../dist/modules/engine/page-pool.js';
-import { THREAD, THREAD_WORDS, viewSharedMemory } from '../../dist/modules/engine/shared-memory.js';
+import { ChainMap, DATA, ZERO } from '../../dist/modules/engine/shared/chain-map.js';
+import { enterGate, leaveGate } from '../../dist/modules/engine/shared/gate.js';
+import { NodePool } from '../../dist/modules/engine/shared/node-pool.js';
+import { PagePool } from '../../dist/modules/engine/shared/page-pool.js';
+import {
+  THREAD,
+  THREAD_WORDS,
+  viewSharedMemory,
+} from '../../dist/modules/engine/shared/shared-memory.js';
 
 const { memory, place, blocks, spread, firstAddress, thread, stop } = workerData;
 const views = viewSharedMemory(memory);

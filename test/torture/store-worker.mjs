@@ -10,15 +10,15 @@
  */
 import { closeSync, fsyncSync, openSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { copyVolume } from '../../dist/modules/engine/copy-volume.js';
+import { copyVolume } from '../../dist/modules/engine/jobs/copy-volume.js';
+import { tidyDeltas } from '../../dist/modules/engine/jobs/tidy-deltas.js';
 import { LocalEngine } from '../../dist/modules/engine/local-engine.js';
-import { volumesOf } from '../../dist/modules/engine/thread.js';
-import { tidyDeltas } from '../../dist/modules/engine/tidy-deltas.js';
+import { volumesOf } from '../../dist/modules/engine/volume/thread.js';
 import { describeBase, openBase } from '../../dist/modules/formats/base.js';
 import { filesOf, findChange } from '../../dist/modules/formats/fingerprint.js';
-import { BaseRecords } from '../../dist/modules/vm/base-records.js';
+import { BaseRecords } from '../../dist/modules/vm/store/base-records.js';
+import { VmStore } from '../../dist/modules/vm/store/vm-store.js';
 import { VmService } from '../../dist/modules/vm/vm-service.js';
-import { VmStore } from '../../dist/modules/vm/vm-store.js';
 import { fillSectors, generationsOf, SECTOR } from './sector-stamps.mjs';
 import { Journal, StoreModel } from './store-model.mjs';
 

@@ -33,6 +33,12 @@ export const importCommand = defineCommand({
             group: OWN_OPTIONS,
             type: 'boolean',
             describe: 'Copy the data into the store',
+          })
+          .option('image-snapshot', {
+            group: OWN_OPTIONS,
+            type: 'string',
+            requiresArg: true,
+            describe: 'A snapshot inside the images (qcow2) instead of their present state',
           }),
       ),
     ),
@@ -41,6 +47,7 @@ export const importCommand = defineCommand({
     if (files.includes('')) {
       throw new DiskError('usage', 'import: a file name is empty', { hint: USAGE });
     }
+    const snapshot = args['image-snapshot'];
     const folders = args['allow-folder']?.map((folder) => resolve(folder));
     const vm = await session.call('import', {
       files: files.map((file) => resolve(file)),
@@ -51,6 +58,7 @@ export const importCommand = defineCommand({
       ...(args.copy === true ? { copy: true } : {}),
       ...(folders === undefined ? {} : { allowFolders: folders }),
       ...(args.parent === undefined ? {} : { parent: resolve(args.parent) }),
+      ...(snapshot === undefined ? {} : { imageSnapshot: snapshot }),
       ...parseHardware(args),
     });
     for (const warning of vm.warnings ?? []) {

@@ -16,7 +16,8 @@ export async function importFiles(
   hardware: HardwareRequest,
   context: CallContext,
 ): Promise<ImportedMachine> {
-  const { files, vm, format = 'auto', copy = false, allowFolders = [], parent } = params;
+  const { files, vm, format = 'auto', copy = false, allowFolders = [] } = params;
+  const { parent, imageSnapshot: snapshot } = params;
   for (const path of [...files, ...allowFolders, ...(parent === undefined ? [] : [parent])]) {
     requireAbsolute(path);
   }
@@ -40,14 +41,18 @@ export async function importFiles(
     format,
     ...(allowFolders.length === 0 ? {} : { allowFolders }),
     ...(parent === undefined ? {} : { parent }),
+    ...(snapshot === undefined ? {} : { snapshot }),
   };
   const images = files.map((path) => ({ path, options }));
-  await service.importImages(vm, images, { copy, hardware }, workOf(`importing ${vm}`, context));
-  return { vm, warnings: [] };
+  const work = workOf(`importing ${vm}`, context);
+  return { vm, warnings: await service.importImages(vm, images, { copy, hardware }, work) };
 }
 
 /** A machine file says all by itself. */
-function checkMachineRequest(machine: string, { files, parent }: Params<'import'>): void {
+function checkMachineRequest(
+  machine: string,
+  { files, parent, imageSnapshot }: Params<'import'>,
+): void {
   if (files.length > 1) {
     throw new DiskError('usage', `${machine} is a whole machine: it is imported alone`, {
       hint: `layerdisk import ${shellWord(machine)} VM, or say --format if it is an image`,
@@ -56,6 +61,11 @@ function checkMachineRequest(machine: string, { files, parent }: Params<'import'
   if (parent !== undefined) {
     throw new DiskError('usage', `${machine} is a whole machine: it takes no parent`, {
       hint: 'put the parents beside the images of the machine',
+    });
+  }
+  if (imageSnapshot !== undefined) {
+    throw new DiskError('usage', `${machine} is a whole machine: no state of an image is chosen`, {
+      hint: 'leave --image-snapshot out, or import the image itself',
     });
   }
 }

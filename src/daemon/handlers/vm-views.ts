@@ -178,7 +178,9 @@ function viewDisk(
 
 function viewBase(service: VmService, id: string): BaseImageView {
   const { path, options, spec } = service.readBase(id);
-  return { path, format: options.format, virtualSize: spec.virtualSize };
+  const { format, snapshot } = options;
+  const { virtualSize } = spec;
+  return { path, format, ...(snapshot === undefined ? {} : { snapshot }), virtualSize };
 }
 
 /** `VM@SNAPSHOT` by today's names; the names at cloning time where one is gone. */

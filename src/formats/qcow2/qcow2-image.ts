@@ -40,11 +40,6 @@ const MAX_LISTED_SNAPSHOTS = 1_000;
 /** QEMU's driver names that are called otherwise here; `file` shows a file as it is. */
 const FORMAT_ALIASES: Readonly<Record<string, string>> = { vpc: 'vhd', file: 'raw' };
 
-export interface Qcow2Options extends ImageOptions {
-  /** Name or id of the internal snapshot to show instead of the current state. */
-  readonly snapshot?: string;
-}
-
 /** Whether the file that begins with `header` says that it is qcow2. */
 export function probeQcow2(header: Buffer): boolean {
   return hasQcow2Magic(header);
@@ -55,7 +50,7 @@ export function probeQcow2(header: Buffer): boolean {
  * @throws DiskError `damaged`, `not-supported`, `not-found` (snapshot, data file), `not-permitted`
  *   (a data file that `resolveSibling` refuses), and what `HostFile.open` throws.
  */
-export function openQcow2(path: string, options: Qcow2Options = {}): DiskImage {
+export function openQcow2(path: string, options: ImageOptions = {}): DiskImage {
   const opened: HostFile[] = [];
   try {
     const image = openInto(opened, path, options.window);
@@ -83,6 +78,7 @@ export class Qcow2Image implements DiskImage {
   readonly files: readonly string[];
   readonly virtualSize: number;
   readonly parent: ParentReference | undefined;
+  readonly internalSnapshots: readonly string[];
   readonly #image: ReadableFile;
   readonly #data: ReadableFile;
   readonly #header: Qcow2Header;
@@ -108,6 +104,7 @@ export class Qcow2Image implements DiskImage {
     this.#data = data;
     this.#header = header;
     this.#snapshots = table.snapshots;
+    this.internalSnapshots = table.snapshots.map(({ name }) => name);
     this.#shown =
       snapshot === undefined ? undefined : findSnapshot(image.path, table.snapshots, snapshot);
     this.virtualSize = this.#shown?.virtualSize ?? header.virtualSize;

@@ -31,13 +31,15 @@ interface ImportedDisk {
 }
 
 /**
+ * @returns findings that are no errors, one line each.
  * @throws DiskError `usage`, `exists`, and whatever is wrong with an image, by name.
  */
 export async function importVm(
   context: VmContext,
   request: ImportRequest,
   work: Work,
-): Promise<void> {
+): Promise<string[]> {
+  const warnings: string[] = [];
   checkName('VM', request.vm);
   const names = nameDisks(request.images.map(() => undefined));
   await withNewName(context, request.vm, () =>
@@ -48,6 +50,7 @@ export async function importVm(
         await refuseOwnFile(image.path, request.ownFolders);
         const described = await context.bases.describe(image, !request.copy);
         checkDiskSize(described.spec.virtualSize, image.path);
+        warnings.push(...(described.warnings ?? []));
         imported.push({ request: image, described, name: names[index] ?? '' });
       }
       checkNotCancelled(work);
@@ -62,6 +65,7 @@ export async function importVm(
     }),
   );
   context.hooks.namesChanged(request.vm);
+  return warnings;
 }
 
 interface Referenced {

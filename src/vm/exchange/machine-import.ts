@@ -89,6 +89,7 @@ export async function importMachine(
     Preparation.run(context, async (preparation) => {
       const images = await describeImages(context, request);
       checkNotCancelled(work);
+      warnings.push(...[...images.values()].flatMap(({ described }) => described.warnings ?? []));
       requireRoom(context.room, { what: `import "${vm}"`, deltas: 2 * images.size });
       const manifest = await buildManifest(context, preparation, {
         request,

@@ -30,6 +30,8 @@ export interface BaseOptions {
   readonly parentFormats?: readonly string[];
   /** The part of the file that the image is. */
   readonly window?: { readonly offset: number; readonly length: number };
+  /** The internal snapshot to show instead of the image's present state. */
+  readonly snapshot?: string;
 }
 
 export interface DescribedBase {
@@ -37,6 +39,8 @@ export interface DescribedBase {
   readonly spec: BaseSpec;
   /** Plain data, opaque here. */
   readonly fingerprint: unknown;
+  /** Findings that are no errors, one line each; default none. */
+  readonly warnings?: readonly string[];
 }
 
 /** What the format side does for bases; injected where rooms are wired together. */
@@ -70,11 +74,17 @@ const recordSchema = z.strictObject({
     parents: strings.exactOptional(),
     parentFormats: strings.exactOptional(),
     window: window.exactOptional(),
+    snapshot: z.string().exactOptional(),
   }),
   spec: z.strictObject({
     images: z
       .array(
-        z.strictObject({ path: z.string(), format: z.string(), window: window.exactOptional() }),
+        z.strictObject({
+          path: z.string(),
+          format: z.string(),
+          window: window.exactOptional(),
+          snapshot: z.string().exactOptional(),
+        }),
       )
       .readonly(),
     virtualSize: z.int().min(0),
