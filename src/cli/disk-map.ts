@@ -4,6 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import { DiskError } from '../common/errors.js';
 import { collectPage, ExtentJoiner, type MapExtent, type MapPage } from '../common/extent-map.js';
 import type { Target } from '../control/protocol.js';
+import type { ImageOpening } from './image-target.js';
 import { onInterrupt } from './interrupt.js';
 import type { Session } from './session.js';
 
@@ -11,10 +12,7 @@ import type { Session } from './session.js';
 const MAX_PAGE_EXTENTS = 1000;
 const MAX_PAGE_MS = 50;
 
-export interface ImageMapOptions {
-  readonly format?: string;
-  readonly allowFolders?: readonly string[];
-  readonly parent?: string;
+export interface ImageMapOptions extends ImageOpening {
   readonly onWarning?: (text: string) => void;
 }
 

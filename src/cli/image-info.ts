@@ -2,36 +2,114 @@
  * What an image file says of itself, read here and now: no daemon is needed, and nothing is
  * written.
  */
+import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { ImageInfo } from '../engine/disk-image.js';
+import { DiskError } from '../common/errors.js';
+import type { DiskImage, ImageInfo, InternalSnapshot } from '../engine/disk-image.js';
+import type { ImageOpening } from './image-target.js';
 
 /** `info FILE`: sizes in bytes. */
 export interface ImageView extends ImageInfo {
   readonly path: string;
   /** Every file that holds part of this image, the main file first. */
   readonly files: readonly string[];
+  /** Lengths of these files, and what they take on the host. */
+  readonly fileSize: number;
+  readonly storedSize: number;
+  /** The snapshots that it holds of itself, if any. */
+  readonly internalSnapshots?: readonly SnapshotView[];
   /** The image below this one, as this one names it. */
   readonly parent?: { readonly names: readonly string[]; readonly format?: string };
+  /** Given with a parent: what the disk consists of, this image first; absent if not all opens. */
+  readonly chain?: readonly ChainLink[];
+  /**
+   * `sound`: all is there, nothing was noted. `noted`: all is there, see the notes.
+   * `incomplete`: something below it is missing or not the right one, see `problem`.
+   */
+  readonly health: 'sound' | 'noted' | 'incomplete';
+  readonly problem?: { readonly message: string; readonly hint?: string };
+}
+
+export interface SnapshotView extends Omit<InternalSnapshot, 'takenAt'> {
+  /** As ISO 8601 has it. */
+  readonly created: string;
+}
+
+export interface ChainLink {
+  readonly path: string;
+  readonly format: string;
+  readonly virtualSize: number;
 }
 
 /**
- * Reads one image; its parents are named but not opened.
+ * Reads one image, and looks whether all that it stands on is there.
  * @throws DiskError naming the file: `not-found`, `not-permitted`, `not-supported`, `damaged`,
- * `usage` (another format).
+ * `usage` (another format, a parent that nothing needs).
  */
-export async function imageInfo(path: string, format = 'auto'): Promise<ImageView> {
+export async function imageInfo(path: string, options: ImageOpening): Promise<ImageView> {
   // Here and not above: all other commands start without the formats.
   const { openStated } = await import('../formats/registry.js');
-  const image = openStated(resolve(path), format);
+  const { format, allowFolders = [] } = options;
+  const image = openStated(resolve(path), format, { allowFolders });
   try {
-    const { files, parent } = image;
-    const named = parent && {
-      names: parent.names,
-      ...(parent.format === undefined ? {} : { format: parent.format }),
+    const { files, parent, internalSnapshots = [] } = image;
+    const below =
+      parent === undefined && options.parent === undefined
+        ? { notes: [] }
+        : await lookBelow(image, options);
+    const info = image.info();
+    const notes = [...info.notes, ...below.notes];
+    const sizes = files.map((file) => statSync(file));
+    return {
+      path: image.path,
+      ...info,
+      files: [...files],
+      fileSize: sizes.reduce((sum, { size }) => sum + size, 0),
+      storedSize: sizes.reduce((sum, { blocks }) => sum + blocks * STAT_BLOCK, 0),
+      ...(internalSnapshots.length === 0
+        ? {}
+        : { internalSnapshots: internalSnapshots.map(asView) }),
+      ...(parent === undefined ? {} : { parent: asNamed(parent) }),
+      ...below,
+      notes,
+      health: below.problem ? 'incomplete' : notes.length > 0 ? 'noted' : 'sound',
     };
-    const view = { path: image.path, ...image.info(), files: [...files] };
-    return named === undefined ? view : { ...view, parent: named };
   } finally {
     image.close();
+  }
+}
+
+function asView({ id, name, takenAt, virtualSize, hasMachineState }: InternalSnapshot) {
+  const created = new Date(takenAt * 1000).toISOString();
+  return { id, name, created, virtualSize, hasMachineState };
+}
+
+/** The unit of `st_blocks`, bytes (inode(7)). */
+const STAT_BLOCK = 512;
+
+function asNamed({ names, format }: NonNullable<DiskImage['parent']>) {
+  return { names, ...(format === undefined ? {} : { format }) };
+}
+
+/** Follows the parents, as an import does. */
+async function lookBelow(
+  { path, format }: DiskImage,
+  options: ImageOpening,
+): Promise<Pick<ImageView, 'notes' | 'chain' | 'problem'>> {
+  const { openChain } = await import('../formats/open-chain.js');
+  const notes: string[] = [];
+  try {
+    const images = openChain(path, { ...options, format, onWarning: (text) => notes.push(text) });
+    const chain = images.map((each) => ({
+      path: each.path,
+      format: each.format,
+      virtualSize: each.virtualSize,
+    }));
+    for (const each of images) each.close();
+    return { notes, chain };
+  } catch (error) {
+    if (!(error instanceof DiskError) || error.code === 'usage') throw error;
+    const { message, hint } = error;
+    return { notes, problem: { message, ...(hint === undefined ? {} : { hint }) } };
   }
 }

@@ -61,6 +61,19 @@ export interface ParentSearch {
   matches(header: Buffer): boolean;
 }
 
+/** A state of the disk that its image keeps beside the present one. */
+export interface InternalSnapshot {
+  /** A short text, unique in the image. */
+  readonly id: string;
+  readonly name: string;
+  /** Seconds since the epoch. */
+  readonly takenAt: number;
+  /** Bytes of the disk as it was then. */
+  readonly virtualSize: number;
+  /** Whether the state of a running machine was saved with it (it is not read). */
+  readonly hasMachineState: boolean;
+}
+
 /** What `info FILE` prints; all sizes in bytes. */
 export interface ImageInfo {
   readonly format: string;
@@ -109,8 +122,8 @@ export interface DiskImage {
   /** True where no byte is ever `unallocated`, so that `readAt` may be asked for any range. */
   readonly complete?: boolean;
   readonly parent: ParentReference | undefined;
-  /** Names of the snapshots that it holds of itself; default none. */
-  readonly internalSnapshots?: readonly string[];
+  /** The snapshots that it holds of itself, oldest first; default none. */
+  readonly internalSnapshots?: readonly InternalSnapshot[];
   info(): ImageInfo;
   /**
    * Describes the run that starts at `offset`, at most `length` bytes of it, into `out`.

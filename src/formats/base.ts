@@ -76,10 +76,10 @@ export function describeBase(path: string, options: ChainOptions = {}): BaseDesc
 
 /** Who imports an image with snapshots may not have meant its present state. */
 function noteSnapshots(image: DiskImage, onWarning: (text: string) => void): void {
-  const { path, internalSnapshots: names = [] } = image;
-  if (names.length === 0) return;
-  const listed = names.slice(0, MOST_NAMES).map(quoteName);
-  if (names.length > listed.length) listed.push('...');
+  const { path, internalSnapshots = [] } = image;
+  if (internalSnapshots.length === 0) return;
+  const listed = internalSnapshots.slice(0, MOST_NAMES).map(({ name }) => quoteName(name));
+  if (internalSnapshots.length > listed.length) listed.push('...');
   onWarning(
     `${path}: its present state is taken; one of its internal snapshots (${listed.join(', ')}): ` +
       `layerdisk import ${shellWord(path)} VM --image-snapshot NAME`,

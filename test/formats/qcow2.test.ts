@@ -183,7 +183,13 @@ t.test('internal snapshots', async (t) => {
   const image = openQcow2(path, { snapshot: 'zweiter \u00e4' });
   const notes = image.info().notes.join('\n');
   image.close();
-  t.match(notes, /shows internal snapshot "zweiter \u00e4" \(id "2"\)/);
-  t.match(notes, /"before the update" \(id "1"\), 2023-11-14T22:13:20.000Z, 524288 bytes/);
+  t.match(notes, /shows the internal snapshot "zweiter \u00e4"/);
+  const [oldest] = image.internalSnapshots ?? [];
+  t.match(oldest, {
+    id: '1',
+    name: 'before the update',
+    takenAt: Date.parse('2023-11-14T22:13:20Z') / 1000,
+    virtualSize: 524288,
+  });
   t.throws(() => openQcow2(path, { snapshot: 'x' }), { code: 'not-found', hint: /before the up/ });
 });

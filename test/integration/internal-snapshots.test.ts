@@ -1,4 +1,4 @@
-/** Snapshots that a qcow2 image holds of itself, each as a disk, against what QEMU shows of them. */
+/** Snapshots that a qcow2 image holds of itself, each as a disk, against what QEMU shows. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';

@@ -1,26 +1,27 @@
 /** `map`: which bytes of a disk lie where, for a VM or an image file. */
-
-import { resolve } from 'node:path';
-import { DiskError } from '../../common/errors.js';
 import type { MapExtent } from '../../common/extent-map.js';
 import { harmlessJson } from '../../common/harmless-json.js';
-import { parseChoice, parseTarget } from '../arguments.js';
+import { parseTarget } from '../arguments.js';
 import { defineCommand, type GlobalArguments } from '../command.js';
 import { imagePages, joined, type MapPages, vmPages } from '../disk-map.js';
-import { asNoFile, isFile } from '../image-target.js';
+import {
+  asNoFile,
+  imageOpening,
+  isFile,
+  OPENING_OPTIONS,
+  type OpeningArguments,
+  refuseGiven,
+} from '../image-target.js';
 import { plain } from '../output.js';
 import type { Session } from '../session.js';
-import { IMAGE_FORMATS, parentOptions, targetOptions } from '../shared-options.js';
+import { parentOptions, targetOptions } from '../shared-options.js';
 
 /** Columns as wide as those of qemu-img; the last one is open. */
 const COLUMN = 16;
 
-interface MapArguments extends GlobalArguments {
+interface MapArguments extends GlobalArguments, OpeningArguments {
   readonly target: string;
   readonly disk?: string | undefined;
-  readonly format?: string | undefined;
-  readonly 'allow-folder'?: readonly string[] | undefined;
-  readonly parent?: string | undefined;
 }
 
 export const mapCommand = defineCommand<MapArguments>({
@@ -44,31 +45,15 @@ export const mapCommand = defineCommand<MapArguments>({
 });
 
 function pagesOf(session: Session, args: MapArguments): MapPages {
-  const { target, disk, format, parent } = args;
-  const folders = args['allow-folder']?.map((folder) => resolve(folder));
+  const { target, disk } = args;
   if (!isFile(target)) {
-    refuseGiven(args, ['format', 'allow-folder', 'parent'], 'is for image files', target);
+    refuseGiven(args, OPENING_OPTIONS, 'is for image files', target);
     return vmPages(session, parseTarget(target, disk));
   }
   refuseGiven(args, ['disk'], 'is for VMs', target);
   return imagePages(target, {
-    format: parseChoice(format ?? 'auto', '--format', IMAGE_FORMATS),
-    ...(folders === undefined ? {} : { allowFolders: folders }),
-    ...(parent === undefined ? {} : { parent: resolve(parent) }),
+    ...imageOpening(args),
     onWarning: (text) => session.stderr.line(`layerdisk: ${plain(text)}`),
-  });
-}
-
-function refuseGiven(
-  args: MapArguments,
-  options: readonly ('disk' | 'format' | 'allow-folder' | 'parent')[],
-  why: string,
-  target: string,
-): void {
-  const given = options.find((option) => args[option] !== undefined);
-  if (given === undefined) return;
-  throw new DiskError('usage', `--${given} ${why}, and "${target}" is none`, {
-    hint: 'an image file is written with a slash: ./NAME',
   });
 }
 

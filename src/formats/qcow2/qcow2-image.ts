@@ -7,6 +7,7 @@ import type {
   ExtentLocation,
   ExtentState,
   ImageInfo,
+  InternalSnapshot,
   ParentReference,
 } from '../../engine/disk-image.js';
 import { type FileWindow, HostFile, type ReadableFile } from '../../storage/host-file.js';
@@ -26,17 +27,10 @@ import {
 import { CompressedClusters } from './compressed-clusters.js';
 import { OwnClusters } from './own-clusters.js';
 import { checkL1, hasQcow2Magic, type Qcow2Header, readQcow2Header } from './qcow2-header.js';
-import {
-  describeSnapshot,
-  findSnapshot,
-  type InternalSnapshot,
-  readSnapshotTable,
-} from './snapshot-table.js';
+import { findSnapshot, readSnapshotTable, type StoredSnapshot } from './snapshot-table.js';
 
 /** Units that one `extentAt` looks at most: a run may be told in parts, a call stays short. */
 const MAX_RUN_UNITS = 8_192;
-/** Snapshots that `info` lists at most. */
-const MAX_LISTED_SNAPSHOTS = 1_000;
 /** QEMU's driver names that are called otherwise here; `file` shows a file as it is. */
 const FORMAT_ALIASES: Readonly<Record<string, string>> = { vpc: 'vhd', file: 'raw' };
 
@@ -78,12 +72,11 @@ export class Qcow2Image implements DiskImage {
   readonly files: readonly string[];
   readonly virtualSize: number;
   readonly parent: ParentReference | undefined;
-  readonly internalSnapshots: readonly string[];
+  readonly internalSnapshots: readonly InternalSnapshot[];
   readonly #image: ReadableFile;
   readonly #data: ReadableFile;
   readonly #header: Qcow2Header;
-  readonly #snapshots: readonly InternalSnapshot[];
-  readonly #shown: InternalSnapshot | undefined;
+  readonly #shown: StoredSnapshot | undefined;
   readonly #map: ClusterMap;
   readonly #compressed: CompressedClusters;
   readonly #unitSize: number;
@@ -103,8 +96,7 @@ export class Qcow2Image implements DiskImage {
     this.#image = image;
     this.#data = data;
     this.#header = header;
-    this.#snapshots = table.snapshots;
-    this.internalSnapshots = table.snapshots.map(({ name }) => name);
+    this.internalSnapshots = table.snapshots;
     this.#shown =
       snapshot === undefined ? undefined : findSnapshot(image.path, table.snapshots, snapshot);
     this.virtualSize = this.#shown?.virtualSize ?? header.virtualSize;
@@ -125,6 +117,7 @@ export class Qcow2Image implements DiskImage {
 
   info(): ImageInfo {
     const header = this.#header;
+    const shown = this.#shown;
     const traits = [
       `version ${header.version}`,
       ...(header.compression === 'zstd' ? ['zstd'] : []),
@@ -140,8 +133,7 @@ export class Qcow2Image implements DiskImage {
       identity: {},
       notes: [
         ...header.notes,
-        ...(this.#shown === undefined ? [] : [`shows ${describeSnapshot(this.#shown)}`]),
-        ...this.#listSnapshots(),
+        ...(shown === undefined ? [] : [`shows the internal snapshot ${quoteName(shown.name)}`]),
       ],
     });
   }
@@ -237,12 +229,6 @@ export class Qcow2Image implements DiskImage {
     const unpacked = this.#compressed.read(cluster, this.#place);
     const inCluster = at - cluster * clusterSize;
     target.set(unpacked.subarray(inCluster, inCluster + count), start);
-  }
-
-  #listSnapshots(): string[] {
-    const listed = this.#snapshots.slice(0, MAX_LISTED_SNAPSHOTS).map(describeSnapshot);
-    const left = this.#snapshots.length - listed.length;
-    return left === 0 ? listed : [...listed, `and ${left} more internal snapshots`];
   }
 }
 

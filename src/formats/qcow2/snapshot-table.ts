@@ -1,6 +1,7 @@
 /** The internal snapshots of a qcow2 image. */
 import { DiskError } from '../../common/errors.js';
 import { alignUp, safeNumber } from '../../common/units.js';
+import type { InternalSnapshot } from '../../engine/disk-image.js';
 import type { ReadableFile } from '../../storage/host-file.js';
 import { damaged } from '../image-error.js';
 import { currentBudget, OBJECT_BYTES } from '../memory-budget.js';
@@ -13,15 +14,7 @@ import {
   SNAPSHOT_EXTRA,
 } from './qcow2-layout.js';
 
-export interface InternalSnapshot {
-  readonly id: string;
-  readonly name: string;
-  /** Seconds since the epoch. */
-  readonly takenAt: number;
-  /** Bytes of the disk as it was then. */
-  readonly virtualSize: number;
-  /** Whether the state of a running machine was saved with it (it is not read). */
-  readonly hasMachineState: boolean;
+export interface StoredSnapshot extends InternalSnapshot {
   readonly l1TableOffset: bigint;
   /** Entries. */
   readonly l1Size: number;
@@ -30,7 +23,7 @@ export interface InternalSnapshot {
 /** What the snapshot table takes in the file, and what it says. */
 export interface SnapshotTable {
   readonly length: number;
-  readonly snapshots: readonly InternalSnapshot[];
+  readonly snapshots: readonly StoredSnapshot[];
 }
 
 /**
@@ -38,7 +31,7 @@ export interface SnapshotTable {
  */
 export function readSnapshotTable(file: ReadableFile, header: Qcow2Header): SnapshotTable {
   const { offset, count } = header.snapshots;
-  const snapshots: InternalSnapshot[] = [];
+  const snapshots: StoredSnapshot[] = [];
   const fixed = Buffer.alloc(SNAPSHOT_ENTRY.size);
   let at = offset;
   for (let index = 0; index < count; index += 1) {
@@ -64,9 +57,9 @@ export function readSnapshotTable(file: ReadableFile, header: Qcow2Header): Snap
  */
 export function findSnapshot(
   path: string,
-  snapshots: readonly InternalSnapshot[],
+  snapshots: readonly StoredSnapshot[],
   wanted: string,
-): InternalSnapshot {
+): StoredSnapshot {
   const found =
     snapshots.find((one) => one.name === wanted) ?? snapshots.find((one) => one.id === wanted);
   if (found !== undefined) return found;
@@ -77,20 +70,12 @@ export function findSnapshot(
   });
 }
 
-/** One line for `info`. */
-export function describeSnapshot(one: InternalSnapshot): string {
-  const state = one.hasMachineState ? ', with machine state' : '';
-  const when = new Date(one.takenAt * 1000).toISOString();
-  const what = `internal snapshot ${quoteName(one.name)} (id ${quoteName(one.id)})`;
-  return `${what}, ${when}, ${one.virtualSize} bytes${state}`;
-}
-
 function decodeEntry(
   path: string,
   entry: ReturnType<typeof SNAPSHOT_ENTRY.decode>,
   rest: Buffer,
   imageSize: number,
-): InternalSnapshot {
+): StoredSnapshot {
   const idStart = entry.extraDataSize;
   const nameStart = idStart + entry.idSize;
   const hasExtra = entry.extraDataSize >= SNAPSHOT_EXTRA.size;
@@ -111,6 +96,6 @@ function decodeEntry(
 }
 
 /** Bytes of a snapshot's L1 table, as the snapshot states them. */
-export function l1Bytes(snapshot: InternalSnapshot): number {
+export function l1Bytes(snapshot: StoredSnapshot): number {
   return snapshot.l1Size * ENTRY_SIZE;
 }
