@@ -2,15 +2,17 @@
  * What stays behind when one call fails on the way: nothing that is in use for ever, and nothing
  * that a later one takes for done.
  */
-import { statSync, symlinkSync, truncateSync } from 'node:fs';
+import { readdirSync, statSync, symlinkSync, truncateSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
 import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import { flatFileOf } from '../../src/engine/volume/flat-file.js';
+import { CrashStates } from '../support/crash-states.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
+import { HostTape } from '../support/host-tape.js';
 
 const EMPTY = { below: { kind: 'none' }, virtualSize: MiB, allocation: 'dynamic' } as const;
 
@@ -139,6 +141,44 @@ t.test('a change of what lies below that broke off is done again', async (t) => 
     'now nothing leads there',
   );
   await write(scratch, head, 3);
+});
+
+t.test('what lies below changes durably, one header copy after the other', async (t) => {
+  const scratch = scratchEngine(t);
+  const { head } = await twoDeltas(scratch);
+  await scratch.reopen();
+  const other = await scratch.engine.deltas.create(EMPTY);
+  const tape = new HostTape(scratch.folder);
+  try {
+    await scratch.engine.volumes.changes.changeBelow(head, other);
+  } finally {
+    tape.end();
+  }
+  const states = new CrashStates(tape);
+  const headers = (length: number) =>
+    states.pending(length).filter((index) => tape.ops[index]!.label === 'below.header').length;
+  const written = tape.ops.filter(({ label, kind }) => label === 'below.header' && kind === 'write');
+  t.equal(written.length, 2);
+  t.equal(headers(tape.position), 0, 'a power cut afterwards leads back to nothing');
+  const pending = tape.ops.map((_, index) => headers(index));
+  t.equal(Math.max(...pending), 1, 'one copy is always whole');
+});
+
+t.test('a delta that cannot be made leaves no file behind', async (t) => {
+  const scratch = scratchEngine(t);
+  const folder = join(scratch.folder, 'deltas');
+  const before = readdirSync(folder);
+  for (const failing of ['delta.write-tuples', 'delta.sync-tuples', 'delta.sync-folder']) {
+    const restore = aroundHostCalls(({ label }, run) => {
+      if (label !== failing) return run();
+      throw Object.assign(new Error('ENOSPC: injected'), { code: 'ENOSPC' });
+    });
+    t.teardown(restore);
+    const making = scratch.engine.deltas.create(EMPTY);
+    await t.rejects(making, { code: 'failed', errno: 'ENOSPC' }, failing);
+    restore();
+    t.same(readdirSync(folder), before, failing);
+  }
 });
 
 t.test('a disk that cannot be opened leaves no row behind', async (t) => {

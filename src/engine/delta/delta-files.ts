@@ -3,7 +3,7 @@
  * their paths.
  */
 import { closeSync, existsSync, statSync } from 'node:fs';
-import { readdir, stat } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DiskError, errnoName } from '../../common/errors.js';
 import { SharedRun, together } from '../../common/together.js';
@@ -12,6 +12,7 @@ import { hostFiles } from '../../storage/atomic-write.js';
 import { hostError, orHostError, writeExact } from '../../storage/exact-io.js';
 import { syncFolderNow } from '../../storage/folder-sync.js';
 import { hostCalls } from '../../storage/host-calls.js';
+import { describeFile } from '../../storage/small-files.js';
 import { preallocate } from '../../storage/sparse-space.js';
 import { openStored } from '../../storage/stored-file.js';
 import { type DeltaId, isDeltaId, newDeltaId } from '../delta-id.js';
@@ -315,13 +316,14 @@ export class DeltaFiles {
   /**
    * Moves every file of deltas that are not in `keep` into `trash`, and data files whose delta
    * names another generation. Foreign files are left alone.
-   * @param summing whether checksums are being written now: those that are not finished stay.
+   * @param summing whether checksums are being written now, asked for each file: those that are not
+   * finished stay.
    */
   async collect(
     keep: ReadonlyMap<DeltaId, number>,
     trash: string,
     dryRun: boolean,
-    summing: boolean,
+    summing: () => boolean,
   ): Promise<{ files: string[]; bytes: number }> {
     const files: string[] = [];
     let bytes = 0;
@@ -329,7 +331,6 @@ export class DeltaFiles {
       const match = /^([0-9a-f]{32})(?:\.(\d+)\.data|\.tuples|\.sums)(\.new)?$/.exec(name);
       if (match === null) continue;
       const [, id, dataGeneration, unfinished] = match;
-      if (summing && name.endsWith(`${SUMS}.new`)) continue;
       const kept = keep.get(id!);
       const wanted =
         unfinished === undefined &&
@@ -337,7 +338,10 @@ export class DeltaFiles {
         (dataGeneration === undefined || Number(dataGeneration) === kept);
       if (wanted) continue;
       const path = join(this.folder, name);
-      bytes += (await stat(path)).blocks * 512;
+      const found = await describeFile(path);
+      // Whoever writes checksums may have begun, or been done, since the folder was listed.
+      if (found === undefined || (unfinished !== undefined && summing())) continue;
+      bytes += found.storedSize;
       files.push(path);
       if (dryRun) continue;
       try {

@@ -85,6 +85,6 @@ export class StoreDeltas implements Deltas {
     for (const id of this.#table.openIds()) {
       keep.set(id, this.#files.readHeader(id).current.dataGeneration);
     }
-    return await this.#files.collect(keep, this.#trash, dryRun, this.#isSumming());
+    return await this.#files.collect(keep, this.#trash, dryRun, this.#isSumming);
   }
 }
