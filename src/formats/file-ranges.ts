@@ -11,7 +11,6 @@ export interface NamedRange {
  * A few ranges that do not overlap, sorted; `overlap` costs a binary search and allocates nothing.
  */
 export class FileRanges {
-  readonly #ranges: readonly NamedRange[];
   readonly #starts: Float64Array;
   readonly #ends: Float64Array;
 
@@ -31,7 +30,6 @@ export class FileRanges {
         });
       }
     }
-    this.#ranges = sorted;
     this.#starts = Float64Array.from(sorted, (range) => range.offset);
     this.#ends = Float64Array.from(sorted, (range) => range.offset + range.length);
   }
@@ -44,12 +42,6 @@ export class FileRanges {
   /** Where the range begins that ends first behind `offset`; infinity when none does. */
   nextAt(offset: number): number {
     return this.#starts[firstAbove(this.#ends, offset)] ?? Number.POSITIVE_INFINITY;
-  }
-
-  /** The name of a range that `length` bytes at `offset` touch. */
-  nameAt(offset: number, length: number): string | undefined {
-    if (!this.overlap(offset, length)) return undefined;
-    return this.#ranges[firstAbove(this.#ends, offset)]?.name;
   }
 }
 

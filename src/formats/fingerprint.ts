@@ -3,7 +3,6 @@
  * them.
  */
 import { createHash } from 'node:crypto';
-import { DiskError } from '../common/errors.js';
 import { KiB } from '../common/units.js';
 import type { DiskImage } from '../engine/disk-image.js';
 import { HostFile, type ReadableFile } from '../storage/host-file.js';
@@ -73,21 +72,10 @@ export function takeFingerprint(images: readonly DiskImage[]): BaseFingerprint {
 }
 
 /**
- * Checks that no file has changed since. Only stats, unless a file's status changed: then what was
- * sampled is read again, and a change of mode, owner, links, inode or access time alone is none.
- * @param hint what the error tells the user to do.
- * @throws DiskError `damaged`, naming the first file that changed, and how; `not-found` and the
- * like.
- */
-export function verifyFingerprint(stored: BaseFingerprint, hint?: string): void {
-  const change = findChange(stored);
-  if (change === undefined) return;
-  throw new DiskError('damaged', change, hint === undefined ? {} : { hint });
-}
-
-/**
- * Like `verifyFingerprint`, but answers the line that says which file changed and how; undefined
- * when none did.
+ * The line that says which file changed since, and how; undefined when none did. Only stats, unless
+ * a file's status changed: then what was sampled is read again, and a change of mode, owner, links,
+ * inode or access time alone is none.
+ * @throws DiskError `not-found` and the like.
  */
 export function findChange(stored: BaseFingerprint): string | undefined {
   const takenNs = BigInt(stored.takenNs);

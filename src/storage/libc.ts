@@ -35,7 +35,6 @@ export const SEEK_HOLE = 4;
 
 export const LOCK_SH = 1;
 export const LOCK_EX = 2;
-export const LOCK_UN = 8;
 const LOCK_NB = 4;
 
 export const MS_NOSUID = 0x02;
@@ -181,8 +180,7 @@ export function lseek(fd: number, offset: number, whence: number): number {
 }
 
 /**
- * Takes (LOCK_SH, LOCK_EX) or gives back (LOCK_UN) a lock without waiting; false when somebody
- * else has it.
+ * Takes a lock (LOCK_SH, LOCK_EX) without waiting; false when somebody else has it.
  */
 export function flock(fd: number, operation: number): boolean {
   if (posix.flock(fd, operation | LOCK_NB) === 0) return true;

@@ -1,36 +1,19 @@
-/**
- * Where a host file has data and where it has holes: `lseek(SEEK_DATA / SEEK_HOLE)`, which Node
- * does not offer.
- */
-import { createRequire } from 'node:module';
-import type koffi from 'koffi';
-
-/** Constants of lseek(2) on Linux. */
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
-/** errno 6: no data at or after the offset. */
-const ENXIO = 6;
-
-type Lseek = (fd: number, offset: number, whence: number) => number;
-
-interface Libc {
-  readonly lseek: Lseek;
-  errno(): number;
-}
-
-/** Undefined where koffi or libc cannot be loaded: every file is then taken as all data. */
-const libc = loadLibc();
+/** Where a host file has data and where it has holes: `lseek(SEEK_DATA / SEEK_HOLE)`. */
+import { errnoName } from '../common/errors.js';
+import { lseek, SEEK_DATA, SEEK_HOLE } from './libc.js';
 
 /**
  * Offset of the first byte at or after `offset` that may hold data; -1 when only a hole follows.
- * Answers `offset` itself where the host cannot tell (no lseek, a file system without holes): all
- * data.
+ * Answers `offset` itself where the host cannot tell (a file system without holes): all data.
  */
 export function seekData(fd: number, offset: number): number {
-  if (libc === undefined || fd < 0) return offset;
-  const found = libc.lseek(fd, offset, SEEK_DATA);
-  if (found >= 0) return found;
-  return libc.errno() === ENXIO ? -1 : offset;
+  if (fd < 0) return offset;
+  try {
+    return lseek(fd, offset, SEEK_DATA);
+  } catch (error) {
+    // Holes are an economy, never needed for right bytes: whoever reads hears of other errors.
+    return errnoName(error) === 'ENXIO' ? -1 : offset;
+  }
 }
 
 /**
@@ -38,14 +21,13 @@ export function seekData(fd: number, offset: number): number {
  * it is not known.
  */
 export function seekHole(fd: number, offset: number, size: number): number {
-  if (libc === undefined || fd < 0) return size;
-  const found = libc.lseek(fd, offset, SEEK_HOLE);
-  return found < 0 ? size : Math.min(found, size);
-}
-
-/** Whether holes can be told from data at all here. */
-export function canSeekHoles(): boolean {
-  return libc !== undefined;
+  if (fd < 0) return size;
+  try {
+    return Math.min(lseek(fd, offset, SEEK_HOLE), size);
+  } catch {
+    // As above.
+    return size;
+  }
 }
 
 /**
@@ -94,20 +76,5 @@ export class FileRuns {
     } else {
       this.#end = data < 0 ? this.#size : Math.min(data, this.#size);
     }
-  }
-}
-
-function loadLibc(): Libc | undefined {
-  if (process.platform !== 'linux') return undefined;
-  try {
-    // koffi is a CommonJS package with a native part: `require` lets its absence be caught here.
-    const ffi = createRequire(import.meta.url)('koffi') as typeof koffi;
-    const library = ffi.load(null);
-    const lseek: Lseek = library.func('int64_t lseek(int fd, int64_t offset, int whence)');
-    return { lseek, errno: () => ffi.errno() };
-  } catch {
-    // Holes are an economy, never needed for right bytes: without them a sparse file is read as all
-    // data.
-    return undefined;
   }
 }

@@ -157,7 +157,9 @@ t.test('what lies below changes durably, one header copy after the other', async
   const states = new CrashStates(tape);
   const headers = (length: number) =>
     states.pending(length).filter((index) => tape.ops[index]!.label === 'below.header').length;
-  const written = tape.ops.filter(({ label, kind }) => label === 'below.header' && kind === 'write');
+  const written = tape.ops.filter(
+    ({ label, kind }) => label === 'below.header' && kind === 'write',
+  );
   t.equal(written.length, 2);
   t.equal(headers(tape.position), 0, 'a power cut afterwards leads back to nothing');
   const pending = tape.ops.map((_, index) => headers(index));

@@ -23,11 +23,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import type { Extent } from '../../src/engine/disk-image.js';
 import { describeBase, openBase } from '../../src/formats/base.js';
-import {
-  type BaseFingerprint,
-  findChange,
-  verifyFingerprint,
-} from '../../src/formats/fingerprint.js';
+import { type BaseFingerprint, findChange } from '../../src/formats/fingerprint.js';
 import { firstDifference, openDescriptors } from '../conformance/image-suite.js';
 import { mergedContent, stampedModel } from '../support/disk-model.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -166,7 +162,7 @@ t.test('changes that do not matter pass', async (t) => {
   utimesSync(base, 1000, 1000);
   const fresh = describeBase(top).fingerprint;
   for (const stored of [fresh, aged(fresh)]) {
-    verifyFingerprint(stored);
+    t.equal(findChange(stored), undefined, 'nothing');
     chmodSync(base, 0o600);
     t.equal(findChange(stored), undefined, 'mode');
     linkSync(base, join(folder, 'second'));
@@ -228,11 +224,6 @@ t.test('changes that matter are told, in one line that names the file', async (t
     t.match(found, message, name);
     t.ok(found?.startsWith(`${base} changed since it was imported: `), name);
   }
-  t.throws(() => verifyFingerprint(stored, 'do this'), {
-    code: 'damaged',
-    message: /base\.vdi changed/,
-    hint: 'do this',
-  });
   rmSync(base);
   t.throws(() => findChange(stored), { code: 'not-found', message: /base\.vdi: no such file/ });
 });

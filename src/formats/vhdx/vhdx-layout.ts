@@ -99,7 +99,6 @@ export const MAX_LOG_UPDATES = 262_144;
 export const BAT_ENTRY_SIZE = 8;
 export const STATE_MASK = 7;
 export const PAYLOAD_NOT_PRESENT = 0;
-export const PAYLOAD_UNDEFINED = 1;
 export const PAYLOAD_ZERO = 2;
 export const PAYLOAD_UNMAPPED = 3;
 export const PAYLOAD_FULLY_PRESENT = 6;
