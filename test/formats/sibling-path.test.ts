@@ -45,6 +45,16 @@ t.test('accepts files in folders that the user allows', async (t) => {
   t.throws(() => resolveSibling(image, '../secret', [join(root, 'none')]), { code: 'not-found' });
 });
 
+t.test('a folder whose name begins like an allowed one is not allowed', async (t) => {
+  for (const name of ['shared', 'shared-not']) {
+    mkdirSync(join(root, name));
+    writeFileSync(join(root, name, 'b'), 'x');
+  }
+  const allowed = [join(root, 'shared')];
+  t.equal(resolveSibling(image, '../shared/b', allowed), join(root, 'shared/b'));
+  t.throws(() => resolveSibling(image, '../shared-not/b', allowed), { code: 'not-permitted' });
+});
+
 t.test('refuses everything else by name', async (t) => {
   const cases: [string, string, string][] = [
     ['../secret', 'not-permitted', 'outside the folder'],
