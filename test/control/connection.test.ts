@@ -1,4 +1,4 @@
-/** One client's limits by the clock, and its end, on a socket of memory: no time passes by itself. */
+/** One client's limits by the clock, and its end, on a socket of memory. */
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
