@@ -1,79 +1,27 @@
 /** What an end without notice leaves in delta files, and what opening makes of it. */
-import {
-  closeSync,
-  openSync,
-  readFileSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import { BLOCK_SIZE, KiB, MiB, TiB } from '../../src/common/units.js';
 import {
-  decodeHeader,
-  encodeHeader,
   HEADER_OFFSETS,
   HEADER_SIZE,
   RECORD_SIZE,
   RECORDS_OFFSET,
 } from '../../src/engine/delta/delta-layout.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
-import type { Volume } from '../../src/engine/volume/volume.js';
 import { ScratchEngine } from '../support/engine.js';
 import { aroundHostCalls } from '../support/host-faults.js';
-
-const SIZE = MiB;
-
-async function makeDisk(
-  t: Test,
-): Promise<{ scratch: ScratchEngine; head: DeltaId; tuples: string }> {
-  const scratch = new ScratchEngine();
-  t.teardown(() => scratch.close());
-  const spec = { below: { kind: 'none' }, virtualSize: SIZE, allocation: 'dynamic' } as const;
-  const head = await scratch.engine.deltas.create(spec);
-  return { scratch, head, tuples: join(scratch.folder, 'deltas', `${head}.tuples`) };
-}
-
-async function open(scratch: ScratchEngine, head: DeltaId): Promise<Volume> {
-  const { handle } = await scratch.engine.volumes.acquire(head, { writable: true });
-  return scratch.volumeOf(handle);
-}
-
-function block(value: number): Buffer {
-  return Buffer.alloc(BLOCK_SIZE, value);
-}
-
-function readBlock(volume: Volume, index: number): Buffer {
-  const bytes = Buffer.alloc(BLOCK_SIZE, 0xee);
-  volume.read(bytes, 0, index * BLOCK_SIZE, BLOCK_SIZE);
-  return bytes;
-}
-
-/**
- * Makes both header copies look as if they were written in another cache epoch: after a power cut.
- */
-function changeEpoch(tuples: string): void {
-  const file = readFileSync(tuples);
-  for (const offset of HEADER_OFFSETS) {
-    const header = decodeHeader(file.subarray(offset, offset + HEADER_SIZE), tuples);
-    if (header === undefined) continue;
-    encodeHeader({ ...header, cacheEpoch: 'f'.repeat(32) }).copy(file, offset);
-  }
-  writeFileSync(tuples, file);
-}
-
-/**
- * Takes back the copy of the header that a commit writes last, as a power cut during its sync does.
- */
-function loseMirror(tuples: string, before: Buffer): void {
-  const file = readFileSync(tuples);
-  const { generation } = decodeHeader(file.subarray(0, HEADER_SIZE), tuples)!;
-  const other = HEADER_OFFSETS[(generation + 1) % 2]!;
-  before.copy(file, other, other, other + HEADER_SIZE);
-  writeFileSync(tuples, file);
-}
+import {
+  block,
+  changeEpoch,
+  loseMirror,
+  makeDisk,
+  open,
+  readBlock,
+  SIZE,
+  spoil,
+} from '../support/power-cut.js';
 
 t.test('a write that was acknowledged survives the process, flushed or not', async (t) => {
   const { scratch, head } = await makeDisk(t);
@@ -284,17 +232,6 @@ t.test('reclaim punches what the only child overrides, and nothing else', async 
   t.same(await scratch.engine.reclaim({ reached, labelled }), nothing, 'told once');
 });
 
-/** Turns one byte over. */
-function spoil(path: string, offset: number): void {
-  const byte = readFileSync(path)[offset]! ^ 0xff;
-  const fd = openSync(path, 'r+');
-  try {
-    writeSync(fd, Buffer.from([byte]), 0, 1, offset);
-  } finally {
-    closeSync(fd);
-  }
-}
-
 t.test('a snapshot of a closed disk keeps what a head had that nobody came to seal', async (t) => {
   const { scratch, head, tuples } = await makeDisk(t);
   (await open(scratch, head)).write(block(1), 0, 0, BLOCK_SIZE);
@@ -341,47 +278,3 @@ t.test(
     }
   },
 );
-
-/**
- * A snapshot that a power cut tore while its delta was sealed: its second record did not arrive.
- */
-async function tornSnapshot(t: Test) {
-  const { scratch, head: bottom } = await makeDisk(t);
-  const { deltas, volumes } = scratch.engine;
-  const spec = { virtualSize: SIZE, allocation: 'dynamic' } as const;
-  const on = (id: DeltaId) => ({ ...spec, below: { kind: 'delta', id } }) as const;
-  const torn = await deltas.create(on(bottom));
-  await volumes.switchHeads([{ from: bottom, to: torn }], () => {});
-  const volume = await open(scratch, torn);
-  volume.write(block(1), 0, 0, BLOCK_SIZE);
-  volume.flush();
-  const tuples = join(scratch.folder, 'deltas', `${torn}.tuples`);
-  const top = await deltas.create(on(torn));
-  let before = readFileSync(tuples);
-  await volumes.switchHeads([{ from: torn, to: top }], () => {
-    // After the flush that goes before, and before the instant.
-    volume.write(block(2), 0, BLOCK_SIZE, BLOCK_SIZE);
-    before = readFileSync(tuples);
-  });
-  scratch.crash();
-  loseMirror(tuples, before);
-  changeEpoch(tuples);
-  spoil(tuples, RECORDS_OFFSET + RECORD_SIZE);
-  return { scratch, bottom, torn, top, on };
-}
-
-t.test('a sealed delta with a torn record may be put on another one', async (t) => {
-  const { scratch, torn, top } = await tornSnapshot(t);
-  const spec = { below: { kind: 'none' }, virtualSize: SIZE, allocation: 'dynamic' } as const;
-  const other = await scratch.engine.deltas.create(spec);
-  await scratch.engine.volumes.changes.changeBelow(torn, other);
-  const volume = await open(scratch, top);
-  t.same(readBlock(volume, 0), block(1), 'flushed');
-  t.same(readBlock(volume, 1), block(0), 'torn: old');
-});
-
-t.test('a torn record of a sealed delta is no damage', async (t) => {
-  const { scratch, torn } = await tornSnapshot(t);
-  const { findings } = await scratch.engine.health.check({ deltas: [torn], deep: true }, {});
-  t.same(findings, []);
-});

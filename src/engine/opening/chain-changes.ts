@@ -34,9 +34,9 @@ export class ChainChanges {
   /** Lets a delta stand on another one that shows the same. What is open goes on with its own. */
   async changeBelow(id: DeltaId, below: DeltaId): Promise<void> {
     const { files, sealed } = this.#parts.tools;
-    await this.#rewriteHeader(id, (isOpen) => {
+    await this.#rewriteHeader(id, (isOpenHead) => {
       // Puts a torn commit right first: afterwards both copies count all its records.
-      if (!isOpen) settleClosed(files, id, false);
+      if (!isOpenHead) settleClosed(files, id, false);
       files.changeBelow(id, below);
       sealed.forget(id);
     });
@@ -99,9 +99,10 @@ export class ChainChanges {
   }
 
   /** Runs `write` while no flush of an open head writes the same header. */
-  async #rewriteHeader<T>(id: DeltaId, write: (isOpen: boolean) => T): Promise<T> {
+  async #rewriteHeader<T>(id: DeltaId, write: (isOpenHead: boolean) => T): Promise<T> {
     const { tools, entries } = this.#parts;
-    const entry = entries().find(({ chain }) => chain.deltas[0] === id);
+    // A snapshot that somebody reads is open, but no head: nobody flushes it, nor put it in order.
+    const entry = entries().find(({ chain }) => chain.writable && chain.deltas[0] === id);
     if (entry === undefined) return write(false);
     const { views } = tools;
     return await withCommitLock(views, new VolumeRow(views, entry.index), async () => write(true));
