@@ -3,11 +3,13 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE } from '../../src/common/units.js';
+import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
 import {
   RECORD_SIZE,
   RECORDS_OFFSET,
 } from '../../src/engine/delta/delta-layout.js';
 import type { DeltaId } from '../../src/engine/delta-id.js';
+import { reclaimDelta } from '../../src/engine/jobs/reclaim.js';
 import {
   block,
   changeEpoch,
@@ -65,4 +67,30 @@ t.test('a torn record of a sealed delta is no damage', async (t) => {
   const { scratch, torn } = await tornSnapshot(t);
   const { findings } = await scratch.engine.health.check({ deltas: [torn], deep: true }, {});
   t.same(findings, []);
+});
+
+t.test('giving back counts torn records of the child among those it may go by', async (t) => {
+  const { scratch, head, tuples } = await makeDisk(t);
+  const { deltas, volumes } = scratch.engine;
+  const below = await open(scratch, head);
+  for (const index of [0, 1, 2]) below.write(block(1), 0, index * BLOCK_SIZE, BLOCK_SIZE);
+  const on = { kind: 'delta', id: head } as const;
+  const child = await deltas.create({ below: on, virtualSize: SIZE, allocation: 'dynamic' });
+  await volumes.switchHeads([{ from: head, to: child }], () => {});
+  const childTuples = tuples.replace(head, child);
+  const volume = await open(scratch, child);
+  for (const index of [0, 1]) volume.write(block(2), 0, index * BLOCK_SIZE, BLOCK_SIZE);
+  const before = readFileSync(childTuples);
+  volume.flush();
+  scratch.crash();
+  loseMirror(childTuples, before);
+  changeEpoch(childTuples);
+  spoil(childTuples, RECORDS_OFFSET + RECORD_SIZE);
+  const again = await open(scratch, child);
+  const files = new DeltaFiles(join(scratch.folder, 'deltas'), 'e'.repeat(32));
+  const childRecords = files.readHeader(child).current.committedRecords;
+  // Somebody may read block 2 below this record: no reader was waited for since.
+  again.write(block(3), 0, 2 * BLOCK_SIZE, BLOCK_SIZE);
+  again.flush();
+  t.equal(await reclaimDelta(files, { delta: head, child, childRecords }), BLOCK_SIZE, 'block 0');
 });

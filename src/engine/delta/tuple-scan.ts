@@ -31,13 +31,16 @@ export interface ScanResult {
   readonly uncommitted: boolean;
 }
 
+/** Gets a record and its number in the file; torn and void ones have numbers, too. */
+export type ApplyRecord = (record: TupleRecord, sequence: number) => void;
+
 /** Hands every record that counts to `apply`, oldest first. @throws DiskError as `scan`. */
 export function scanTuples(
   fd: number,
   path: string,
   copies: HeaderCopies,
   epoch: string,
-  apply: (record: TupleRecord) => void,
+  apply: ApplyRecord,
 ): ScanResult {
   const inFile = Math.floor((fstatSync(fd).size - RECORDS_OFFSET) / RECORD_SIZE);
   let bytes = Buffer.alloc(0);
@@ -55,7 +58,7 @@ export function scanSealed(
   { copies, records }: SealedDelta,
   path: string,
   epoch: string,
-  apply: (record: TupleRecord) => void,
+  apply: ApplyRecord,
 ): ScanResult {
   const inFile = Math.floor(records.length / RECORD_SIZE);
   const read = (first: number): Buffer => records.subarray(first * RECORD_SIZE);
@@ -82,7 +85,7 @@ interface TupleSource {
 function scan(
   { path, copies, inFile, read }: TupleSource,
   epoch: string,
-  apply: (record: TupleRecord) => void,
+  apply: ApplyRecord,
 ): ScanResult {
   const { current, previousCommitted } = copies;
   const sameEpoch = current.cacheEpoch === epoch;
@@ -106,7 +109,7 @@ function scan(
     }
     if (record.kind === RECORD_VOID) continue;
     if (record.kind === RECORD_WRITE) nextSlot = Math.max(nextSlot, record.slot + record.count);
-    apply(record);
+    apply(record, sequence);
   }
   return { count: limit, torn, nextSlot, uncommitted: limit > committed };
 }

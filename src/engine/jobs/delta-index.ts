@@ -4,15 +4,10 @@ import { BLOCK_SIZE, divCeil, GiB } from '../../common/units.js';
 import { openStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import { readHeaderFrom } from '../delta/delta-header.js';
-import {
-  type DeltaHeader,
-  MAX_RECORD_BLOCKS,
-  RECORD_ZERO,
-  type TupleRecord,
-} from '../delta/delta-layout.js';
+import { type DeltaHeader, MAX_RECORD_BLOCKS, RECORD_ZERO } from '../delta/delta-layout.js';
 import { NO_EPOCH } from '../delta/header-copies.js';
 import { SlotSet } from '../delta/slot-set.js';
-import { type ScanResult, scanTuples } from '../delta/tuple-scan.js';
+import { type ApplyRecord, type ScanResult, scanTuples } from '../delta/tuple-scan.js';
 import type { DeltaId } from '../delta-id.js';
 import { ChainMap, DATA, levelsFor, UNMAPPED } from '../shared/chain-map.js';
 import { NodePool } from '../shared/node-pool.js';
@@ -42,11 +37,7 @@ export interface SlotExtent {
 }
 
 /** Hands every committed record to `apply`. @throws DiskError `damaged` as `scanTuples`. */
-export function scanCommitted(
-  files: DeltaFiles,
-  id: DeltaId,
-  apply: (record: TupleRecord) => void,
-): ScanResult {
+export function scanCommitted(files: DeltaFiles, id: DeltaId, apply: ApplyRecord): ScanResult {
   const path = files.tuplesPath(id);
   const fd = openStored(path, 'r');
   try {

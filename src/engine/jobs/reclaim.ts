@@ -85,10 +85,8 @@ function storedBytes(fd: number): number {
 /** The slots of the blocks that the child overrides. */
 function hiddenSlots(files: DeltaFiles, index: DeltaIndex, job: ReclaimJob): SlotSet {
   const hidden = new SlotSet(index.slots);
-  let seen = 0;
-  scanCommitted(files, job.child, ({ block, count }) => {
-    seen += 1;
-    if (seen > job.childRecords) return;
+  scanCommitted(files, job.child, ({ block, count }, sequence) => {
+    if (sequence >= job.childRecords) return;
     for (const extent of index.extents(block, block + count)) hidden.add(extent.slot, extent.count);
   });
   return hidden;
