@@ -2,7 +2,7 @@
  * Checksums of sealed deltas: made, kept right by what gives blocks back, never making rot look
  * right.
  */
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
 import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
@@ -163,6 +163,32 @@ t.test(
     }
   },
 );
+
+t.test('summing a delta that has lost a header copy ends, and the copy comes back', async (t) => {
+  const chain = new Chain(t);
+  const first = await chain.push([0, 4]);
+  await chain.push();
+  const path = chain.files.tuplesPath(first);
+  const whole = readFileSync(path);
+  for (const offset of HEADER_OFFSETS) {
+    const spoilt = Buffer.from(whole);
+    spoilt.fill(0xff, offset, offset + HEADER_SIZE);
+    writeFileSync(path, spoilt);
+    rmSync(chain.files.sumsPath(first), { force: true });
+    let written = 0;
+    const restore = aroundHostCalls(({ label }, run) => {
+      if (label === 'copies.mirror') written += 1;
+      if (written > 9) throw new Error('it never ends');
+      return run();
+    });
+    try {
+      t.equal(await chain.sum(), 1);
+    } finally {
+      restore();
+    }
+    t.same(readFileSync(path), whole);
+  }
+});
 
 t.test('reclaiming takes what it punches out of the checksums', async (t) => {
   const chain = new Chain(t);

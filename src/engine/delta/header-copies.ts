@@ -83,11 +83,16 @@ function settle(files: DeltaFiles, id: DeltaId): void {
   const fd = openStored(path, 'r+');
   try {
     for (;;) {
-      if (areSettled(readCopies(fd, path, id))) break;
+      const found = readCopies(fd, path, id);
+      if (areSettled(found)) break;
       const copies = readHeaderFrom(fd, path, id);
+      const { current } = copies;
       const { torn } = scanTuples(fd, path, copies, NO_EPOCH, () => {});
       if (torn.length > 0) return;
-      mirrorHeader(fd, copies.current, 'copies.mirror');
+      // A mirror of a damaged copy is in force itself: its generation does not tell which is which.
+      const other = found.find(({ header }) => header === undefined || !saySame(header, current));
+      if (other === undefined) continue;
+      writeExact(fd, encodeHeader(current), 0, HEADER_SIZE, other.offset, 'copies.mirror');
     }
     hostCalls.syncData(fd, 'copies.sync');
   } finally {
