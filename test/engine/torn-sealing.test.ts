@@ -1,10 +1,11 @@
 /** A power cut while a snapshot was sealed, and what goes on with its delta afterwards. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE } from '../../src/common/units.js';
 import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
 import {
+  HEADER_OFFSETS,
   RECORD_SIZE,
   RECORDS_OFFSET,
 } from '../../src/engine/delta/delta-layout.js';
@@ -93,4 +94,23 @@ t.test('giving back counts torn records of the child among those it may go by', 
   again.write(block(3), 0, 2 * BLOCK_SIZE, BLOCK_SIZE);
   again.flush();
   t.equal(await reclaimDelta(files, { delta: head, child, childRecords }), BLOCK_SIZE, 'block 0');
+});
+
+t.test('with one header copy alone no record is taken for torn', async (t) => {
+  const { scratch, head, tuples } = await makeDisk(t);
+  const volume = await open(scratch, head);
+  volume.write(block(1), 0, 0, BLOCK_SIZE);
+  volume.flush();
+  volume.write(block(2), 0, BLOCK_SIZE, BLOCK_SIZE);
+  volume.flush();
+  scratch.crash();
+  const whole = readFileSync(tuples);
+  // The second page of the file and the beginning of the third, as one bad place of a disk does.
+  const lost = Buffer.from(whole);
+  lost.fill(0, HEADER_OFFSETS[1], RECORDS_OFFSET + RECORD_SIZE);
+  writeFileSync(tuples, lost);
+  await t.rejects(open(scratch, head), { code: 'damaged', message: /tuple 0 is damaged/ });
+  t.same(readFileSync(tuples), lost, 'and nothing of it is written over');
+  writeFileSync(tuples, whole);
+  t.same(readBlock(await open(scratch, head), 0), block(1));
 });

@@ -21,7 +21,9 @@ import {
 export interface HeaderCopies {
   readonly current: DeltaHeader;
   /**
-   * `committedRecords` of the other copy when it is intact: what was durable one commit earlier.
+   * `committedRecords` of the other copy: what was durable one commit earlier. Where that copy is
+   * not intact, all that this one counts: no power cut spoils one copy and tears records that the
+   * other counts, and what may have been durable is no torn record.
    */
   readonly previousCommitted: number;
   /** What the other copy says lies below, where it says something else: see `changeBelow`. */
@@ -100,7 +102,7 @@ function headerCopiesIn(bytes: Buffer, path: string, id: DeltaId | undefined): H
       hint: 'restore this file from a backup of the store',
     });
   }
-  const previousCommitted = previous?.committedRecords ?? 0;
+  const previousCommitted = previous?.committedRecords ?? current.committedRecords;
   const other = previous?.below;
   if (other?.kind !== 'delta') return { current, previousCommitted };
   if (current.below.kind === 'delta' && current.below.id === other.id) {

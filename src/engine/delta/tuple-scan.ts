@@ -78,7 +78,7 @@ interface TupleSource {
  * Within one cache epoch every record that verifies counts: the process died, the page cache did
  * not. In another epoch only committed ones do. Among the records of the very last commit (newer
  * than the other header copy) one may be torn: that commit was never acknowledged, so it is
- * skipped.
+ * skipped. A power cut that tears some leaves both copies: with one alone none is taken for torn.
  *
  * @throws DiskError `damaged` (EIO) naming the first damaged record that was durable.
  */
