@@ -64,7 +64,8 @@ interface Source {
 
 /**
  * @returns the new delta, durable, with the row's content on top of what the row stood on.
- * @throws DiskError `damaged` when something of the row has rotted.
+ * @throws DiskError `damaged` when something of the row has rotted, `not-supported` when its deltas
+ * have more slots together than one delta may have.
  */
 export async function mergeRow(
   files: DeltaFiles,
@@ -124,7 +125,7 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
       closeSync(tuples);
     }
     if (endAddress > MAX_ADDRESS) {
-      throw new DiskError('not-supported', 'a row of deltas holds more than 16 TiB: left as it is');
+      throw new DiskError('not-supported', 'the deltas of a row hold more than 16 TiB together');
     }
     const fd = openStored(files.dataPath(header.id, header.dataGeneration), 'r');
     const { id } = header;

@@ -27,6 +27,11 @@ const FLUSH_BELOW = 64 * MiB;
 /** So many deltas that wait for it make it pressing: chains must not grow for ever. */
 const MANY_HIDDEN = 100;
 
+/**
+ * What is wrong with a row that cannot be merged: it has rotted, or takes more slots than one may.
+ */
+const LEFT_ALONE: ReadonlySet<string> = new Set(['damaged', 'not-supported']);
+
 interface How {
   readonly pressing: boolean;
   readonly signal: AbortSignal | undefined;
@@ -170,7 +175,8 @@ export class Reclaimer {
       const job = { kind: 'merge', row: part, pressing } as const;
       ({ made } = await run({ folder, epoch, job }, { signal }));
     } catch (error) {
-      if (!(error instanceof DiskError) || error.code !== 'damaged') throw error;
+      // The other rows, and whatever else there is to collect, do not wait for this one.
+      if (!(error instanceof DiskError) || !LEFT_ALONE.has(error.code)) throw error;
       onError('a row of deltas is left as it is', error);
       return 0;
     }

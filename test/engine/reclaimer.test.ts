@@ -1,0 +1,52 @@
+/** What is decided about the deltas below the labels, where a job on them cannot be done. */
+import { ftruncateSync, writeSync } from 'node:fs';
+import t from 'tap';
+import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
+import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
+import { RECORD_WRITE } from '../../src/engine/delta/delta-layout.js';
+import { type DeltaId, newDeltaId } from '../../src/engine/delta-id.js';
+import type { Below } from '../../src/engine/engine.js';
+import { Reclaimer } from '../../src/engine/jobs/reclaimer.js';
+import { tidyDeltas } from '../../src/engine/jobs/tidy-deltas.js';
+import { ScratchEngine } from '../support/engine.js';
+
+const ROW = 3;
+/** So many deltas need one address more than there are. */
+const SLOT = Math.ceil(2 ** 32 / ROW);
+
+/** A sealed delta with one block, in a slot as after much that was written and discarded. */
+async function sealed(files: DeltaFiles, below: DeltaId | undefined): Promise<DeltaId> {
+  const id = newDeltaId();
+  const under: Below = below === undefined ? { kind: 'none' } : { kind: 'delta', id: below };
+  const like = { virtualSize: MiB, allocation: 'dynamic', mappedBlocks: 1 } as const;
+  await files.createSealed({ ...like, id, below: under }, async (data) => {
+    ftruncateSync(data, (SLOT + 1) * BLOCK_SIZE);
+    writeSync(data, Buffer.alloc(BLOCK_SIZE, 1), 0, BLOCK_SIZE, SLOT * BLOCK_SIZE);
+    return [{ kind: RECORD_WRITE, block: 0, count: 1, slot: SLOT }];
+  });
+  return id;
+}
+
+t.test('a row with more slots than one delta may have is left alone, and told', async (t) => {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  const files = new DeltaFiles(`${scratch.folder}/deltas`, 'e'.repeat(32));
+  const row: DeltaId[] = [];
+  for (let count = 0; count < ROW; count += 1) row.push(await sealed(files, row.at(-1)));
+  const below = { kind: 'delta', id: row.at(-1)! } as const;
+  const spec = { below, virtualSize: MiB, allocation: 'dynamic' } as const;
+  const head = await scratch.engine.deltas.create(spec);
+  const told: unknown[] = [];
+  const reclaimer = new Reclaimer({
+    files,
+    volumes: scratch.engine.volumes,
+    // Looking for slots to give back takes its time, and is not what this is about.
+    run: async (order) => (order.job.kind === 'reclaim' ? { bytes: 0 } : tidyDeltas(order)),
+    rowLength: ROW,
+    room: () => Number.POSITIVE_INFINITY,
+    onError: (_what, error) => told.push(error),
+  });
+  const request = { reached: new Set([...row, head]), labelled: new Set([head]) };
+  t.same(await reclaimer.reclaim(request), { bytes: 0, merged: 0, left: false });
+  t.match(told, [{ code: 'not-supported', message: /more than 16 TiB/ }]);
+});
