@@ -18,6 +18,8 @@ import {
   randomChoice,
 } from '../support/crash-states.js';
 import { CrashWorkload, shapeOf } from '../support/crash-workload.js';
+import { aroundHostCalls } from '../support/host-faults.js';
+import { HostTape, type TapeOp } from '../support/host-tape.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 import { scratchParent } from '../support/vm-operations.js';
 import { digestContents, VmWorld } from '../support/vm-world.js';
@@ -137,3 +139,43 @@ t.test('power cuts', async (t) => {
   }
   tally.print();
 });
+
+for (const what of ['snapshot', 'VM'] as const) {
+  t.test(`nothing of a ${what} goes before its deleting is durable`, async (t) => {
+    const world = await VmWorld.create('real', scratchParent());
+    t.teardown(() => world.destroy());
+    await world.create('web');
+    await world.write('web', 0, 8192);
+    await world.take('web', 'first');
+    await world.write('web', 0, 8192);
+    await world.engine.volumes.flush(world.manifest('web').disks[0]!.head);
+    const before = digestContents(await world.contents());
+    await world.restart();
+    const tape = new HostTape(join(world.folder, 'store'));
+    t.teardown(() => tape.end());
+    let failed = false;
+    const restore = aroundHostCalls(({ label }, run) => {
+      if (failed || label !== 'manifest.sync-folder') return run();
+      failed = true;
+      throw Object.assign(new Error('EIO'), { code: 'EIO' });
+    });
+    t.teardown(restore);
+    const { service } = world;
+    const remove = async (): Promise<unknown> =>
+      what === 'VM' ? service.delete('web') : service.deleteSnapshot('web', 'first');
+    await t.rejects(async () => void (await remove()), { message: /cannot make it durable/ });
+    await service.collectGarbage(false);
+    const undone = ['manifest.rename', 'manifest.trash'];
+    const choice = { has: (op: TapeOp) => !undone.includes(op.label), hasSector: () => true };
+    const folder = await mkdtemp(join(scratchParent(), 'layerdisk-crash-'));
+    t.teardown(() => rmSync(folder, { recursive: true }));
+    layOut(new CrashStates(tape).build(tape.position, choice), join(folder, 'store'));
+    const after = await VmWorld.adopt(folder, new Map(), 'f'.repeat(32));
+    t.teardown(() => after.stop());
+    t.same(after.store.catalog.damaged(), []);
+    if (after.service.list().length === 0) return;
+    const found = digestContents(await after.contents());
+    for (const { name } of after.manifest('web').snapshots) t.equal(name, 'first');
+    t.match(before, found, 'what is there shows what it showed');
+  });
+}

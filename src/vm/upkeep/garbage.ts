@@ -4,6 +4,7 @@ import { DiskError } from '../../common/errors.js';
 import { Mutex } from '../../common/mutex.js';
 import type { DeltaId } from '../../engine/delta-id.js';
 import type { Reclaimed } from '../../engine/engine.js';
+import { unsettledError } from '../../storage/atomic-write.js';
 import type { VmContext } from '../context.js';
 import { labelledDeltas, memoryStates } from '../store/manifest.js';
 import { findLostVms } from './lost-vms.js';
@@ -247,6 +248,7 @@ export class GarbageCollector {
     const { engine, chains, bases, pins, store, room } = this.#context;
     const { deltas, bases: baseIds } = reach;
     await this.#reachAll(reach);
+    if (!dryRun) await this.#settleManifests();
     return pins.making.exclusive(async () => {
       // What was pinned by an operation that failed since may be gone again.
       const there = new Set(await engine.deltas.list());
@@ -304,6 +306,19 @@ export class GarbageCollector {
       await store.files.syncFolder(store.layout.memory, 'memory.sync-folder');
     }
     return { files: unused.map((id) => memory.nameOf(id)), bytes };
+  }
+
+  /**
+   * A manifest that was just changed or removed, or whose folder could not be synced then, may be
+   * as before after a power cut: nothing that it named may be gone by then.
+   */
+  async #settleManifests(): Promise<void> {
+    const { files, layout } = this.#context.store;
+    try {
+      await files.syncFolder(layout.vms, 'gc.sync-folder');
+    } catch (error) {
+      throw unsettledError(layout.vms, error);
+    }
   }
 
   /** Everything that manifests reach. */
