@@ -81,6 +81,17 @@ t.test('nothing while a delta in use is missing', async (t) => {
   t.same(world.fake.ids(), before);
 });
 
+t.test('nothing beside a manifest that cannot be read', async (t) => {
+  const world = await open(t);
+  writeFileSync(join(world.store.layout.vms, 'we ird.json'), '{}');
+  await world.restart();
+  await t.rejects(world.service.collectGarbage(false), {
+    code: 'damaged',
+    message: /nothing is collected .*vms\/we ird\.json: "we ird" is no valid VM name/,
+    hint: /layerdisk check/,
+  });
+});
+
 t.test('in the background, after changes and at start', async (t) => {
   const world = await open(t);
   await world.create('gone');

@@ -328,8 +328,8 @@ export class GarbageCollector {
     if (damaged !== undefined) {
       throw new DiskError(
         'damaged',
-        `nothing is collected while the manifest of VM "${damaged.name}" can't be read`,
-        { hint: damaged.problem.message, cause: damaged.problem },
+        `nothing is collected while a manifest can't be read: ${damaged.problem.message}`,
+        { hint: 'layerdisk check says what to do', cause: damaged.problem },
       );
     }
     for await (const manifest of store.eachManifest(store.catalog.list())) {
