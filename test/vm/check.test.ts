@@ -303,6 +303,14 @@ t.test('damage that cannot be repaired is left, and said to be', async (t) => {
   t.same(readFileSync(join(world.store.layout.deltas, `${delta}.sums`)), before);
 });
 
+t.test('a file beside the manifests whose name no VM may have', async (t) => {
+  const world = await open(t);
+  writeFileSync(join(world.store.layout.root, 'vms/we ird.json'), '{}');
+  await world.restart();
+  const { findings } = await check(world);
+  t.match(findings, [{ file: 'vms/we ird.json', remedy: /^rename that file, or move it out/ }]);
+});
+
 t.test('nothing false while the store is in use', async (t) => {
   const world = await open(t);
   let running = true;

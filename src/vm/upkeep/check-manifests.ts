@@ -2,6 +2,7 @@
 import { DiskError } from '../../common/errors.js';
 import type { VmContext } from '../context.js';
 import type { Manifest } from '../store/manifest.js';
+import { isName } from '../store/names.js';
 
 export interface ManifestProblem {
   readonly name: string;
@@ -57,7 +58,9 @@ async function checkManifest(
   } catch (error) {
     if (!(error instanceof DiskError)) throw error;
     // An older copy of what a newer version wrote must not take its place.
-    if (error.code === 'not-supported') return { problem: newer(name, file, error) };
+    if (error.code === 'not-supported') return { problem: asSaid(name, file, error) };
+    // No backup helps against a name that no VM may have, and a copy is not looked for under it.
+    if (!isName(name)) return { problem: asSaid(name, file, error) };
     const copy = store.copies.read(name);
     const repaired = repair && copy !== undefined && (await restored(store, name));
     const remedy =
@@ -80,7 +83,8 @@ async function checkManifest(
   };
 }
 
-function newer(name: string, file: string, { message, hint }: DiskError): ManifestProblem {
+/** Where the error itself knows what to do. */
+function asSaid(name: string, file: string, { message, hint }: DiskError): ManifestProblem {
   return { name, file, problem: message, repaired: false, remedy: hint ?? 'leave it as it is' };
 }
 
