@@ -3,7 +3,7 @@ import { DiskError, errnoName } from '../common/errors.js';
 import { beforeDashes } from './dashes.js';
 import { reportError } from './error-report.js';
 import { Output, watchStandardStreams } from './output.js';
-import { sortWords } from './words.js';
+import { isSet, sortWords } from './words.js';
 
 /**
  * Whatever happens is said on the standard streams and in `process.exitCode`.
@@ -21,12 +21,13 @@ export async function runCommandLine(argv: readonly string[]): Promise<void> {
     else await (await buildProgram(argv)).parseAsync();
   } catch (error) {
     // Looked for by hand, since the error may be that the command line could not be read.
-    const stderr = new Output(process.stderr, process.env, !argv.includes('--no-color'));
+    const words = beforeDashes(argv);
+    const stderr = new Output(process.stderr, process.env, !isSet(words, '--no-color'));
     process.exitCode = reportError(error, stderr, {
-      places: sortWords(beforeDashes(argv)).places,
+      places: sortWords(words).places,
       commands,
-      json: argv.includes('--json'),
-      debug: argv.includes('--debug'),
+      json: isSet(words, '--json'),
+      debug: isSet(words, '--debug'),
     });
   }
 }

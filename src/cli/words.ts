@@ -31,6 +31,11 @@ export function sortWords(words: readonly string[]): SortedWords {
   return { plain, places };
 }
 
+/** Whether an option that takes no value is among the words of a command line. */
+export function isSet(words: readonly string[], option: string): boolean {
+  return words.includes(option) || words.includes(`${option}=true`);
+}
+
 /** What the first words of a command line name. */
 export interface NamedCommand {
   /** The words that name a command or a group: `snapshot`, `take`. */

@@ -190,6 +190,18 @@ t.test('a command in a hint can be typed as it is', async (t) => {
   });
 });
 
+t.test('an error is JSON where --json is asked of this program', async (t) => {
+  const socket = join(temporaryFolder(t), 'none.sock');
+  const asked = async (...words: string[]) => {
+    const { stderr } = await runCli([...words.slice(0, 1), '--socket', socket, ...words.slice(1)]);
+    return stderr.startsWith('{"error":');
+  };
+  t.equal(await asked('list', '--json'), true);
+  t.equal(await asked('list', '--json=true'), true);
+  t.equal(await asked('list', '--json=false'), false);
+  t.equal(await asked('run', 'web', '--', '--json'), false, "QEMU's");
+});
+
 t.test('no daemon', async (t) => {
   const socket = join(temporaryFolder(t), 'none.sock');
   for (const args of ['list', 'daemon status', 'daemon stop', 'snapshot delete web@a']) {
