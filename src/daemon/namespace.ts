@@ -40,7 +40,13 @@ export interface NamespaceOptions {
 type Found =
   | { readonly kind: 'vm' | 'snapshots' | 'configuration'; readonly vm: ExposedVm }
   | { readonly kind: 'snapshot'; readonly vm: ExposedVm; readonly snapshot: ExposedSnapshot }
-  | { readonly kind: 'disk'; readonly vm: ExposedVm; readonly disk: ExposedDisk };
+  | {
+      readonly kind: 'disk';
+      readonly vm: ExposedVm;
+      /** Whose file it is; absent for a head. */
+      readonly snapshot?: ExposedSnapshot;
+      readonly disk: ExposedDisk;
+    };
 
 export class StoreNamespace implements Namespace {
   readonly #options: NamespaceOptions;
@@ -114,7 +120,7 @@ export class StoreNamespace implements Namespace {
       const flatFile = disk.readOnly ? engine.flatFile(handle) : undefined;
       return { kind: 'device', handle, ...(flatFile === undefined ? {} : { flatFile }) };
     } catch (error) {
-      this.#options.onProblem(`${found.vm.name}/${disk.fileName} cannot be opened`, error);
+      this.#options.onProblem(`${pathOf(found)} cannot be opened`, error);
       throw unreadable(error);
     }
   }
@@ -164,7 +170,7 @@ export class StoreNamespace implements Namespace {
     for (const snapshot of vm.snapshots) {
       if (snapshot.node === node.lo) return { kind: 'snapshot', vm, snapshot };
       const disk = snapshot.disks.find((each) => each.node === node.lo);
-      if (disk !== undefined) return { kind: 'disk', vm, disk };
+      if (disk !== undefined) return { kind: 'disk', vm, snapshot, disk };
     }
     return undefined;
   }
@@ -257,12 +263,25 @@ function childOf(found: Found, name: string): Found | undefined {
     const snapshot = vm.snapshots.find((each) => each.name === name);
     return snapshot === undefined ? undefined : { kind: 'snapshot', vm, snapshot };
   }
-  return found.kind === 'snapshot' ? diskNamed(vm, found.snapshot.disks, name) : undefined;
+  if (found.kind !== 'snapshot') return undefined;
+  return diskNamed(vm, found.snapshot.disks, name, found.snapshot);
 }
 
-function diskNamed(vm: ExposedVm, disks: readonly ExposedDisk[], name: string): Found | undefined {
+function diskNamed(
+  vm: ExposedVm,
+  disks: readonly ExposedDisk[],
+  name: string,
+  snapshot?: ExposedSnapshot,
+): Found | undefined {
   const disk = disks.find((each) => each.fileName === name);
-  return disk === undefined ? undefined : { kind: 'disk', vm, disk };
+  if (disk === undefined) return undefined;
+  return { kind: 'disk', vm, ...(snapshot === undefined ? {} : { snapshot }), disk };
+}
+
+/** Below the mountpoint. */
+function pathOf({ vm, snapshot, disk }: Extract<Found, { kind: 'disk' }>): string {
+  const folder = snapshot === undefined ? vm.name : `${vm.name}/${SNAPSHOTS}/${snapshot.name}`;
+  return `${folder}/${disk.fileName}`;
 }
 
 /** ENOENT would be a lie: the file is there, and what it shows is not. */

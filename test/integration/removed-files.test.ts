@@ -190,6 +190,7 @@ t.test('base images that change', { skip }, async (t) => {
   await tool('qemu-io', ['-c', 'write -q -P 7 0 2M', image]);
   await tool('cp', ['-a', image, kept]);
   await daemon.ok('import', image, 'web');
+  await daemon.ok('snapshot', 'take', 'web@one');
   await daemon.ok('create', 'other', '--disk', '1M');
   const raw = daemon.rawFile('web');
   const sound = await readFile(raw);
@@ -210,10 +211,13 @@ t.test('base images that change', { skip }, async (t) => {
       );
       const check = await daemon.quick(['check', '--json']);
       const [finding] = check.json<CheckView>().findings;
-      t.match(finding, { part: 'base', seenBy: ['web/disk0'], message: /base\.qcow2/ });
+      t.match(finding, { part: 'base', message: /base\.qcow2/ });
+      t.same(finding?.seenBy, ['web/disk0', 'web@one/disk0']);
       t.equal((await runProgram('cat', [daemon.rawFile('other')])).code, 0, 'others go on');
       if (when === 'while it was stopped') continue;
       t.match(daemon.log, /web\/disk0\.raw cannot be opened: .*base\.qcow2/);
+      t.equal((await runProgram('cat', [daemon.rawFile('web', 'one')])).code, 1);
+      t.match(daemon.log, /web\/snapshots\/one\/disk0\.raw cannot be opened: .*base\.qcow2/);
       await daemon.stop();
       await daemon.start();
     }

@@ -328,6 +328,26 @@ t.test('a daemon that crashes at every start', limits, async (t) => {
   await checkNothingLeft(t, daemon);
 });
 
+t.test('a disk that the next daemon cannot open again is told of in a line', limits, async (t) => {
+  const { daemon } = await daemonOfCopy(t);
+  await daemon.start();
+  const image = join(daemon.folder, 'base.raw');
+  writeFileSync(image, Buffer.alloc(1 << 20, 7));
+  await daemon.ok('import', image, 'vm');
+  const file = await open(daemon.rawFile('vm'), 'r+');
+  t.teardown(() => file.close().catch(() => undefined));
+  appendFileSync(image, 'changed');
+  await daemon.ok('daemon', 'restart');
+  await t.rejects(file.read(Buffer.alloc(1), 0, 1, 0), /EIO/);
+  const line = daemon.log.split('\n').find((each) => each.includes('request reopen'));
+  t.match(line, /"request reopen: the base image .*base\.raw is not what it was/);
+  t.notMatch(line, /"stack"/);
+  await file.close();
+  await daemon.ok('daemon', 'stop');
+  await daemon.ended();
+  await checkNothingLeft(t, daemon);
+});
+
 t.test('a program that cannot go on with the mount says why', limits, async (t) => {
   const { daemon, program } = await daemonOfCopy(t, ['--transport', 'auto']);
   await daemon.start();

@@ -299,8 +299,9 @@ class KernelTransport implements Transport {
   #requestFailed(op: string, error: unknown): void {
     // Told to the caller by its errno; only what a takeover loses has no caller yet.
     if (error instanceof DiskError && op !== 'reopen') return;
-    const stack = error instanceof Error ? error.stack : undefined;
-    this.#event('error', `request ${op}: ${String(error)}`, stack);
+    const bug = error instanceof DiskError ? undefined : error;
+    const text = error instanceof Error ? error.message : String(error);
+    this.#event('error', `request ${op}: ${text}`, bug instanceof Error ? bug.stack : undefined);
   }
 
   /** Unmounted threads end one by one; one that died is replaced, and its request refused. */
