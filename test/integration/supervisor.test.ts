@@ -353,7 +353,8 @@ t.test('a program that cannot go on with the mount says why', limits, async (t) 
   await daemon.start();
   // It stands for an older program, which does not know how open files are noted today.
   change(join(program, 'dist/transport/kernel/handle-log.js'), 'VERSION = 2', 'VERSION = 1');
-  await askOnce(daemon, 'daemon.restart', {});
+  const restarted = await daemon.cli(['daemon', 'restart']);
+  checkRefusal(t, restarted, [EXIT.failed], /no daemon runs any more/);
   t.equal(await daemon.ended(), 1, 'the supervisor gives up');
   t.match(daemon.log, /the daemon died \(the running mount belongs to another version\)/);
   t.notMatch(daemon.log, /does not answer|fuse-native/, 'and nothing else is tried in its place');

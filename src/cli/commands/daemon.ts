@@ -229,7 +229,7 @@ const restartCommand = defineCommand({
   run: async (session) => {
     const before = await session.call('daemon.status', {});
     await session.call('daemon.restart', {});
-    const status = await untilAnotherAnswers(session, before.pid);
+    const status = await untilAnotherAnswers(session, before);
     session.show(status, {
       names: () => [String(status.pid)],
       human: () => [`the daemon is now pid ${status.pid}, version ${status.version}`],
@@ -237,21 +237,33 @@ const restartCommand = defineCommand({
   },
 });
 
-/** @throws DiskError `failed` when no other process answers in time. */
-async function untilAnotherAnswers(session: Session, pid: number): Promise<DaemonStatus> {
+/**
+ * @throws DiskError `failed` when no other process answers in time, or there is none any more that
+ * would start it.
+ */
+async function untilAnotherAnswers(
+  session: Session,
+  { pid, supervisorPid }: DaemonStatus,
+): Promise<DaemonStatus> {
   const { setTimeout: sleep } = await import('node:timers/promises');
+  const { isAlive } = await import('../daemon-process.js');
   const end = performance.now() + RESTART_TIMEOUT_MS;
-  while (performance.now() < end) {
+  let isHopeless = false;
+  while (performance.now() < end && !isHopeless) {
+    // Looked at first: what it started before it ended is asked once more.
+    const isSupervised = supervisorPid !== undefined && isAlive(supervisorPid);
     try {
       const status = await statusAt(session.places.socket);
       if (status.pid !== pid) return status;
     } catch (error) {
       // Nobody listens in between.
       if (!(error instanceof DiskError) || error.code !== 'unreachable') throw error;
+      isHopeless = !isSupervised;
     }
     await sleep(RESTART_POLL_MS);
   }
-  throw new DiskError('failed', 'no new daemon answers', {
+  const what = isHopeless ? 'no daemon runs any more: the restart failed' : 'no new daemon answers';
+  throw new DiskError('failed', what, {
     hint: 'see daemon.log in the store',
   });
 }
