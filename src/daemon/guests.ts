@@ -144,6 +144,17 @@ export class Guests {
     return { ...saved, release: this.#safely(vm, folder, saved) };
   }
 
+  /** Removes the folder of a VM that was deleted; what stays is removed at the next start. */
+  async removeFolder(vmNumber: number): Promise<void> {
+    const folder = this.folderOf(vmNumber);
+    try {
+      if (this.#sources.numbers().has(vmNumber) || readRunning(folder) !== undefined) return;
+      await removeTree(folder, 'guest.remove-folder');
+    } catch (error) {
+      this.#sources.log.error(`cannot remove ${folder}`, { error, errno: errnoName(error) });
+    }
+  }
+
   /** At the start: lets go what a daemon that died held, and removes folders of deleted VMs. */
   async start(): Promise<void> {
     const { folder, numbers, log } = this.#sources;

@@ -122,7 +122,7 @@ export class RunLock {
       if (flock(fd, LOCK_EX)) {
         if (isStillThere(fd, folder)) return new RunLock(fd);
         closeSync(fd);
-        throw new DiskError('not-found', `VM "${vm}" was deleted in the meantime`);
+        throw deletedMeanwhile(vm);
       }
       closeSync(fd);
       if (performance.now() >= end) throw alreadyRuns(folder, vm);
@@ -149,6 +149,7 @@ function openLock(folder: RunFolder, vm: string): number {
     return openSync(runFiles(folder).lock, constants.O_RDWR | constants.O_CREAT, 0o600);
   } catch (error) {
     const errno = errnoName(error) ?? 'EIO';
+    if (errno === 'ENOENT') throw deletedMeanwhile(vm);
     const denied = errno === 'EACCES' || errno === 'EPERM';
     throw new DiskError(
       denied ? 'not-permitted' : 'failed',
@@ -156,6 +157,10 @@ function openLock(folder: RunFolder, vm: string): number {
       { errno, hint: 'run as the user the daemon runs as' },
     );
   }
+}
+
+function deletedMeanwhile(vm: string): DiskError {
+  return new DiskError('not-found', `VM "${vm}" was deleted in the meantime`);
 }
 
 function isStillThere(fd: number, folder: RunFolder): boolean {

@@ -1,13 +1,25 @@
 /** `run` and `stop` where they cannot work: one line that says why, and nothing left running. */
-import { readFile, symlink } from 'node:fs/promises';
+import { readdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import t from 'tap';
-import { startDaemon } from '../support/daemon.js';
+import t, { type Test } from 'tap';
+import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { tool } from '../support/run-program.js';
 import { tempFolder } from '../support/temp-tree.js';
 import { tool as toolOrSkip } from '../support/tools.js';
+
+/** A VM whose guest could not be started leaves nothing when it is deleted. */
+async function checkNoRunFolder(t: Test, daemon: TestDaemon): Promise<void> {
+  const folder = join(daemon.store, 'vms-run');
+  const before = await readdir(folder);
+  await daemon.ok('create', 'brief', '--disk', '1M', '--memory', '32M');
+  const run = await daemon.cli(['run', 'brief', '--', '-no-such-option']);
+  checkRefusal(t, run, [EXIT.failed], /no-such-option/);
+  t.equal((await readdir(folder)).length, before.length + 1);
+  await daemon.ok('delete', 'brief');
+  t.same(await readdir(folder), before);
+}
 
 t.test('refusals of run and stop', { skip: cannotServe() }, async (t) => {
   const daemon = await startDaemon(t);
@@ -44,6 +56,8 @@ t.test('refusals of run and stop', { skip: cannotServe() }, async (t) => {
     await daemon.ok('set', 'web', '--nic', 'bridged,network=no-such-br');
     await refused(['run', 'web'], EXIT.notSupported, /no bridge "no-such-br"/);
     await daemon.ok('set', 'web', '--nic', 'none');
+
+    await t.test('a VM that is deleted', (t) => checkNoRunFolder(t, daemon));
 
     await daemon.ok('run', 'web', '--detach');
     const { guest } = await daemon.json<{ guest: { pid: number } }>('info', 'web');

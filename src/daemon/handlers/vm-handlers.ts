@@ -92,7 +92,7 @@ export function vmHandlers(sources: ViewSources): Pick<Handlers, VmMethod> {
       return viewVm(sources, name);
     },
     async delete({ vm }) {
-      return { kept: await service.delete(vm) };
+      return { kept: await deleteWithFolder(sources, vm) };
     },
     async set({ vm, diskKinds = [], ...change }) {
       const kinds = diskKinds.map(({ disk, kind }) => ({
@@ -137,6 +137,14 @@ function storeHandlers(service: VmService): Pick<Handlers, StoreMethod> {
       return { dryRun, ...(await service.collectGarbage(dryRun)) };
     },
   };
+}
+
+/** Deletes a VM, and what its guests left. */
+async function deleteWithFolder({ service, guests }: ViewSources, vm: string): Promise<number> {
+  const number = service.list().find(({ name }) => name === vm)?.number;
+  const kept = await service.delete(vm);
+  if (number !== undefined) await guests.removeFolder(number);
+  return kept;
 }
 
 function diskHandlers(sources: ViewSources): Pick<Handlers, Extract<VmMethod, `disk.${string}`>> {
