@@ -21,6 +21,14 @@ async function checkNoRunFolder(t: Test, daemon: TestDaemon): Promise<void> {
   t.same(await readdir(folder), before);
 }
 
+/** What keeps the daemon from stopping is named once, and so is how to end it. */
+async function checkNoStop(t: Test, daemon: TestDaemon, pid: number): Promise<void> {
+  const { stderr, code } = await daemon.cli(['daemon', 'stop']);
+  t.equal(code, EXIT.busy);
+  t.match(stderr, /guests run: web\nhint: .*layerdisk .*stop web\n$/);
+  t.equal(stderr.split(`(pid ${pid})`).length, 2, 'the process is named once');
+}
+
 t.test('refusals of run and stop', { skip: cannotServe() }, async (t) => {
   const daemon = await startDaemon(t);
   await daemon.ok('create', 'web', '--disk', '1M', '--memory', '32M');
@@ -63,6 +71,8 @@ t.test('refusals of run and stop', { skip: cannotServe() }, async (t) => {
     const { guest } = await daemon.json<{ guest: { pid: number } }>('info', 'web');
     // Nobody in there listens to the power button: the firmware found no system.
     await refused(['stop', 'web', '--timeout', '1'], EXIT.busy, /did not power off within 1 s/);
+
+    await t.test('the daemon does not stop', (t) => checkNoStop(t, daemon, guest.pid));
 
     await t.test('a daemon that starts anew', async (t) => {
       await daemon.kill();

@@ -205,10 +205,10 @@ async function askToStop(session: Session, mountpoint: string): Promise<void> {
   }
 }
 
-/** The same error, saying who keeps the mount busy. */
+/** The same error, saying who else keeps the mount busy. */
 async function withHolders(error: DiskError, mountpoint: string): Promise<DiskError> {
   const { holdersOf } = await import('../holders.js');
-  const holders = holdersOf(mountpoint);
+  const holders = holdersOf(mountpoint).filter((each) => !isNamed(each, error.message));
   if (holders.length === 0) return error;
   const more = holders.length > MAX_HOLDERS ? `, and ${holders.length - MAX_HOLDERS} more` : '';
   const named = `${holders.slice(0, MAX_HOLDERS).join(', ')}${more}`;
@@ -216,6 +216,12 @@ async function withHolders(error: DiskError, mountpoint: string): Promise<DiskEr
     hint: error.hint ?? 'end these first; loop devices: layerdisk detach DEVICE',
     cause: error,
   });
+}
+
+/** Whether an error says already who it is: `/dev/loop1`, `dd (pid 12)`. */
+function isNamed(holder: string, message: string): boolean {
+  const who = holder.slice(0, holder.indexOf(': /'));
+  return message.split(/, |; | by /).includes(who);
 }
 
 const restartCommand = defineCommand({

@@ -19,10 +19,10 @@ type Telling = Omit<TellingParts, 'service' | 'mountpoint'>;
 
 export function allHandlers(
   sources: HandlerSources,
-  daemon: Omit<DaemonParts, 'service' | 'engine'>,
+  daemon: Omit<DaemonParts, 'service' | 'engine' | 'guests'>,
   telling: Telling,
 ): Handlers {
-  const { service, engine, mountpoint } = sources;
+  const { service, engine, guests, mountpoint } = sources;
   const handlers = {
     ...vmHandlers(sources),
     ...attachHandlers(sources),
@@ -30,7 +30,7 @@ export function allHandlers(
     ...diffHandlers(service),
     ...guestHandlers(sources),
     ...machineFileHandlers(sources),
-    ...daemonHandlers({ ...daemon, service, engine }),
+    ...daemonHandlers({ ...daemon, service, engine, guests }),
   };
   return tellingHandlers(handlers, { ...telling, service, mountpoint });
 }

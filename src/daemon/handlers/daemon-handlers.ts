@@ -1,4 +1,5 @@
 /** The methods of the control protocol that are about the daemon itself. */
+import { DiskError } from '../../common/errors.js';
 import { VERSION } from '../../common/version.js';
 import type {
   DaemonStatus,
@@ -12,13 +13,18 @@ import { STAT } from '../../engine/shared/shared-memory.js';
 import { freeSpace } from '../../storage/free-space.js';
 import type { Transport } from '../../transport/transport.js';
 import type { VmService } from '../../vm/vm-service.js';
+import type { Guests } from '../guests.js';
 import type { SpaceWatch } from '../space-watch.js';
 
 export type DaemonMethod = 'daemon.status' | 'daemon.stop' | 'daemon.restart' | 'stats';
 
+/** So many guests are named in an error. */
+const MAX_GUESTS = 3;
+
 export interface DaemonParts {
   readonly service: VmService;
   readonly engine: LocalEngine;
+  readonly guests: Pick<Guests, 'view'>;
   readonly transport: Transport;
   readonly store: string;
   readonly threads: number;
@@ -45,7 +51,9 @@ export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod>
       return statusOf(parts);
     },
     async 'daemon.stop'() {
-      await parts.stop();
+      await parts.stop().catch((error: unknown) => {
+        throw namingGuests(parts, error);
+      });
       return {};
     },
     async 'daemon.restart'() {
@@ -56,6 +64,20 @@ export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod>
       return statsOf(parts, vm);
     },
   };
+}
+
+/** Of a guest people know its VM, not its process; and to end it there is a better way. */
+function namingGuests({ service, guests }: DaemonParts, error: unknown): unknown {
+  if (!(error instanceof DiskError) || error.code !== 'busy') return error;
+  const running = service.list().filter(({ number }) => guests.view(number) !== undefined);
+  if (running.length === 0) return error;
+  const named = running.slice(0, MAX_GUESTS).map(({ name }) => name);
+  const more = running.length > MAX_GUESTS ? [`${running.length - MAX_GUESTS} more`] : [];
+  const stops = named.map((vm) => `layerdisk stop ${vm}`).join('; ');
+  return new DiskError('busy', `${error.message}; guests run: ${[...named, ...more].join(', ')}`, {
+    hint: `end the guests first: ${stops}`,
+    cause: error,
+  });
 }
 
 function statusOf(parts: DaemonParts): DaemonStatus {
