@@ -1,5 +1,7 @@
 /** `daemon restart`: whether this process may hand over to a new one, and when it begins to. */
-import { DiskError } from '../common/errors.js';
+import { closeSync } from 'node:fs';
+import { DiskError, errnoName } from '../common/errors.js';
+import { openNameless } from '../storage/nameless-file.js';
 import type { Transport } from '../transport/transport.js';
 import type { Logger } from './logger.js';
 import type { SupervisorLink } from './supervisor-link.js';
@@ -12,6 +14,31 @@ export interface RestartParts {
   readonly isEnding: () => Promise<boolean>;
   /** Ends this process so that the next one goes on with the mount. */
   readonly handOver: () => Promise<void>;
+}
+
+/** The mode of a file that nobody sees. */
+const PRIVATE = 0o600;
+/** What a file system says that takes no writes any more. On a full one a daemon starts. */
+const TAKES_NONE: ReadonlySet<string | undefined> = new Set(['EROFS', 'EIO']);
+
+/**
+ * A daemon goes on serving what it has open when the host makes the store's file system read-only;
+ * another one could not start there, and the mount would be lost with this one.
+ * @throws DiskError `failed` when the folder takes no writes.
+ */
+export function requireWritable(store: string): void {
+  try {
+    const fd = openNameless(store, PRIVATE);
+    if (fd !== undefined) closeSync(fd);
+  } catch (error) {
+    const errno = errnoName(error);
+    if (errno === undefined || !TAKES_NONE.has(errno)) return;
+    throw new DiskError('failed', `a new daemon would not start: ${store} takes no writes`, {
+      errno,
+      hint: 'this one goes on; see the log of the host, and remount the file system of the store',
+      cause: error,
+    });
+  }
 }
 
 export class Restart {

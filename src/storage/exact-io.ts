@@ -22,6 +22,13 @@ export function hostError(what: string, error: unknown): DiskError {
       cause: error,
     });
   }
+  if (errno === 'EROFS') {
+    return new DiskError('failed', `${what}: its file system is read-only (${errno})`, {
+      errno,
+      hint: 'see the log of the host, and remount it',
+      cause: error,
+    });
+  }
   return new DiskError('failed', `${what}: ${errno}`, { errno, cause: error });
 }
 

@@ -10,7 +10,7 @@ import { crc32 } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { MiB } from '../../src/common/units.js';
 import type { CheckView } from '../../src/control/protocol.js';
-import { prepareDaemon, StartRefused, type TestDaemon } from '../support/daemon.js';
+import { prepareDaemon, StartRefused, startDaemon, type TestDaemon } from '../support/daemon.js';
 import {
   checkContents,
   checkSaid,
@@ -197,6 +197,23 @@ t.test('a store on a read-only file system', { skip }, async (t) => {
   t.match(await daemon.ok('list'), /other[\s\S]*web/);
   const take = await daemon.cli(['snapshot', 'take', 'web@two']);
   checkRefusal(t, take, [EXIT.failed, EXIT.notPermitted], /EROFS/);
+  const create = await daemon.cli(['create', 'new', '--disk', '1M']);
+  checkRefusal(t, create, [EXIT.failed], /EROFS/);
+  t.match(create.stderr, /hint: .*remount it/);
+  await opened.close();
+  await daemon.stop();
+});
+
+t.test('no restart on a file system that became read-only', { skip }, async (t) => {
+  const on = await scratchFileSystem(t, await tempFolder(t, 'read-only'), 32 * MiB);
+  const daemon = await startDaemon(t, { store: join(on, 'store'), supervise: true });
+  await daemon.ok('create', 'web', '--disk', '1M');
+  const opened = await open(daemon.rawFile('web'), 'r');
+  t.teardown(() => opened.close());
+  await tool('mount', ['-o', 'remount,abort', on]);
+  const restart = await daemon.cli(['daemon', 'restart']);
+  checkRefusal(t, restart, [EXIT.failed], /would not start: .*store takes no writes/);
+  t.equal((await opened.readFile()).length, MiB, 'the running daemon serves its disks');
   await opened.close();
   await daemon.stop();
 });

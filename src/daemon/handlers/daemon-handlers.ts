@@ -14,6 +14,7 @@ import { freeSpace } from '../../storage/free-space.js';
 import type { Transport } from '../../transport/transport.js';
 import type { VmService } from '../../vm/vm-service.js';
 import type { Guests } from '../guests.js';
+import { requireWritable } from '../restart.js';
 import type { SpaceWatch } from '../space-watch.js';
 
 export type DaemonMethod = 'daemon.status' | 'daemon.stop' | 'daemon.restart' | 'stats';
@@ -57,6 +58,7 @@ export function daemonHandlers(parts: DaemonParts): Pick<Handlers, DaemonMethod>
       return {};
     },
     async 'daemon.restart'() {
+      requireWritable(parts.store);
       await parts.restart();
       return {};
     },
