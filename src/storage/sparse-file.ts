@@ -30,6 +30,18 @@ export function seekHole(fd: number, offset: number, size: number): number {
   }
 }
 
+/** Bytes of [start, end) that may hold data. */
+export function dataBytes(fd: number, start: number, end: number): number {
+  let bytes = 0;
+  let at = seekData(fd, start);
+  while (at >= 0 && at < end) {
+    const hole = Math.max(seekHole(fd, at, end), at + 1);
+    bytes += hole - at;
+    at = hole < end ? seekData(fd, hole) : end;
+  }
+  return bytes;
+}
+
 /**
  * Runs of data and holes of one file, the last one kept: small reads next to each other cost one
  * `lseek`, not one each. What lies past `size` counts as data, so that reading it fails instead of

@@ -12,8 +12,9 @@
  * the block would be answered by the delta below again. The caller has seen to it that no request
  * is still reading what is punched out (`OpenVolumes.settleReaders`).
  */
-import { closeSync, fstatSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { BLOCK_SIZE, MiB } from '../../common/units.js';
+import { dataBytes } from '../../storage/sparse-file.js';
 import { punchHole } from '../../storage/sparse-space.js';
 import { openStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
@@ -41,7 +42,7 @@ export interface ReclaimJob {
 const MOST_SLOTS = (64 * MiB) / BLOCK_SIZE;
 
 /**
- * @returns bytes of the host's that this gave back.
+ * @returns bytes of data that this gave back.
  * @throws DiskError what reading the two logs throws.
  */
 export async function reclaimDelta(
@@ -58,7 +59,7 @@ export async function reclaimDelta(
   const pace = new Pace(urgent === true ? { signal } : { ...work, pressing });
   let settled = false;
   const data = openStored(files.dataPath(job.delta, header.dataGeneration), 'r+');
-  const before = storedBytes(data);
+  let freed = 0;
   try {
     for (const { slot, count } of hidden.runs(MOST_SLOTS)) {
       if (!settled) {
@@ -67,19 +68,19 @@ export async function reclaimDelta(
         // Where there are none, they may be made while this rests.
         settled = hasSums(files, job.delta);
       }
-      punchHole(data, slot * BLOCK_SIZE, count * BLOCK_SIZE, 'reclaim.punch');
+      const start = slot * BLOCK_SIZE;
+      const length = count * BLOCK_SIZE;
+      // Most of the slots may have been punched before: by the process before this one, or for what
+      // the child had then.
+      const more = dataBytes(data, start, start + length);
+      punchHole(data, start, length, 'reclaim.punch');
+      freed += more;
       await pace.rest();
     }
-    // Most of the slots may have been punched before: by the process before this one, or for what
-    // the child had then.
-    return Math.max(0, before - storedBytes(data));
+    return freed;
   } finally {
     closeSync(data);
   }
-}
-
-function storedBytes(fd: number): number {
-  return fstatSync(fd).blocks * 512;
 }
 
 /** The slots of the blocks that the child overrides. */
