@@ -47,18 +47,12 @@ export interface ChainLink {
  * `usage` (another format, a parent that nothing needs).
  */
 export async function imageInfo(path: string, options: ImageOpening): Promise<ImageView> {
-  // Here and not above: all other commands start without the formats.
-  const { openStated } = await import('../formats/registry.js');
-  const { format, allowFolders = [] } = options;
-  const image = openStated(resolve(path), format, { allowFolders });
+  const { images, notes: noted, problem } = await openAll(resolve(path), options);
   try {
+    const image = images[0]!;
     const { files, parent, internalSnapshots = [] } = image;
-    const below =
-      parent === undefined && options.parent === undefined
-        ? { notes: [] }
-        : await lookBelow(image, options);
     const info = image.info();
-    const notes = [...info.notes, ...below.notes];
+    const notes = [...info.notes, ...noted];
     const sizes = files.map((file) => statSync(file));
     return {
       path: image.path,
@@ -70,12 +64,13 @@ export async function imageInfo(path: string, options: ImageOpening): Promise<Im
         ? {}
         : { internalSnapshots: internalSnapshots.map(asView) }),
       ...(parent === undefined ? {} : { parent: asNamed(parent) }),
-      ...below,
+      ...(images.length === 1 ? {} : { chain: images.map(asLink) }),
+      ...(problem === undefined ? {} : { problem }),
       notes,
-      health: below.problem ? 'incomplete' : notes.length > 0 ? 'noted' : 'sound',
+      health: problem ? 'incomplete' : notes.length > 0 ? 'noted' : 'sound',
     };
   } finally {
-    image.close();
+    for (const each of images) each.close();
   }
 }
 
@@ -91,25 +86,32 @@ function asNamed({ names, format }: NonNullable<DiskImage['parent']>) {
   return { names, ...(format === undefined ? {} : { format }) };
 }
 
-/** Follows the parents, as an import does. */
-async function lookBelow(
-  { path, format }: DiskImage,
-  options: ImageOpening,
-): Promise<Pick<ImageView, 'notes' | 'chain' | 'problem'>> {
+function asLink({ path, format, virtualSize }: DiskImage): ChainLink {
+  return { path, format, virtualSize };
+}
+
+interface Opened {
+  /** The image, and all below it where that opens. */
+  readonly images: readonly DiskImage[];
+  readonly notes: readonly string[];
+  readonly problem?: { readonly message: string; readonly hint?: string };
+}
+
+/** Follows the parents, as an import does; where that fails, opens the image alone. */
+async function openAll(path: string, options: ImageOpening): Promise<Opened> {
+  // Here and not above: all other commands start without the formats.
   const { openChain } = await import('../formats/open-chain.js');
+  const { openStated } = await import('../formats/registry.js');
   const notes: string[] = [];
   try {
-    const images = openChain(path, { ...options, format, onWarning: (text) => notes.push(text) });
-    const chain = images.map((each) => ({
-      path: each.path,
-      format: each.format,
-      virtualSize: each.virtualSize,
-    }));
-    for (const each of images) each.close();
-    return { notes, chain };
+    const images = openChain(path, { ...options, onWarning: (text) => notes.push(text) });
+    return { images, notes };
   } catch (error) {
     if (!(error instanceof DiskError) || error.code === 'usage') throw error;
+    const { format, allowFolders = [] } = options;
+    // It throws, too, where the fault is the image's own.
+    const images = [openStated(path, format, { allowFolders })];
     const { message, hint } = error;
-    return { notes, problem: { message, ...(hint === undefined ? {} : { hint }) } };
+    return { images, notes, problem: { message, ...(hint === undefined ? {} : { hint }) } };
   }
 }

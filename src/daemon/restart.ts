@@ -1,7 +1,7 @@
 /** `daemon restart`: whether this process may hand over to a new one, and when it begins to. */
 import { closeSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
-import { openNameless } from '../storage/nameless-file.js';
+import { hostCalls } from '../storage/host-calls.js';
 import type { Transport } from '../transport/transport.js';
 import type { Logger } from './logger.js';
 import type { SupervisorLink } from './supervisor-link.js';
@@ -16,8 +16,6 @@ export interface RestartParts {
   readonly handOver: () => Promise<void>;
 }
 
-/** The mode of a file that nobody sees. */
-const PRIVATE = 0o600;
 /** What a file system says that takes no writes any more. On a full one a daemon starts. */
 const TAKES_NONE: ReadonlySet<string | undefined> = new Set(['EROFS', 'EIO']);
 
@@ -28,7 +26,7 @@ const TAKES_NONE: ReadonlySet<string | undefined> = new Set(['EROFS', 'EIO']);
  */
 export function requireWritable(store: string): void {
   try {
-    const fd = openNameless(store, PRIVATE);
+    const fd = hostCalls.createNameless(store, 'restart.probe');
     if (fd !== undefined) closeSync(fd);
   } catch (error) {
     const errno = errnoName(error);
