@@ -91,11 +91,11 @@ export function parseSizeOption(text: string, option: string): number {
   return bytes;
 }
 
-/** Reads a whole number of at least `least`. */
-export function parseCount(text: string, option: string, least = 1): number {
+/** Reads a whole number of at least 1. */
+export function parseCount(text: string, option: string): number {
   const count = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-  if (count >= least) return count;
-  throw refuse(`${option}: "${text}" is not a whole number from ${least}`, `${option} ${least}`);
+  if (count >= 1) return count;
+  throw refuse(`${option}: "${text}" is not a whole number from 1`, `${option} 1`);
 }
 
 /** Reads one of a few words. */

@@ -68,10 +68,8 @@ function describe(name: string): LoopDevice | undefined {
  * device.
  * @param isOurs tells the files that are meant.
  */
-export function loopsOn(
-  isOurs: (file: string) => boolean,
-  all: readonly LoopDevice[] = listLoopDevices(),
-): LoopDevice[] {
+export function loopsOn(isOurs: (file: string) => boolean): LoopDevice[] {
+  const all = listLoopDevices();
   const found = new Set<LoopDevice>();
   for (let grown = true; grown; ) {
     grown = false;

@@ -20,9 +20,9 @@ export interface MountEntry {
  * The mounts that this process sees, oldest first: of two at one place the later one is on top.
  * None where the host has no /proc (macOS).
  */
-export function readMounts(path = '/proc/self/mountinfo'): readonly MountEntry[] {
+export function readMounts(): readonly MountEntry[] {
   if (process.platform !== 'linux') return [];
-  return parseMountinfo(readFileSync(path, 'utf8'));
+  return parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8'));
 }
 
 /** What is mounted, for messages: a source may be any word, such as "none". */

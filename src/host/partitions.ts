@@ -28,7 +28,7 @@ export async function listPartitions(path: string): Promise<Partition[]> {
  * @param text lines of number, first sector and sectors; a sector is 512 bytes here, whatever the
  * disk's is.
  */
-export function parsePartitions(text: string): Partition[] {
+function parsePartitions(text: string): Partition[] {
   return text
     .split('\n')
     .map((line) => line.trim().split(/\s+/).map(Number))
