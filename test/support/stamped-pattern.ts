@@ -27,11 +27,3 @@ function fillStamp(target: Buffer, at: number, generation: number, sector: numbe
     target.copy(target, at + filled, at, at + filled);
   }
 }
-
-/** What a stamp says; undefined when the sector is not one whole stamp (torn, zero, foreign). */
-export function readStamp(sector: Buffer): { generation: number; sector: number } | undefined {
-  const generation = sector.readUInt32LE(4);
-  const number = Number(sector.readBigUInt64LE(8));
-  const whole = stampedPattern(generation, number * STAMP_BYTES, STAMP_BYTES);
-  return whole.equals(sector) ? { generation, sector: number } : undefined;
-}
