@@ -28,7 +28,7 @@ function newGroup(name) {
 }
 
 /** @param {Tally} into @param {Tally} other */
-export function addTally(into, other) {
+function addTally(into, other) {
   into.passed += other.passed;
   into.failed += other.failed;
   into.skipped += other.skipped;

@@ -6,7 +6,7 @@ import type { ProgressNotice } from '../control/protocol.js';
 import { parseChoice } from './arguments.js';
 import { type Output, plain } from './output.js';
 
-export const PROGRESS_MODES = ['auto', 'plain', 'none'] as const;
+const PROGRESS_MODES = ['auto', 'plain', 'none'] as const;
 export type ProgressMode = (typeof PROGRESS_MODES)[number];
 
 /** @throws DiskError `usage` for an unknown mode. */

@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { DiskError } from '../common/errors.js';
 import { parseSize } from '../common/units.js';
 
-export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
+const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export type TransportChoice = 'auto' | 'kernel' | 'fuse-native';

@@ -11,7 +11,7 @@ import { openStated, probeImage } from './registry.js';
 import { hasProtocol, quoteName, resolveSibling } from './sibling-path.js';
 
 /** Most images in a chain. */
-export const MAX_CHAIN_DEPTH = 1000;
+const MAX_CHAIN_DEPTH = 1000;
 /** Most files of a folder that are looked at in search of a parent known by its id alone. */
 const MAX_SEARCHED_FILES = 10_000;
 /** Reaches to the end of the descriptor that is embedded in a VMDK. */

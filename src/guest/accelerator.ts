@@ -8,7 +8,7 @@ import { QEMU } from './command-line.js';
 import { qemuMissing } from './launch-errors.js';
 
 export type Accelerator = 'kvm' | 'tcg';
-export const ACCELERATOR_CHOICES = ['auto', 'kvm', 'tcg'] as const;
+const ACCELERATOR_CHOICES = ['auto', 'kvm', 'tcg'] as const;
 export type AcceleratorChoice = (typeof ACCELERATOR_CHOICES)[number];
 
 export interface ChosenAccelerator {

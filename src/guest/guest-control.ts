@@ -23,7 +23,7 @@ export interface Hold {
   release(): Promise<void>;
 }
 
-export const FROZEN = 'frozen: the guest agent held its file systems still';
+const FROZEN = 'frozen: the guest agent held its file systems still';
 export const PAUSED = 'paused: the guest was stopped for the instant';
 
 /**

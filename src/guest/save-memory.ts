@@ -49,7 +49,7 @@ export interface SavedGuest extends Hold {
   readonly setup: GuestSetup;
 }
 
-export const MEMORY_SAVED = `${PAUSED}, with its memory`;
+const MEMORY_SAVED = `${PAUSED}, with its memory`;
 
 /**
  * Pauses a guest and saves its memory. The content of the file is not durable yet.

@@ -96,7 +96,7 @@ export class HolderSearch {
 }
 
 /** One line naming them, for an error message: `dd (pid 12), /dev/loop0`. */
-export function describeHolders(holders: readonly Holder[]): string {
+function describeHolders(holders: readonly Holder[]): string {
   const names = holders.map(({ pid, name }) => (pid === 0 ? name : `${name} (pid ${pid})`));
   return [...new Set(names)].join(', ');
 }

@@ -33,7 +33,7 @@ import { fusermount, fusermountUnmount } from './fusermount.js';
 
 /** Type and source under which our mounts appear in mountinfo: how a later start knows them. */
 export const SUBTYPE = 'layerdisk';
-export const MOUNT_TYPE = `fuse.${SUBTYPE}`;
+const MOUNT_TYPE = `fuse.${SUBTYPE}`;
 export const MOUNT_SOURCE = 'layerdisk';
 
 /** How long a mount that may be dead is given to answer. */

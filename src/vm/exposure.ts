@@ -132,7 +132,7 @@ function expose(entry: VmEntry, manifest: Manifest): ExposedVm {
 }
 
 /** The name of a disk's raw file. */
-export function diskFileName(disk: string): string {
+function diskFileName(disk: string): string {
   return `${disk}.raw`;
 }
 

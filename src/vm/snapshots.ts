@@ -226,7 +226,7 @@ export async function renameSnapshot(
   });
 }
 
-export function checkSnapshotRequest({ name, message }: SnapshotRequest): void {
+function checkSnapshotRequest({ name, message }: SnapshotRequest): void {
   checkName('snapshot', name);
   if (message !== undefined && message.length > LONGEST_MESSAGE) {
     throw new DiskError('usage', `the message has ${message.length} characters`, {

@@ -59,7 +59,7 @@ export const SUMMARY: VmSummary = {
   created: '2026-01-02T03:04:05.678Z',
 };
 
-export function snapshotView(name: string, extra: Partial<SnapshotView> = {}): SnapshotView {
+function snapshotView(name: string, extra: Partial<SnapshotView> = {}): SnapshotView {
   return {
     name,
     created: '2026-01-02T03:04:05.678Z',
@@ -74,7 +74,7 @@ export function snapshotView(name: string, extra: Partial<SnapshotView> = {}): S
   };
 }
 
-export function vmView(name: string): VmView {
+function vmView(name: string): VmView {
   return {
     name,
     id: '00000000-0000-4000-8000-000000000000',

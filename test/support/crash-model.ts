@@ -91,7 +91,7 @@ export class SectorHistory {
 }
 
 /** The number that a sector is full of; undefined when it isn't one. */
-export function sectorValue(bytes: Buffer, sector: number): number | undefined {
+function sectorValue(bytes: Buffer, sector: number): number | undefined {
   const value = bytes.readUInt32LE(sector * SECTOR);
   for (let at = sector * SECTOR + 4; at < (sector + 1) * SECTOR; at += 4) {
     if (bytes.readUInt32LE(at) !== value) return undefined;

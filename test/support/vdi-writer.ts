@@ -27,7 +27,7 @@ const FREE = 0xffffffff;
 const ZERO = 0xfffffffe;
 
 /** The bytes of a GUID as RTUUID keeps it in memory on x86. */
-export function guidBytes(uuid: string): Buffer {
+function guidBytes(uuid: string): Buffer {
   const [a = '', b = '', c = '', ...rest] = uuid.split('-');
   const reversed = (hex: string) => Buffer.from(hex, 'hex').reverse();
   return Buffer.concat([reversed(a), reversed(b), reversed(c), Buffer.from(rest.join(''), 'hex')]);

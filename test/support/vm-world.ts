@@ -28,7 +28,7 @@ import { RealEngine } from './real-engine.js';
 export const DISK_SIZE = 32 * KiB;
 
 /** Raw files as bases; a fingerprint is path and hash. */
-export const rawBases: BaseSources = {
+const rawBases: BaseSources = {
   async describeBase(path, { format }) {
     const content = await readBase(path);
     const images = [{ path, format: format === 'auto' ? 'raw' : format }];

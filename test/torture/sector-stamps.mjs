@@ -4,7 +4,7 @@
  */
 export const SECTOR = 512;
 /** In the place of a generation: no whole stamp, or that of another sector. */
-export const TORN = 0xffff_ffff;
+const TORN = 0xffff_ffff;
 
 const PAIR = 8;
 

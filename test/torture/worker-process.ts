@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import { cleanEnvironment, type ProgramResult, runProgram } from '../support/run-program.js';
 
-export const WORKER = fileURLToPath(new URL('./store-worker.mjs', import.meta.url));
+const WORKER = fileURLToPath(new URL('./store-worker.mjs', import.meta.url));
 /** Exit status of a worker that found its store wrong. */
 const WRONG = 3;
 

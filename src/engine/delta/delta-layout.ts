@@ -9,7 +9,7 @@ import { BLOCK_SIZE } from '../../common/units.js';
 import type { DeltaId } from '../delta-id.js';
 import type { Allocation, Below } from '../engine.js';
 
-export const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 1;
 const MAGIC = Buffer.from('LDTUPLES', 'latin1');
 
 /** Two copies, each in a page of its own so that a torn write can spoil only one. */

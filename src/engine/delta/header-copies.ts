@@ -56,7 +56,7 @@ export function readCopies(fd: number, path: string, id: DeltaId): HeaderCopy[] 
 }
 
 /** Whether two headers say the same, whichever is newer. */
-export function saySame(a: DeltaHeader, b: DeltaHeader): boolean {
+function saySame(a: DeltaHeader, b: DeltaHeader): boolean {
   const same = { ...b, generation: a.generation };
   return encodeHeader(a).equals(encodeHeader(same));
 }

@@ -8,7 +8,7 @@ import { bytes, struct, u32le, u64le } from '../../common/struct.js';
 import { BLOCK_SIZE, safeNumber } from '../../common/units.js';
 import type { DeltaId } from '../delta-id.js';
 
-export const SUMS_VERSION = 1;
+const SUMS_VERSION = 1;
 const MAGIC = Buffer.from('LDSUMS\0\0', 'latin1');
 
 /** Header and pages alike. */

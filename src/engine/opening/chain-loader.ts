@@ -257,7 +257,7 @@ function applyDelta(
 }
 
 /** Zeroes a row but for its incarnation, which grows. */
-export function clearRow(views: SharedViews, index: number): void {
+function clearRow(views: SharedViews, index: number): void {
   const at = index * VOLUME_WORDS;
   const incarnation = views.volumes[at + VOLUME.incarnation]!;
   views.volumes.fill(0, at, at + VOLUME_WORDS);

@@ -12,7 +12,7 @@ import { NOT_KEPT, SuspectRows } from './suspect-rows.js';
 
 export const PAGE_WORDS = 1024;
 export const MAX_VOLUMES = 65_536;
-export const MAX_DELTAS = 1 << 20;
+const MAX_DELTAS = 1 << 20;
 export const MAX_THREADS = 64;
 
 export const VOLUME_WORDS = 32;

@@ -37,7 +37,7 @@ const SIZED_BY_GEOMETRY: ReadonlySet<string> = new Set(['vpc ', 'qemu']);
 const FOOTER_SIZES = [SECTOR_SIZE, OLD_FOOTER_SIZE] as const;
 
 /** Whether these bytes have the cookie of a footer at `offset`. */
-export function hasFooterCookie(bytes: Buffer, offset: number): boolean {
+function hasFooterCookie(bytes: Buffer, offset: number): boolean {
   if (offset < 0) return false;
   return bytes.toString('latin1', offset, offset + FOOTER_COOKIE.length) === FOOTER_COOKIE;
 }

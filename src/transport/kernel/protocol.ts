@@ -50,7 +50,7 @@ export const IN_UNIQUE = 2;
 export const IN_NODE = 4;
 export const IN_PID = 8;
 /** First word of the body. */
-export const IN_BODY = 10;
+const IN_BODY = 10;
 export const IN_HEADER_BYTES = 40;
 
 /** The body's first field wherever a request belongs to an open file or directory. */

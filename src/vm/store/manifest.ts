@@ -9,7 +9,7 @@ import { MAX_DISK_SIZE, MIN_DISK_SIZE, SECTOR_SIZE } from '../../common/units.js
 import type { DeltaId } from '../../engine/delta-id.js';
 import { isName } from './names.js';
 
-export const MANIFEST_VERSION = 1;
+const MANIFEST_VERSION = 1;
 
 /**
  * Nodes 0 to 15 of every VM are fixed (its folder and the like); those of disks and snapshots

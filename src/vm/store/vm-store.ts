@@ -364,7 +364,7 @@ export class VmStore {
 }
 
 /** Commits and settles; what was prepared is removed again when the commit fails. */
-export async function commitChange(pending: PendingFile): Promise<void> {
+async function commitChange(pending: PendingFile): Promise<void> {
   try {
     pending.commit();
   } catch (error) {
