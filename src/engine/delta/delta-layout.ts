@@ -56,10 +56,7 @@ export interface DeltaHeader {
   readonly allocation: Allocation;
   /** Read-only for ever, data and committed records durable. */
   readonly sealed: boolean;
-  /**
-   * Names the data file (`ID.GENERATION.data`): a rewrite of the delta replaces both files by one
-   * rename.
-   */
+  /** Names the data file (`ID.GENERATION.data`); 1 in all that this layerdisk writes. */
   readonly dataGeneration: number;
   /** The copy with the highest one is in force. */
   readonly generation: number;
