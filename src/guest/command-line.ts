@@ -1,5 +1,6 @@
 /** From a VM's configuration to QEMU's command line: a pure function. */
 import type { Accelerator } from './accelerator.js';
+import { bridgeArguments, busOf } from './pci-bridges.js';
 import { type RunFolder, runFiles } from './run-folder.js';
 
 /** The program. */
@@ -57,6 +58,8 @@ export interface CommandLineRequest {
 export function buildCommandLine(request: CommandLineRequest): string[] {
   const { hardware, accelerator, folder, extra, machine } = request;
   const files = runFiles(folder);
+  const { disks, nics } = hardware;
+  const devices = disks.length + nics.length;
   return [
     '-S',
     '-nodefaults',
@@ -76,8 +79,11 @@ export function buildCommandLine(request: CommandLineRequest): string[] {
     ...['-qmp', `unix:${escapeCommas(files.qmp)},server=on,wait=off`],
     ...consoleArguments(request.console, files.console),
     ...agentArguments(files.agent),
-    ...hardware.disks.flatMap(diskArguments),
-    ...hardware.nics.flatMap((nic, index) => nicArguments(nic, index, request.backends[index])),
+    ...bridgeArguments(devices),
+    ...disks.flatMap((disk, index) => diskArguments(disk, index, busOf(index, devices))),
+    ...nics.flatMap((nic, index) =>
+      nicArguments(nic, index, request.backends[index], busOf(disks.length + index, devices)),
+    ),
     ...extra,
   ];
 }
@@ -113,7 +119,7 @@ function agentArguments(socket: string): string[] {
  * What the guest discards is given back to the host; of a disk that is allocated statically only
  * what it discards itself, not every block of zeroes that it writes.
  */
-function diskArguments(disk: GuestDisk, index: number): string[] {
+function diskArguments(disk: GuestDisk, index: number, place: object): string[] {
   const node = `disk${index}`;
   const readOnly = disk.kind === 'read-only' ? { 'read-only': true } : {};
   const blockdev = {
@@ -136,6 +142,7 @@ function diskArguments(disk: GuestDisk, index: number): string[] {
   const device = {
     driver: 'virtio-blk-pci',
     id: `${node}-device`,
+    ...place,
     drive: node,
     serial: disk.serial,
     bootindex: index + 1,
@@ -143,9 +150,9 @@ function diskArguments(disk: GuestDisk, index: number): string[] {
   return ['-blockdev', JSON.stringify(blockdev), '-device', JSON.stringify(device)];
 }
 
-function nicArguments(nic: GuestNic, index: number, backend: NicBackend): string[] {
+function nicArguments(nic: GuestNic, index: number, backend: NicBackend, place: object): string[] {
   const id = `nic${index}`;
-  const device = { driver: 'virtio-net-pci', id: `${id}-device`, mac: nic.mac };
+  const device = { driver: 'virtio-net-pci', id: `${id}-device`, ...place, mac: nic.mac };
   // A card whose cable hangs loose: a hub with nobody else on it.
   const netdev = backend ?? `hubport,hubid=${index}`;
   return [

@@ -3,13 +3,13 @@
  * command line has to outlive.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DiskError } from '../common/errors.js';
 import { openStored } from '../storage/stored-file.js';
 import type { Accelerator } from './accelerator.js';
 import { buildCommandLine, type ConsoleKind, type GuestHardware, QEMU } from './command-line.js';
-import { qemuMissing } from './launch-errors.js';
+import { qemuMissing, startFailed } from './launch-errors.js';
 import { type PluggedNics, plugNics } from './networks.js';
 import { identify } from './processes.js';
 import { Qmp } from './qmp.js';
@@ -122,12 +122,12 @@ async function bringUp(
   nics: PluggedNics,
 ): Promise<RunRecord> {
   const { folder, hardware, accelerator, console, extra, memory } = request;
-  const qmp = await greet(folder, ended);
+  const qmp = await greet(request, ended);
   try {
     nics.connect();
     if (memory !== undefined) await takeMemory(qmp, request, ended);
     const identity = identify(child.pid ?? -1);
-    if (identity === undefined) throw startFailed(folder);
+    if (identity === undefined) throw startFailed(request);
     const record: RunRecord = {
       ...identity,
       vmId: hardware.id,
@@ -154,7 +154,7 @@ function hardwareOf({ vcpus, memory, nics, disks }: GuestHardware): RunHardware 
 
 async function takeMemory(
   qmp: Qmp,
-  { folder }: LaunchRequest,
+  request: LaunchRequest,
   ended: Promise<unknown>,
 ): Promise<void> {
   try {
@@ -163,22 +163,22 @@ async function takeMemory(
     if (!(error instanceof DiskError)) throw error;
     // It ends when it cannot use the memory; what it said is in its log by then.
     const over = ended.then(() => true);
-    if (await Promise.race([over, sleep(END_MS, false)])) throw startFailed(folder);
+    if (await Promise.race([over, sleep(END_MS, false)])) throw startFailed(request);
     throw error;
   }
 }
 
 /** Waits until QEMU answers. @throws DiskError `failed` when it ends before that. */
-async function greet(folder: RunFolder, ended: Promise<unknown>): Promise<Qmp> {
+async function greet(request: LaunchRequest, ended: Promise<unknown>): Promise<Qmp> {
   const over = ended.then(() => 'ended' as const);
   // It is heard of below; not while the connection is being tried.
   over.catch(() => undefined);
   const deadline = performance.now() + GREETING_MS;
   for (;;) {
-    const answer = await Qmp.connect(runFiles(folder).qmp, GREETING_MS).catch(asDiskError);
+    const answer = await Qmp.connect(runFiles(request.folder).qmp, GREETING_MS).catch(asDiskError);
     if (answer instanceof Qmp) return answer;
     // No socket yet, or QEMU is on its way out: a moment tells.
-    if ((await Promise.race([over, sleep(POLL_MS)])) === 'ended') throw startFailed(folder);
+    if ((await Promise.race([over, sleep(POLL_MS)])) === 'ended') throw startFailed(request);
     if (performance.now() >= deadline) throw answer;
   }
 }
@@ -186,14 +186,4 @@ async function greet(folder: RunFolder, ended: Promise<unknown>): Promise<Qmp> {
 function asDiskError(error: unknown): DiskError {
   if (error instanceof DiskError) return error;
   throw error;
-}
-
-/** The last thing that QEMU said is why. */
-function startFailed(folder: RunFolder): DiskError {
-  const { log } = runFiles(folder);
-  const lines = readFileSync(log, 'utf8').trim().split('\n');
-  const said = (lines.at(-1) ?? '').replace(`${QEMU}: `, '');
-  return new DiskError('failed', `QEMU did not start the guest: ${said || 'it said nothing'}`, {
-    hint: `all that it said: ${log}`,
-  });
 }

@@ -65,6 +65,16 @@ t.test('refusals of run and stop', { skip: cannotServe() }, async (t) => {
     await refused(['run', 'web'], EXIT.notSupported, /no bridge "no-such-br"/);
     await daemon.ok('set', 'web', '--nic', 'none');
 
+    await t.test('more processors than QEMU has', async (t) => {
+      await daemon.ok('create', 'wide', '--disk', '1M', '--memory', '32M', '--vcpus', '1024');
+      const run = await daemon.cli(['run', 'wide', '--accel', 'tcg']);
+      checkRefusal(t, run, [EXIT.failed], /CPUs/);
+      const [, fewer = ''] =
+        /layerdisk (?:--\S+ \S+ )*set wide --vcpus (\d+);/.exec(run.stderr) ?? [];
+      t.match(fewer, /^\d+$/, `the hint says how many are possible: ${run.stderr}`);
+      await daemon.ok('delete', 'wide');
+    });
+
     await t.test('a VM that is deleted', (t) => checkNoRunFolder(t, daemon));
 
     await daemon.ok('run', 'web', '--detach');
