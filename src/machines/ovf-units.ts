@@ -2,21 +2,24 @@
 import { GiB, KiB, MiB, TiB } from '../common/units.js';
 import { unsupported } from '../formats/image-error.js';
 import { quoteName } from '../formats/sibling-path.js';
-import { entryOf } from './values.js';
 
+const PREFIXES: readonly [letter: string, decimal: string, binary: string, bytes: number][] = [
+  ['k', 'kilo', 'kibi', KiB],
+  ['m', 'mega', 'mebi', MiB],
+  ['g', 'giga', 'gibi', GiB],
+  ['t', 'tera', 'tebi', TiB],
+];
 /** VMware and VirtualBox mean powers of 1024 by all of these. */
-const WORDS: Readonly<Record<string, number>> = {
-  byte: 1,
-  bytes: 1,
-  kb: KiB,
-  kilobytes: KiB,
-  mb: MiB,
-  megabytes: MiB,
-  gb: GiB,
-  gigabytes: GiB,
-  tb: TiB,
-  terabytes: TiB,
-};
+const WORDS: ReadonlyMap<string, number> = new Map([
+  ...['b', 'byte', 'bytes'].map((word) => [word, 1] as const),
+  ...PREFIXES.flatMap(([letter, decimal, binary, bytes]) => [
+    ...[`${letter}b`, `${letter}ib`].map((word) => [word, bytes] as const),
+    ...[decimal, binary].flatMap((word) => [
+      [`${word}byte`, bytes] as const,
+      [`${word}bytes`, bytes] as const,
+    ]),
+  ]),
+]);
 
 /**
  * Bytes of one unit.
@@ -26,9 +29,10 @@ const WORDS: Readonly<Record<string, number>> = {
 export function allocationUnit(path: string, text: string | undefined, missing: number): number {
   if (text === undefined || text === '') return missing;
   const [word = '', ...factors] = text.toLowerCase().split('*');
-  let unit = entryOf(WORDS, word.trim()) ?? Number.NaN;
+  let unit = WORDS.get(word.trim()) ?? Number.NaN;
   for (const factor of factors) {
-    const match = /^\s*(\d{1,6})(?:\s*\^\s*(\d{1,2}))?\s*$/.exec(factor);
+    // Numbers and exponents of DSP0004 may have a plus in front.
+    const match = /^\s*\+?(\d{1,15})(?:\s*\^\s*\+?(\d{1,2}))?\s*$/.exec(factor);
     unit *= match === null ? Number.NaN : Number(match[1]) ** Number(match[2] ?? 1);
   }
   if (Number.isSafeInteger(unit) && unit >= 1) return unit;

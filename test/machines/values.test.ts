@@ -14,6 +14,13 @@ t.test('units of OVF', async (t) => {
     ['byte * 2^10 * 2^10', 2 ** 20],
     ['MegaBytes', 2 ** 20],
     ['GB', 2 ** 30],
+    ['KB', 2 ** 10],
+    ['MiB', 2 ** 20],
+    ['megabyte', 2 ** 20],
+    ['Gibibytes', 2 ** 30],
+    ['B', 1],
+    [' byte * +2 ^ +20 ', 2 ** 20],
+    ['byte*1073741824', 2 ** 30],
     [undefined, 7],
     ['', 7],
   ] as const) {
