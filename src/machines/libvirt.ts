@@ -35,6 +35,9 @@ const UNITS: Readonly<Record<string, number>> = {
 /** The driver's type is what QEMU is told; libvirt takes a disk without one for raw. */
 const FORMATS = ['raw', 'qcow2', 'vdi', 'vmdk', 'vhdx'];
 
+/** In place of an attribute: the address and the port by which guests find each other. */
+const ADDRESS = 'address:port';
+
 /** Mode, and which attribute of `source` names the network. */
 const INTERFACES: Readonly<Record<string, readonly [mode: NicMode, source: string]>> = {
   user: ['nat', ''],
@@ -42,9 +45,9 @@ const INTERFACES: Readonly<Record<string, readonly [mode: NicMode, source: strin
   bridge: ['bridged', 'bridge'],
   direct: ['bridged', 'dev'],
   internal: ['internal', 'name'],
-  mcast: ['internal', ''],
-  server: ['internal', ''],
-  client: ['internal', ''],
+  mcast: ['internal', ADDRESS],
+  server: ['internal', ADDRESS],
+  client: ['internal', ADDRESS],
 };
 
 /** @throws DiskError `damaged`, `not-supported`, naming `path`. */
@@ -148,16 +151,33 @@ function readNic(nic: XmlElement, warnings: string[]): MachineNic {
   const found = entryOf(INTERFACES, type);
   const mac = macAddress(nic.child('mac')?.attribute('address'));
   if (found === undefined) {
-    warnings.push(`interface of type ${quoteName(type)} is not taken over; it has mode none`);
+    const address = addressOf(nic.child('source'));
+    const where = address === undefined ? '' : ` (${quoteName(address)})`;
+    warnings.push(
+      `interface of type ${quoteName(type)}${where} is not taken over; it has mode none`,
+    );
   }
   const [connected, attribute] = found ?? ['none', ''];
   const mode = nic.child('link')?.attribute('state') === 'down' ? 'none' : connected;
-  const network = nic.child('source')?.attribute(attribute);
+  const source = nic.child('source');
+  const network = attribute === ADDRESS ? addressOf(source) : source?.attribute(attribute);
+  if (attribute === ADDRESS && network !== undefined) {
+    warnings.push(
+      `interface of type ${quoteName(type)}: ${quoteName(network)} is taken for an internal ` +
+        'network of that name, which nobody outside of layerdisk is on',
+    );
+  }
   return {
     mode,
     ...(network === undefined || network === '' ? {} : { network }),
     ...(mac === undefined ? {} : { mac }),
   };
+}
+
+/** A server that listens everywhere states its port alone. */
+function addressOf(source: XmlElement | undefined): string | undefined {
+  const parts = [source?.attribute('address') ?? '', source?.attribute('port') ?? ''];
+  return parts.filter((part) => part !== '').join(':') || undefined;
 }
 
 /** Stated, or by a firmware in flash memory, which is how QEMU has EFI. */
