@@ -13,12 +13,17 @@ export interface OvfDisk {
   readonly capacity: number;
 }
 
+interface OvfNic {
+  readonly mode: NicMode;
+  readonly network?: string;
+}
+
 export interface OvfContent {
   readonly name: string;
   readonly vcpus: number;
   /** Bytes; the file says MiB, rounded up. */
   readonly memory: number;
-  readonly nics: readonly { readonly mode: NicMode }[];
+  readonly nics: readonly OvfNic[];
   readonly disks: readonly OvfDisk[];
 }
 
@@ -38,7 +43,7 @@ const STREAM_OPTIMIZED =
 const CONTROLLER = 3;
 
 export function ovfDescriptor({ name, vcpus, memory, nics, disks }: OvfContent): string {
-  const plugged = nics.map(({ mode }) => NETWORKS[mode]);
+  const plugged = nics.map((nic) => ({ ...nic, connection: connectionOf(nic, nics) }));
   const files = disks.map(
     (disk, index) =>
       `<File ovf:id="file${index}" ovf:href="${xmlText(disk.name)}" ovf:size="${disk.size}"/>`,
@@ -48,8 +53,9 @@ export function ovfDescriptor({ name, vcpus, memory, nics, disks }: OvfContent):
       `<Disk ovf:diskId="disk${index}" ovf:fileRef="file${index}" ovf:capacity="${capacity}"` +
       ` ovf:format="${STREAM_OPTIMIZED}"/>`,
   );
-  const networks = [...new Set(plugged)].map(
-    (network) => `<Network ovf:name="${network}"><Description>${network}</Description></Network>`,
+  const described = new Map(plugged.map((nic) => [nic.connection, networkDescription(nic)]));
+  const networks = [...described].map(
+    ([name, text]) => `<Network ovf:name="${name}"><Description>${text}</Description></Network>`,
   );
   return `<?xml version="1.0" encoding="UTF-8"?>
 <Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1"
@@ -77,11 +83,23 @@ export function ovfDescriptor({ name, vcpus, memory, nics, disks }: OvfContent):
 `;
 }
 
+/** The mode alone, by which others know it, where that tells the networks of the machine apart. */
+function connectionOf({ mode, network }: OvfNic, nics: readonly OvfNic[]): string {
+  const isOnlyOne = nics.every((nic) => nic.mode !== mode || nic.network === network);
+  const word = NETWORKS[mode];
+  return isOnlyOne || network === undefined ? word : `${word} ${network}`;
+}
+
+/** The name of a network goes along in words; `ovf.ts` reads it there. */
+function networkDescription({ mode, network }: OvfNic): string {
+  const word = NETWORKS[mode];
+  return network === undefined ? word : `${word} network ${network}`;
+}
+
 interface Hardware {
   readonly vcpus: number;
   readonly memory: number;
-  /** The network of each NIC. */
-  readonly plugged: readonly string[];
+  readonly plugged: readonly { readonly mode: NicMode; readonly connection: string }[];
   readonly diskCount: number;
 }
 
@@ -96,10 +114,10 @@ function items({ vcpus, memory, plugged, diskCount }: Hardware): string[] {
       ResourceType: 17,
     }),
   );
-  const nicItems = plugged.map((network, index) =>
+  const nicItems = plugged.map(({ mode, connection }, index) =>
     item({
-      AutomaticAllocation: network === NETWORKS.none ? 'false' : 'true',
-      Connection: network,
+      AutomaticAllocation: mode === 'none' ? 'false' : 'true',
+      Connection: connection,
       ElementName: `Network Adapter ${index + 1}`,
       InstanceID: CONTROLLER + 1 + diskCount + index,
       ResourceSubType: 'E1000',

@@ -91,7 +91,7 @@ export function readOvf(path: string, root: XmlElement): OvfMachine {
   }
   return {
     name: system.child('Name')?.text || (system.attribute('id') ?? ''),
-    hardware: readHardware(path, items, warnings),
+    hardware: readHardware(path, root, items, warnings),
     disks,
     snapshots: [],
     current: null,
@@ -179,6 +179,7 @@ function inPlaces(devices: readonly XmlElement[]): XmlElement[] {
 
 function readHardware(
   path: string,
+  root: XmlElement,
   items: readonly XmlElement[],
   warnings: string[],
 ): MachineHardware {
@@ -191,18 +192,25 @@ function readHardware(
     ...(cpu === undefined ? {} : { vcpus: wholeNumber(path, 'its number of CPUs', cpu) }),
     ...(size === undefined ? {} : { memory: byteCount(path, 'its memory', size, unit) }),
     nics: inPlaces(items.filter((item) => typeOf(item) === ETHERNET)).map((item, index) =>
-      readNic(item, index, warnings),
+      readNic(root, item, index, warnings),
     ),
   };
 }
 
-function readNic(item: XmlElement, index: number, warnings: string[]): MachineNic {
+function readNic(
+  root: XmlElement,
+  item: XmlElement,
+  index: number,
+  warnings: string[],
+): MachineNic {
   const network = item.child('Connection')?.text ?? '';
+  const own = networkOfOurs(root, network);
   // oVirt has it under a name of its own, and the place on the bus as the address.
   const mac = item
     .all('Address', 'MACAddress')
     .map(({ text }) => macAddress(text))
     .find((each) => each !== undefined);
+  if (own !== undefined) return { ...own, ...(mac === undefined ? {} : { mac }) };
   const mode = network === '' ? 'nat' : entryOf(MODES, network.toLowerCase().replace(/[- ]/g, ''));
   if (mode === undefined) {
     warnings.push(`network adapter ${index}: network ${quoteName(network)} is taken for nat`);
@@ -212,6 +220,17 @@ function readNic(item: XmlElement, index: number, warnings: string[]): MachineNi
     ...(mode === undefined ? { network } : {}),
     ...(mac === undefined ? {} : { mac }),
   };
+}
+
+/** What an export of ours says of a network that has a name: `Internal network lan`. */
+function networkOfOurs(root: XmlElement, name: string): MachineNic | undefined {
+  const networks = root.child('NetworkSection')?.all('Network') ?? [];
+  const description = networks
+    .find((each) => each.attribute('name') === name)
+    ?.child('Description')?.text;
+  const [, word = '', network] = /^(\w+) network (\S+)$/.exec(description ?? '') ?? [];
+  const mode = entryOf(MODES, word.toLowerCase());
+  return mode === undefined || network === undefined ? undefined : { mode, network };
 }
 
 /**
@@ -260,8 +279,9 @@ function readDisk(
   if ((disk.attribute('parentRef') ?? '') !== '') {
     throw unsupported(path, `disk ${quoteName(id)} is a delta on another disk`);
   }
-  const reference = disk.attribute('fileRef');
-  if (reference === undefined) {
+  // Some write an empty one for disks that are empty.
+  const reference = disk.attribute('fileRef') ?? '';
+  if (reference === '') {
     const unit = allocationUnit(path, disk.attribute('capacityAllocationUnits'), 1);
     const capacity = propertyOr(disk.attribute('capacity') ?? '', system);
     return {

@@ -4,6 +4,7 @@
 import t from 'tap';
 import { readLibvirt } from '../../src/machines/libvirt.js';
 import { readOvf } from '../../src/machines/ovf.js';
+import { ovfDescriptor } from '../../src/machines/ovf-descriptor.js';
 import { readVbox } from '../../src/machines/vbox.js';
 import { readDictionary, readVmware } from '../../src/machines/vmware.js';
 import { parseXml } from '../../src/machines/xml.js';
@@ -207,6 +208,49 @@ t.test('devices of an OVF are in the order of their places', async (t) => {
     ['a', 'b', 'c', 'd'],
   ]);
   t.strictSame(read(nic('1', 'y') + nic('', 'x')), [['y', 'x'], []], 'one has no place');
+});
+
+t.test('an empty reference to a file is none', async (t) => {
+  const disks =
+    '<Disk ovf:diskId="vmdisk1" ovf:fileRef="" ovf:capacity="3"' +
+    ' ovf:capacityAllocationUnits="MiB"/>';
+  t.match(ovf(ovfText(1, { disks })).disks, [{ files: [], size: 3 * 2 ** 20 }]);
+});
+
+t.test('two networks of one mode come back as two', async (t) => {
+  const nics = [
+    { mode: 'internal', network: 'lan' },
+    { mode: 'internal', network: 'dmz' },
+    { mode: 'internal' },
+    { mode: 'internal', network: 'lan' },
+    { mode: 'bridged', network: 'br0' },
+    { mode: 'nat' },
+    { mode: 'host-only' },
+    { mode: 'none' },
+  ] as const;
+  const text = ovfDescriptor({ name: 'web', vcpus: 1, memory: 2 ** 20, disks: [], nics });
+  t.strictSame(ovf(text).hardware.nics, nics);
+  const connections = [...text.matchAll(/<rasd:Connection>(.*?)</g)].map(([, name]) => name);
+  t.strictSame(new Set(connections.slice(0, 4)).size, 3, 'for others, too');
+  t.equal(connections[4], 'Bridged', 'one network of a mode has the name by which it is known');
+});
+
+t.test('interfaces of libvirt that meet at an address keep it as a name', async (t) => {
+  const read = (type: string, source: string) => {
+    const nic = `<interface type='${type}'><source ${source}/></interface>`;
+    const text = `<domain><devices>${nic}</devices></domain>`;
+    const { hardware, warnings } = readLibvirt('m.xml', parseXml('m.xml', Buffer.from(text)));
+    return { ...hardware.nics[0], told: warnings.join('\n') };
+  };
+  for (const type of ['mcast', 'server', 'client']) {
+    const found = read(type, "address='230.0.0.1' port='5558'");
+    t.match(found, { mode: 'internal', network: '230.0.0.1:5558' });
+    t.match(found.told, '"230.0.0.1:5558" is taken for an internal network of that name');
+  }
+  t.match(read('server', "port='5558'"), { mode: 'internal', network: '5558' });
+  t.match(read('internal', "name='lan'"), { mode: 'internal', network: 'lan', told: '' });
+  const udp = read('udp', "address='10.0.0.2' port='115'");
+  t.match(udp, { mode: 'none', told: 'type "udp" ("10.0.0.2:115") is not taken over' });
 });
 
 t.test('the size of an empty disk may be that of a property', async (t) => {
