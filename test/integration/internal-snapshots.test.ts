@@ -89,6 +89,17 @@ t.test('snapshots inside an image', { skip: cannotServe() }, async (t) => {
   for (const vm of states.keys()) await check(vm);
 });
 
+t.test('the snapshot that a disk stands on is deleted', { skip: cannotServe() }, async (t) => {
+  const daemon = await startDaemon(t);
+  const image = await makeImage(daemon.folder);
+  await daemon.ok('import', image, 'vm', '--image-snapshot', SECOND);
+  await tool('qemu-img', ['snapshot', '-d', SECOND, image]);
+  const refused = await daemon.cli(['attach', 'vm']);
+  checkRefusal(t, refused, [EXIT.damaged], /disk\.qcow2 is not what it was/);
+  t.match(refused.stderr, /hint: bring the old file back: now .*no internal snapshot "two"/);
+  t.notMatch(refused.stderr, /base accept/, 'that cannot help');
+});
+
 t.test('snapshots that are not there', { skip: cannotServe() }, async (t) => {
   const daemon = await startDaemon(t);
   const image = await makeImage(daemon.folder);

@@ -188,10 +188,23 @@ export class BaseRecords {
     const change = await this.#sources.findChange(record.fingerprint);
     if (change === undefined) return { id, ...record.spec };
     const vm = this.#store.catalog.findById(record.vmId)?.name ?? 'VM';
+    const unusable = await this.#whyUnusable(record);
+    const ways = `, or take it as it is now: layerdisk base accept ${vm}`;
     throw new DiskError('damaged', `the base image ${record.path} is not what it was: ${change}`, {
-      hint: `bring the old file back, or take it as it is now: layerdisk base accept ${vm}`,
+      hint: `bring the old file back${unusable === undefined ? ways : `: now ${unusable}`}`,
       errno: 'EIO',
     });
+  }
+
+  /** What `accept` would say of it as it is now; undefined where it would take it. */
+  async #whyUnusable({ path, options }: BaseRecord): Promise<string | undefined> {
+    try {
+      await this.#sources.describeBase(path, options);
+      return undefined;
+    } catch (error) {
+      if (error instanceof DiskError) return error.message;
+      throw error;
+    }
   }
 
   /** @throws DiskError when a file of it is gone or can't be read. */
