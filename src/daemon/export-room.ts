@@ -47,10 +47,25 @@ export class ExportRoom {
       onProgress: (doneBytes) => {
         const blocks = divCeil(doneBytes - counted, BLOCK_SIZE);
         counted = doneBytes;
-        allowance.take(blocks);
+        this.#take(blocks);
         allowance.settle(blocks);
         hooks.onProgress?.(doneBytes);
       },
     };
+  }
+
+  /** @throws DiskError ENOSPC that names the file. */
+  #take(blocks: number): void {
+    try {
+      this.#allowance.take(blocks);
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error;
+      const { message, errno } = error;
+      throw new DiskError('failed', `${this.#job.path}: not written further, because ${message}`, {
+        ...(errno === undefined ? {} : { errno }),
+        hint: 'export to another file system, or free space there: layerdisk gc',
+        cause: error,
+      });
+    }
   }
 }

@@ -134,6 +134,7 @@ async function checkRefusals(t: Test, world: World, image: string): Promise<void
     t.comment(command.join(' '));
     const result = await daemon.quick(command);
     checkRefusal(t, result, [EXIT.failed], /MiB|reserve/);
+    if (command[0] === 'export') t.match(result.stderr, command[2], 'names the file');
   }
   t.same(await daemon.json('list'), before, 'nothing half made');
   t.same((await runProgram('ls', ['-A', on])).stdout.includes('out'), false);
