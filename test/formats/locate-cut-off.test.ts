@@ -3,11 +3,14 @@ import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { MapExtent } from '../../src/common/extent-map.js';
+import { MiB } from '../../src/common/units.js';
 import { ImageBase } from '../../src/formats/base.js';
 import { openChain } from '../../src/formats/open-chain.js';
 import { stampedModel } from '../support/disk-model.js';
 import { writeQcow2 } from '../support/qcow2-writer.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { writeVhd } from '../support/vhd-writer.js';
+import { writeVhdx } from '../support/vhdx-writer.js';
 import { descriptorText } from '../support/vmdk-writer.js';
 
 const CLUSTER = 65536;
@@ -49,4 +52,30 @@ t.test('a cluster', async (t) => {
     { start: start + 512, length: 512, ...data, offset: last + 512 },
     { start: start + 1024, length: CLUSTER - 1024, ...data },
   ]);
+});
+
+t.test('a block of a VHD or a VHDX', async (t) => {
+  const folder = tempFolder(t);
+  const disk = stampedModel({ size: 2 * MiB, unitSize: MiB, pattern: 'd', salt: 1 });
+  const vhd = join(folder, 'disk.vhd');
+  const vhdx = join(folder, 'disk.vhdx');
+  const { blockOffsets, bitmapSize } = writeVhd(vhd, {
+    ...{ model: disk, type: 'dynamic', blockSize: MiB },
+  });
+  const blocks = writeVhdx(vhdx, { model: disk, blockSize: MiB }).blockOffsets;
+  const data = { depth: 0, present: true, zero: false, data: true };
+  for (const [file, last] of [
+    [vhd, blockOffsets.get(1)! + bitmapSize],
+    [vhdx, blocks.get(1)!],
+  ] as const) {
+    truncateSync(file, last + 1024);
+    t.strictSame(
+      mapOf(file, MiB + 512),
+      [
+        { start: MiB + 512, length: 512, ...data, file, offset: last + 512 },
+        { start: MiB + 1024, length: MiB - 1024, ...data, file },
+      ],
+      file,
+    );
+  }
 });

@@ -120,7 +120,9 @@ export class DynamicVhd implements DiskImage {
     const found = this.#blocks.find(block);
     if (found < 0) return undefined;
     const inBlock = offset - block * this.#blockSize;
-    return { file: this.path, offset: found + inBlock, length: this.#blockSize - inBlock };
+    const start = found + inBlock;
+    const length = Math.min(this.#blockSize - inBlock, this.#file.size - start);
+    return length <= 0 ? undefined : { file: this.path, offset: start, length };
   }
 
   close(): void {

@@ -172,10 +172,12 @@ export class VhdxImage implements DiskImage {
     const state = this.#blocks.state(block);
     if (state !== PAYLOAD_FULLY_PRESENT && state !== PAYLOAD_PARTIALLY_PRESENT) return undefined;
     const inBlock = offset - block * this.#blockSize;
-    const length = this.#blockSize - inBlock;
+    const left = this.#blockSize - inBlock;
     // What the log changes is not in the file yet.
-    if (this.#isReplayed) return { file: this.path, length };
-    return { file: this.path, offset: this.#blocks.offset(block) + inBlock, length };
+    if (this.#isReplayed) return { file: this.path, length: left };
+    const start = this.#blocks.offset(block) + inBlock;
+    const length = Math.min(left, this.#file.size - start);
+    return length <= 0 ? undefined : { file: this.path, offset: start, length };
   }
 
   close(): void {
