@@ -56,7 +56,11 @@ export class MemoryBudget {
       'not-supported',
       `${path}: the tables of this image and those it stands on take more than ` +
         `${LIMIT_BYTES / MiB} MiB of memory`,
-      { hint: 'make one image of the chain, with larger clusters: qemu-img convert' },
+      {
+        hint:
+          'make one image of the chain, with larger clusters: qemu-img convert, or Convert-VHD of ' +
+          'Hyper-V for VHD and VHDX',
+      },
     );
   }
 
