@@ -35,7 +35,8 @@ export function runCommand(
     const child = execFile(program, [...args], options, (error, stdout, stderr) => {
       const complaint = firstLine(stderr).replace(`${program}: `, '');
       const code = error === null ? 0 : child.exitCode;
-      if (code !== null) resolve({ code, stdout, complaint });
+      // Of one that could not be started the code is the errno, negative.
+      if (code !== null && code >= 0) resolve({ code, stdout, complaint });
       else reject(cannotRun(program, error));
     });
     child.stdin?.end();
