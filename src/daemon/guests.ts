@@ -9,6 +9,7 @@ import type { GuestView } from '../control/protocol.js';
 import { type Hold, holdStill, releaseAbandoned } from '../guest/guest-control.js';
 import {
   checkRunFolder,
+  makeLock,
   type RunFolder,
   type RunState,
   readRunning,
@@ -52,6 +53,7 @@ export class Guests {
     const folder = this.folderOf(vmNumber);
     checkRunFolder(folder);
     await makeFolder(folder);
+    makeLock(folder);
     return folder;
   }
 

@@ -18,6 +18,8 @@ import type { Accelerator } from './accelerator.js';
 import type { GuestNic } from './command-line.js';
 import { isRunning, type ProcessIdentity } from './processes.js';
 
+const AS_THE_DAEMON = 'run as the user the daemon runs as';
+
 /** Absolute path of one VM's run folder. */
 export type RunFolder = string;
 
@@ -43,6 +45,19 @@ export function runFiles(folder: RunFolder): RunFiles {
     log: join(folder, 'qemu.log'),
     held: join(folder, 'held'),
   };
+}
+
+/**
+ * What a guest writes here would be of the user who starts it: the daemon could not read which
+ * process it is, nor reach its sockets.
+ * @throws DiskError `not-permitted` for root where the daemon is another user's.
+ */
+export function refuseOtherUser(folder: RunFolder, vm: string): void {
+  const owner = statSync(folder, { throwIfNoEntry: false })?.uid;
+  if (owner === undefined || owner === process.geteuid?.()) return;
+  throw new DiskError('not-permitted', `cannot run "${vm}": its daemon is uid ${owner}'s`, {
+    hint: AS_THE_DAEMON,
+  });
 }
 
 /** @throws DiskError `usage` when sockets in this folder could not be bound. */
@@ -102,6 +117,13 @@ export async function writeRecord(folder: RunFolder, record: RunRecord): Promise
 const LOCK_PATIENCE_MS = 1000;
 const LOCK_POLL_MS = 20;
 
+/**
+ * The daemon makes it, so that it can look at one that root takes, too. @throws the host's error.
+ */
+export function makeLock(folder: RunFolder): void {
+  closeSync(openSync(runFiles(folder).lock, constants.O_RDWR | constants.O_CREAT, 0o600));
+}
+
 /** The right to run the guest of a folder, as an open descriptor. */
 export class RunLock {
   readonly fd: number;
@@ -154,7 +176,7 @@ function openLock(folder: RunFolder, vm: string): number {
     throw new DiskError(
       denied ? 'not-permitted' : 'failed',
       `cannot run "${vm}": cannot open ${runFiles(folder).lock} (${errno})`,
-      { errno, hint: 'run as the user the daemon runs as' },
+      { errno, hint: AS_THE_DAEMON },
     );
   }
 }

@@ -171,6 +171,18 @@ async function checkOthers(t: Test, space: UserSpace): Promise<void> {
   t.match(root, { code: 1, stderr: /denied/ }, 'not even root sees the mount');
 }
 
+/** Root may ask a user's daemon, and what he did must not be in the user's way afterwards. */
+async function checkRootIsNotInTheWay(t: Test, space: UserSpace): Promise<void> {
+  const socket = space.in('run', 'layerdisk', 'control.sock');
+  const root = async (...args: string[]) =>
+    answer(await space.as(0, ['node', CLI, ...args, '--socket', socket]));
+  const run = await root('run', 'vm', '--detach', '--accel', 'tcg');
+  checkRefusal(t, run, [EXIT.notPermitted], /daemon is uid 65534's/);
+  await root('reset-identity', 'vm');
+  await space.ok(t, 'rename', 'vm', 'other');
+  await space.ok(t, 'rename', 'other', 'vm');
+}
+
 /** What a user could try to gain by a daemon of theirs: files that only root may read or write. */
 async function checkGainsNothing(t: Test, space: UserSpace): Promise<void> {
   const secret = join(tmpdir(), `layerdisk-secret-${process.pid}`);
@@ -245,6 +257,7 @@ t.test('an ordinary user', { skip: cannotServe() }, async (t) => {
   await t.test('does the whole job', (t) => checkWork(t, space));
   await t.test('is told what needs root', (t) => checkNeedsRoot(t, space));
   await t.test('is alone with the disks', (t) => checkOthers(t, space));
+  await t.test('may ask root', (t) => checkRootIsNotInTheWay(t, space));
   await t.test('gains nothing', (t) => checkGainsNothing(t, space));
   await t.test('is refused the places of others', (t) => checkPlacesOfOthers(t, space));
 });

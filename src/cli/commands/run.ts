@@ -64,8 +64,9 @@ async function runGuest(session: Session, request: RunRequest): Promise<void> {
   const ask = { vm, ...(discardMemory ? { discardMemory } : {}) };
   const first = await session.call('run', ask);
   const { accelerator, reason } = await prepareRun(first, request);
-  const { RunLock } = await import('../../guest/run-folder.js');
+  const { RunLock, refuseOtherUser } = await import('../../guest/run-folder.js');
   const { launchGuest } = await import('../../guest/launch.js');
+  refuseOtherUser(first.folder, vm);
   const lock = await RunLock.acquire(first.folder, vm);
   try {
     // Asked again under the lock: what changes the VM from now on sees that it runs.
