@@ -175,11 +175,10 @@ export class Connection {
 
   /** Nothing that follows can be understood: say so and close. */
   #refuseStream(reason: string): void {
-    this.#refusing = true;
     this.#log.warn(`control client refused: ${reason}`);
     this.#sendError(null, rpcError(RPC.PARSE_ERROR, new DiskError('usage', reason)));
+    // It flows on, and what comes is thrown away.
     this.#socket.removeAllListeners('data');
-    this.#socket.resume();
     this.finish('the client sent something that is no message');
   }
 

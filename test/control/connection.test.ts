@@ -13,8 +13,16 @@ const STALL_MS = 60_000;
 /** Longer than any tick of the clock. */
 const STEP_MS = 20;
 
-function connected(handlers: Handlers) {
-  const socket = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() });
+/** @param take what becomes of what is written: without it, all is read at once. */
+function connected(handlers: Handlers, take: (done: () => void) => void = (done) => done()) {
+  const written: string[] = [];
+  const socket = new Duplex({
+    read() {},
+    write: (chunk, _encoding, done) => {
+      written.push(String(chunk));
+      take(done);
+    },
+  });
   const { log, lines } = recordingLog();
   const limits = { ...DEFAULT_LIMITS, stallMs: STALL_MS };
   const connection = new Connection(socket as unknown as Socket, { handlers, log, limits });
@@ -22,19 +30,21 @@ function connected(handlers: Handlers) {
     connection,
     socket,
     lines,
+    written,
     send: (text: string) => socket.emit('data', Buffer.from(text)),
   };
 }
 
 t.test('a line that comes in drops is as old as its first byte', async (t) => {
   const { connection, socket, lines, send } = connected(recordingHandlers().handlers);
-  const start = Date.now();
+  const before = Date.now();
   send('{');
+  const first = Date.now();
   await delay(STEP_MS);
   send('"jsonrpc"');
-  connection.check(start + STALL_MS - 1);
+  connection.check(before + STALL_MS - 1);
   t.notOk(socket.destroyed);
-  connection.check(start + STALL_MS + STEP_MS / 2);
+  connection.check(first + STALL_MS + 1);
   t.ok(socket.destroyed);
   t.match(lines, [{ message: /half a message/ }]);
 });
@@ -70,4 +80,96 @@ t.test('what is asked of a daemon that stops is not done', async (t) => {
   finish([]);
   await closed;
   t.ok(connection.idle);
+});
+
+/** Answers of a size that no socket takes along at once. */
+const LARGE = { list: async () => ['x'.repeat(1024 * 1024)] };
+const LIST = (id: number) => `{"jsonrpc":"2.0","id":${id},"method":"list"}\n`;
+
+t.test('an answer is unread for as long as nothing is read, however many there are', async (t) => {
+  const reads: (() => void)[] = [];
+  const { handlers } = recordingHandlers(LARGE);
+  const { connection, socket, lines, send } = connected(handlers, (done) => reads.push(done));
+  send(LIST(1));
+  await delay(STEP_MS);
+  send(LIST(2));
+  await delay(STEP_MS);
+  const second = Date.now();
+  reads.shift()?.();
+  await delay(1);
+  connection.check(second + STALL_MS - 1);
+  t.notOk(socket.destroyed, 'one of two was read: the other has its own time');
+  reads.shift()?.();
+  await delay(1);
+  connection.check(Date.now() + 2 * STALL_MS);
+  t.notOk(socket.destroyed, 'all is read');
+  const third = Date.now();
+  send(LIST(3));
+  await delay(STEP_MS);
+  const fourth = Date.now();
+  await delay(STEP_MS);
+  send(LIST(4));
+  await delay(STEP_MS);
+  connection.check(third + STALL_MS - 1);
+  t.notOk(socket.destroyed);
+  connection.check(fourth + STALL_MS + 1);
+  t.ok(socket.destroyed, 'as old as the first of them');
+  t.match(lines, [{ message: /does not read its answers/ }]);
+});
+
+t.test('what is left when one answer was read is dropped in its turn', async (t) => {
+  const reads: (() => void)[] = [];
+  const { handlers } = recordingHandlers(LARGE);
+  const { connection, socket, send } = connected(handlers, (done) => reads.push(done));
+  send(LIST(1));
+  send(LIST(2));
+  await delay(1);
+  reads.shift()?.();
+  await delay(1);
+  connection.check(Date.now() + STALL_MS + 1);
+  t.ok(socket.destroyed);
+});
+
+t.test('one that only stopped sending is written to, unless it has more to read', async (t) => {
+  const reads: (() => void)[] = [];
+  const { handlers } = recordingHandlers({ ...LARGE, gc: () => new Promise(() => {}) });
+  const { connection, socket, written, send } = connected(handlers, (done) => reads.push(done));
+  send('{"jsonrpc":"2.0","id":1,"method":"gc"}\n');
+  connection.check(Date.now());
+  t.same(written, [], 'it may still ask');
+  socket.emit('end');
+  connection.check(Date.now());
+  t.same(written, ['\n']);
+  connection.check(Date.now());
+  reads.shift()?.();
+  await delay(1);
+  t.same(written, ['\n'], 'not again before that is read');
+  socket.destroy();
+});
+
+t.test('after what is no message nothing is read or done, but all is answered', async (t) => {
+  let finish: (answer: unknown) => void = () => {};
+  const { handlers, calls } = recordingHandlers({
+    list: (_params, { signal }) =>
+      new Promise((done) => {
+        finish = () => done([String(signal.aborted)]);
+      }),
+  });
+  const { socket, written, send } = connected(handlers);
+  send(LIST(1));
+  send('\0\n');
+  t.equal(socket.listenerCount('data'), 0);
+  t.equal(socket.readableFlowing, true, 'what follows is thrown away');
+  t.equal(calls.length, 1);
+  t.notOk(socket.destroyed, 'a request is under way');
+  const closed = new Promise((done) => socket.once('close', done));
+  finish([]);
+  await closed;
+  t.match(
+    written.map((line) => JSON.parse(line)),
+    [
+      { id: null, error: { code: -32700 } },
+      { id: 1, result: ['true'] },
+    ],
+  );
 });
