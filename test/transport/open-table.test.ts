@@ -119,3 +119,88 @@ t.test('an open that cannot be noted leaves no file registered', { skip }, async
   t.same(calls, ['open', 'release']);
   t.equal(table.openDisks, 0);
 });
+
+/** Notes what is asked of it; one number for all files. */
+function passthroughOf(calls: string[], backing = 4): Passthrough {
+  return {
+    open: () => {
+      calls.push('open');
+      return backing;
+    },
+    inherit: (node: { lo: number }, number: number) => calls.push(`inherit ${node.lo} ${number}`),
+    release: (node: { lo: number }) => calls.push(`release ${node.lo}`),
+  } as unknown as Passthrough;
+}
+
+t.test(
+  'a file that the kernel reads by itself is let go with its last open',
+  { skip },
+  async (t) => {
+    const { log, fd } = logOf(t);
+    const calls: string[] = [];
+    const lost = { ...NODE, lo: 6 };
+    const namespace = {
+      reopen: async (node: { lo: number }) => {
+        if (node.lo === lost.lo) throw new Error('lost');
+      },
+      release: () => calls.push('closed'),
+    } as unknown as Namespace;
+    const before = new OpenTable(namespace, { log, passthrough: passthroughOf([]) });
+    const first = before.addDevice(NODE, OPENED, OPENER);
+    const second = before.addDevice(lost, { kind: 'device', handle: 9 }, OPENER);
+    t.equal(first.backing, 4);
+    const table = new OpenTable(namespace, {
+      log: new HandleLog(fd),
+      passthrough: passthroughOf(calls),
+    });
+    await table.restore();
+    t.same(calls.splice(0), ['inherit 5 4', 'inherit 6 4'], 'of the lost one, too');
+    const stranger = { lo: 8, hi: first.handle.hi };
+    await table.release(NODE, stranger);
+    await table.release(lost, { lo: 8, hi: second.handle.hi });
+    t.same(calls, [], 'handles that are not known');
+    await table.release(NODE, first.handle);
+    t.same(calls.splice(0), ['release 5', 'closed']);
+    await table.release(NODE, first.handle);
+    t.same(calls, [], 'a RELEASE that is sent again');
+    await table.release(lost, second.handle);
+    t.same(calls, ['release 6'], 'what could not be opened is not closed');
+    t.same(new HandleLog(fd).load().open, []);
+  },
+);
+
+t.test('the next daemon gives no handle again that this one gave', { skip }, async (t) => {
+  const { log, fd } = logOf(t);
+  const namespace = { reopen: () => undefined, release: () => undefined } as unknown as Namespace;
+  const before = new OpenTable(namespace, { log });
+  const used = before.addDevice(NODE, OPENED, OPENER);
+  await before.release(NODE, used.handle);
+  const next = new OpenTable(namespace, { log: new HandleLog(fd), generation: 1 });
+  await next.restore();
+  t.strictNotSame(next.addDevice(NODE, OPENED, OPENER).handle, used.handle);
+  const content = Buffer.from('text');
+  const [old, young] = [before, next].map((table) => table.addContent(content));
+  t.strictNotSame(old, young, 'nor that of a file with content');
+  t.equal(next.content(young!), content);
+  t.equal(next.content(old!), undefined);
+  await next.release(NODE, young!);
+  t.equal(next.content(young!), undefined);
+});
+
+t.test('who just opened what for writing', { skip }, async (t) => {
+  const { log, fd } = logOf(t);
+  const namespace = { reopen: () => undefined } as unknown as Namespace;
+  new OpenTable(namespace, { log }).addDevice(NODE, OPENED, OPENER);
+  const table = new OpenTable(namespace, { log: new HandleLog(fd) });
+  await table.restore();
+  t.ok(table.hasJustOpened(OPENER.pid, NODE), 'with the daemon before');
+  t.notOk(table.hasJustOpened(OPENER.pid, { ...NODE, hi: 2 }));
+  t.notOk(table.hasJustOpened(OPENER.pid, { ...NODE, lo: 2 }));
+  const others = Array.from({ length: 64 }, (_, index) => index + 2);
+  for (const pid of others.slice(0, 63)) table.noteOpen(pid, NODE);
+  table.noteOpen(OPENER.pid, NODE);
+  table.noteOpen(others[63]!, NODE);
+  t.ok(table.hasJustOpened(OPENER.pid, NODE), 'it is among the latest again');
+  t.notOk(table.hasJustOpened(others[0]!, NODE), 'the oldest is forgotten');
+  t.ok(table.hasJustOpened(others[1]!, NODE));
+});
