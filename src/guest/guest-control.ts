@@ -4,9 +4,9 @@ import { DiskError } from '../common/errors.js';
 import { readText } from '../storage/small-files.js';
 import { GuestAgent } from './agent.js';
 import { cancelMigration } from './migration.js';
-import { waitForEnd } from './processes.js';
+import { type ProcessIdentity, waitForEnd } from './processes.js';
 import { Qmp } from './qmp.js';
-import { type RunFolder, type RunRecord, runFiles } from './run-folder.js';
+import { type RunFolder, runFiles } from './run-folder.js';
 
 /** How long the guest may take to freeze its file systems before it is paused instead. */
 const FREEZE_MS = 10_000;
@@ -132,7 +132,7 @@ export interface StopRequest {
  */
 export async function stopGuest(
   folder: RunFolder,
-  guest: RunRecord,
+  guest: ProcessIdentity,
   { vm, force, timeoutMs, signal }: StopRequest,
 ): Promise<void> {
   const { qmp: path } = runFiles(folder);
@@ -148,7 +148,7 @@ export async function stopGuest(
   });
 }
 
-async function endNow(path: string, guest: RunRecord, vm: string): Promise<void> {
+async function endNow(path: string, guest: ProcessIdentity, vm: string): Promise<void> {
   try {
     await Qmp.with(path, (qmp) => qmp.execute('quit'));
     if (await waitForEnd(guest, QUIT_MS)) return;

@@ -42,6 +42,8 @@ export interface LaunchRequest {
   readonly memory?: SavedMemory;
   /** Runs when QEMU has all of the memory, right before the guest goes on. */
   readonly onMemoryUsed?: () => Promise<void>;
+  /** Ends QEMU again while it is being started. */
+  readonly signal: AbortSignal;
 }
 
 export interface LaunchedGuest {
@@ -58,16 +60,20 @@ export interface LaunchedGuest {
 
 /**
  * Returns when the guest runs and its run folder says so.
- * @throws DiskError with QEMU's own words when it does not start; nothing is left running then.
+ * @throws DiskError with QEMU's own words when it does not start, `interrupted`; nothing is left
+ * running then.
  */
 export async function launchGuest(request: LaunchRequest): Promise<LaunchedGuest> {
-  const { storeId, hardware, folder, lock } = request;
+  const { storeId, hardware, folder, lock, signal } = request;
   lock.clear(folder);
   const nics = plugNics({ storeId, nics: hardware.nics });
   const child = spawnQemu(request, nics);
   const ended = endOf(child);
+  const giveUp = () => void child.kill('SIGKILL');
+  signal.addEventListener('abort', giveUp);
   try {
     const record = await bringUp(request, child, ended, nics);
+    signal.throwIfAborted();
     return {
       record,
       notes: nics.notes,
@@ -76,9 +82,12 @@ export async function launchGuest(request: LaunchRequest): Promise<LaunchedGuest
       detach: () => child.unref(),
     };
   } catch (error) {
-    child.kill('SIGKILL');
+    giveUp();
     await ended.catch(() => undefined);
-    throw error;
+    if (!signal.aborted) throw error;
+    throw new DiskError('interrupted', `starting the guest of "${hardware.name}": cancelled`);
+  } finally {
+    signal.removeEventListener('abort', giveUp);
   }
 }
 

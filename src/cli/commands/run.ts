@@ -59,11 +59,11 @@ interface RunRequest {
   readonly discardMemory: boolean;
 }
 
-async function runGuest(session: Session, request: RunRequest): Promise<void> {
-  const { vm, extra, detach, discardMemory } = request;
+async function runGuest(session: Session, asked: RunRequest): Promise<void> {
+  const { vm, extra, detach, discardMemory } = asked;
   const ask = { vm, ...(discardMemory ? { discardMemory } : {}) };
   const first = await session.call('run', ask);
-  const { accelerator, reason } = await prepareRun(first, request);
+  const { accelerator, reason } = await prepareRun(first, asked);
   const { RunLock, refuseOtherUser } = await import('../../guest/run-folder.js');
   const { launchGuest } = await import('../../guest/launch.js');
   refuseOtherUser(first.folder, vm);
@@ -75,7 +75,7 @@ async function runGuest(session: Session, request: RunRequest): Promise<void> {
     warnOfSharedMacs(session, plan);
     const stream = process.stdin.isTTY === true ? 'terminal' : 'stream';
     const { memory } = plan;
-    const guest = await launchGuest({
+    const request = {
       hardware: plan.vm,
       storeId: plan.storeId,
       folder: plan.folder,
@@ -84,7 +84,8 @@ async function runGuest(session: Session, request: RunRequest): Promise<void> {
       console: detach ? 'socket' : stream,
       extra: memory?.setup.arguments ?? extra,
       ...(memory === undefined ? {} : resuming(session, vm, memory)),
-    });
+    } as const;
+    const guest = await untilInterrupted((signal) => launchGuest({ ...request, signal }));
     lock.release();
     if (memory !== undefined)
       session.stderr.line(`${vm} goes on with the memory of ${memory.from}`);
@@ -102,6 +103,17 @@ async function runGuest(session: Session, request: RunRequest): Promise<void> {
   } catch (error) {
     lock.release();
     throw error;
+  }
+}
+
+/** QEMU would outlive us, and nobody would know which process it is. */
+async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const release = onInterrupt(() => controller.abort());
+  try {
+    return await work(controller.signal);
+  } finally {
+    release();
   }
 }
 

@@ -2,10 +2,14 @@
 import { DiskError } from '../../common/errors.js';
 import type { Handlers, RunPlan, SavedMemoryView } from '../../control/protocol.js';
 import type { LocalEngine } from '../../engine/local-engine.js';
+import { QEMU } from '../../guest/command-line.js';
 import { stopGuest } from '../../guest/guest-control.js';
+import { identify, type ProcessIdentity } from '../../guest/processes.js';
+import { type RunFolder, runFiles } from '../../guest/run-folder.js';
 import type { UsableMemory } from '../../vm/resume.js';
 import type { Guests } from '../guests.js';
 import type { DiskUsers } from './disk-users.js';
+import { findProcesses } from './processes.js';
 import { type ViewSources, viewVm } from './vm-views.js';
 
 export interface GuestHandlerSources extends ViewSources {
@@ -16,6 +20,8 @@ export interface GuestHandlerSources extends ViewSources {
 }
 
 const STOP_SECONDS = 60;
+/** Of a process's name, the kernel keeps so much. */
+const MOST_OF_A_NAME = 15;
 
 export function guestHandlers(
   sources: GuestHandlerSources,
@@ -40,17 +46,37 @@ export function guestHandlers(
           hint: `start it: layerdisk run ${vm}`,
         });
       }
-      if (state === 'in-between') {
-        throw new DiskError('busy', `VM "${vm}" is just being started or ended`, {
-          errno: 'EBUSY',
-          hint: 'try again in a moment',
-        });
-      }
+      const folder = guests.folderOf(number);
+      const guest = state === 'in-between' ? abandonedGuest(folder, vm, force) : state;
       const timeoutMs = timeoutSeconds * 1000;
-      await stopGuest(guests.folderOf(number), state, { vm, force, timeoutMs, signal });
+      await stopGuest(folder, guest, { vm, force, timeoutMs, signal });
       return {};
     },
   };
+}
+
+/**
+ * A QEMU that nobody has but itself, with no note of it: whoever started it was killed before the
+ * guest ran, and it stands still for ever.
+ * @param force whether it is to be ended, which is all that can be done with it.
+ * @throws DiskError `busy`.
+ */
+function abandonedGuest(folder: RunFolder, vm: string, force: boolean): ProcessIdentity {
+  const holders = findProcesses(runFiles(folder).lock);
+  const isQemu = holders.every(({ name }) => name === QEMU.slice(0, MOST_OF_A_NAME));
+  const guest = isQemu && holders[0] !== undefined ? identify(holders[0].pid) : undefined;
+  if (guest === undefined) {
+    throw new DiskError('busy', `VM "${vm}" is just being started or ended`, {
+      errno: 'EBUSY',
+      hint: 'try again in a moment',
+    });
+  }
+  if (force) return guest;
+  const what = `VM "${vm}" was being started by a command that is gone: QEMU (pid ${guest.pid})`;
+  throw new DiskError('busy', `${what} stands still`, {
+    errno: 'EBUSY',
+    hint: `end it: layerdisk stop ${vm} --force`,
+  });
 }
 
 /** Runs while nothing changes the VM; what would, sees the caller's lock afterwards. */
