@@ -45,7 +45,7 @@ export async function resetVm(session: Session, vm: string): Promise<IdentityVie
     const plan = await session.call('run', { vm });
     if (plan.folder !== folder) throw new DiskError('not-found', `VM "${vm}" was replaced`);
     const { disks } = plan.vm;
-    return await resetIdentity({ vm, disks, signal: controller.signal });
+    return await resetIdentity({ vm, disks, lock: lock.fd, signal: controller.signal });
   } finally {
     release();
     lock.release();

@@ -18,6 +18,8 @@ export interface ResetRequest {
   readonly vm: string;
   /** Nobody else uses them meanwhile. */
   readonly disks: readonly RawDisk[];
+  /** An open file whose lock sees to that: the process has it, too, should the caller be killed. */
+  readonly lock: number;
   /** Ends the work; some may be cleared then. */
   readonly signal?: AbortSignal;
 }
@@ -49,11 +51,11 @@ export function refuseResetWithoutRoot(): void {
  * then, but nothing stays mounted or attached.
  */
 export async function resetIdentity(request: ResetRequest): Promise<ResetOutcome> {
-  const { vm, disks, signal } = request;
+  const { vm, disks } = request;
   const directory = await mkdtemp(join(tmpdir(), 'layerdisk-identity-'));
   let answer: ResetAnswer;
   try {
-    answer = await runProgram({ vm, disks, directory }, signal);
+    answer = await runProgram({ vm, disks, directory }, request);
   } finally {
     const isOurs = (file: string) => disks.some(({ path }) => path === file);
     for (const loop of listLoopDevices()) if (isOurs(loop.file)) await waitUntilGone(loop);
@@ -73,27 +75,30 @@ async function makeDurable(path: string): Promise<void> {
   }
 }
 
-function runProgram(order: ResetOrder, signal: AbortSignal | undefined): Promise<ResetAnswer> {
+function runProgram(
+  order: ResetOrder,
+  { lock, signal }: Pick<ResetRequest, 'lock' | 'signal'>,
+): Promise<ResetAnswer> {
   const args = ['--mount', '--propagation', 'private', '--', process.execPath, PROGRAM];
   return new Promise((resolve, reject) => {
     const child = spawn('unshare', args, {
       env: { ...COMMAND_ENVIRONMENT },
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe', lock],
       // Ctrl-C on the terminal is for the caller, who passes it on.
       detached: true,
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' }),
     });
     let said = '';
     let complaint = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       said += text;
     });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       complaint = `${complaint}${text}`.slice(-4096);
     });
     // A process that ends early does not read; its end says why.
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(JSON.stringify(order));
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(JSON.stringify(order));
     let failure: Error | undefined;
     child.once('error', (error) => {
       failure = error;

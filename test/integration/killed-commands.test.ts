@@ -1,11 +1,15 @@
-/** `run` that ends while QEMU is being started: no QEMU stays that nobody can end. */
+/**
+ * Commands that hold a VM's lock and are killed: no QEMU stays that nobody can end, and who still
+ * works on the disks keeps others off.
+ */
 import { spawn } from 'node:child_process';
-import { chmod, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { VmView } from '../../src/control/protocol.js';
 import { readText } from '../../src/storage/small-files.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
+import { childrenOf } from '../support/footprint.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { cleanEnvironment, PROJECT, tool } from '../support/run-program.js';
@@ -29,17 +33,24 @@ function isThere(pid: number): boolean {
   return /^State:\s+[^ZX]/m.test(readText(`/proc/${pid}/status`) ?? '');
 }
 
-/** Starts `run web` and waits until QEMU is there. */
-async function beginRun(t: Test, daemon: TestDaemon) {
-  const { bin, pid } = await silentQemu(t);
-  const args = [join(PROJECT, 'dist/cli/main.js'), 'run', 'web', '--detach', '--accel', 'tcg'];
+/** The command line, in a process of its own. */
+function begin(daemon: TestDaemon, words: readonly string[], environment = {}) {
+  const args = ['-u', 'NODE_OPTIONS', 'node', join(PROJECT, 'dist/cli/main.js'), ...words];
   const env = cleanEnvironment({
     LAYERDISK_STORE: daemon.store,
     LAYERDISK_SOCKET: daemon.socket,
-    PATH: `${bin}:${process.env.PATH}`,
+    ...environment,
   });
-  const child = spawn('env', ['-u', 'NODE_OPTIONS', 'node', ...args], { env, stdio: 'ignore' });
+  const child = spawn('env', args, { env, stdio: 'ignore' });
   const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { child, ended };
+}
+
+/** Starts `run web` and waits until QEMU is there. */
+async function beginRun(t: Test, daemon: TestDaemon) {
+  const { bin, pid } = await silentQemu(t);
+  const words = ['run', 'web', '--detach', '--accel', 'tcg'];
+  const { child, ended } = begin(daemon, words, { PATH: `${bin}:${process.env.PATH}` });
   const qemu = await eventually('QEMU starts', pid);
   t.teardown(() => {
     if (isThere(qemu)) process.kill(qemu, 'SIGKILL');
@@ -76,4 +87,40 @@ t.test('a run that is interrupted', { skip: cannotServe() }, async (t) => {
     t.equal((await daemon.json<VmView>('info', 'web')).guest, undefined);
     await daemon.ok('delete', 'web');
   });
+});
+
+/** The process that clears, stopped before it has mounted anything. */
+async function stoppedClearing(cli: number): Promise<number> {
+  const isIt = (pid: number) => /identity\/main\.js/.test(readText(`/proc/${pid}/cmdline`) ?? '');
+  const pid = await eventually('the process that clears', () => childrenOf(cli).find(isIt));
+  process.kill(pid, 'SIGSTOP');
+  return pid;
+}
+
+t.test('a reset-identity by kill -9', { skip: cannotServe() }, async (t) => {
+  const daemon = await startDaemon(t);
+  await daemon.ok('create', 'web', '--disk', '16M');
+  const root = await tempFolder(t, 'root');
+  for (const name of ['etc', 'usr']) await mkdir(join(root, name));
+  await writeFile(join(root, 'etc/machine-id'), '0123456789abcdef0123456789abcdef\n');
+  await tool('mkfs.ext4', ['-q', '-F', '-d', root, daemon.rawFile('web')]);
+
+  const { child, ended } = begin(daemon, ['reset-identity', 'web']);
+  const pid = await stoppedClearing(child.pid ?? 0);
+  t.teardown(() => {
+    if (isThere(pid)) process.kill(pid, 'SIGKILL');
+  });
+  child.kill('SIGKILL');
+  await ended;
+  for (const words of [['reset-identity'], ['run'], ['stop', '--force'], ['delete']]) {
+    const refused = await daemon.cli([...words, 'web']);
+    checkRefusal(t, refused, [EXIT.busy], /just being started/);
+  }
+  process.kill(pid, 'SIGCONT');
+  await eventually('it ends', () => (isThere(pid) ? undefined : true));
+  t.match(
+    await daemon.ok('reset-identity', 'web'),
+    /nothing was there/,
+    'it cleared all there was',
+  );
 });
