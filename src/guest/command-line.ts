@@ -64,7 +64,9 @@ export function buildCommandLine(request: CommandLineRequest): string[] {
     '-S',
     '-nodefaults',
     '-no-user-config',
-    ...['-name', escapeCommas(hardware.name)],
+    // Not the name alone: one of the words that QEMU knows (`id`) would be an option without a
+    // value.
+    ...['-name', `guest=${escapeCommas(hardware.name)}`],
     ...['-uuid', hardware.id],
     ...['-machine', `${machine ?? 'q35'},accel=${accelerator}`],
     ...(machine === undefined ? [] : ['-incoming', 'defer']),

@@ -21,6 +21,13 @@ async function checkNoRunFolder(t: Test, daemon: TestDaemon): Promise<void> {
   t.same(await readdir(folder), before);
 }
 
+/** A name like any other to us. */
+async function checkOddName(daemon: TestDaemon): Promise<void> {
+  await daemon.ok('create', 'id', '--disk', '1M', '--memory', '32M');
+  await daemon.ok('run', 'id', '--detach');
+  await daemon.ok('stop', 'id', '--force');
+}
+
 /** What keeps the daemon from stopping is named once, and so is how to end it. */
 async function checkNoStop(t: Test, daemon: TestDaemon, pid: number): Promise<void> {
   const { stderr, code } = await daemon.cli(['daemon', 'stop']);
@@ -75,6 +82,7 @@ t.test('refusals of run and stop', { skip: cannotServe() }, async (t) => {
       await daemon.ok('delete', 'wide');
     });
 
+    await t.test('a VM whose name is an option of QEMU', () => checkOddName(daemon));
     await t.test('a VM that is deleted', (t) => checkNoRunFolder(t, daemon));
 
     await daemon.ok('run', 'web', '--detach');
