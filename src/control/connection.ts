@@ -85,7 +85,7 @@ export class Connection {
   #unreadSince: number | undefined;
   /** Answers that the kernel has not taken yet. */
   #unread = 0;
-  #lastActive = Date.now();
+  #lastActive = performance.now();
   /** No more requests are taken: the stream is broken or the daemon stops. */
   #refusing = false;
   /** The client has sent all it wants to; it may still read (`printf ... | nc -U`). */
@@ -114,12 +114,15 @@ export class Connection {
     return this.#running.size === 0;
   }
 
-  /** Milliseconds of the clock when the client last sent something or was last answered. */
+  /** By `performance.now()`: when the client last sent something or was last answered. */
   get lastActive(): number {
     return this.#lastActive;
   }
 
-  /** Drops a client that stalls, and notices one that went. Called by the server's clock. */
+  /**
+   * Drops a client that stalls, and notices one that went. Called by the server's clock.
+   * @param now by `performance.now()`: the host's clock may be set while somebody waits.
+   */
   check(now: number): void {
     // One that only stopped sending looks like one that is gone until something is written to it.
     // An empty line means nothing to either end's decoder, nor to jq.
@@ -158,7 +161,7 @@ export class Connection {
   }
 
   #receive(chunk: Buffer): void {
-    this.#lastActive = Date.now();
+    this.#lastActive = performance.now();
     try {
       for (const line of this.#lines.push(chunk)) {
         this.#lineSince = undefined;
@@ -170,7 +173,8 @@ export class Connection {
       this.#refuseStream(error.message);
       return;
     }
-    this.#lineSince = this.#lines.pending === 0 ? undefined : (this.#lineSince ?? Date.now());
+    this.#lineSince =
+      this.#lines.pending === 0 ? undefined : (this.#lineSince ?? performance.now());
   }
 
   /** Nothing that follows can be understood: say so and close. */
@@ -244,7 +248,7 @@ export class Connection {
     } finally {
       this.#running.delete(id);
       this.#streams.delete(id);
-      this.#lastActive = Date.now();
+      this.#lastActive = performance.now();
       this.#closeIfDone();
     }
   }
@@ -268,11 +272,11 @@ export class Connection {
   }
 
   #contextFor(id: RequestId, signal: AbortSignal): CallContext {
-    let lastSent = 0;
+    let lastSent = Number.NEGATIVE_INFINITY;
     return {
       signal,
       progress: (what, doneBytes, totalBytes) => {
-        const now = Date.now();
+        const now = performance.now();
         const last = doneBytes >= totalBytes;
         if (!this.#running.has(id) || (!last && now - lastSent < this.#limits.progressMs)) return;
         if (this.#socket.writableLength > PROGRESS_UNREAD_BYTES) return;
@@ -315,13 +319,14 @@ export class Connection {
     }
     const line = encodeMessage(message);
     this.#unread += 1;
-    if (!this.#socket.write(line, () => this.#answerLeft())) this.#unreadSince ??= Date.now();
+    if (!this.#socket.write(line, () => this.#answerLeft()))
+      this.#unreadSince ??= performance.now();
   }
 
   /** Not 'drain': events that follow may keep that from ever coming. */
   #answerLeft(): void {
     this.#unread -= 1;
-    this.#unreadSince = this.#unread === 0 ? undefined : Date.now();
+    this.#unreadSince = this.#unread === 0 ? undefined : performance.now();
   }
 }
 

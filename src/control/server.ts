@@ -65,7 +65,7 @@ export async function serveControl(options: ControlServerOptions): Promise<Contr
   });
   await listener.start();
   const clock = setInterval(() => {
-    const now = Date.now();
+    const now = performance.now();
     for (const connection of connections) connection.check(now);
     listener.check();
   }, CHECK_MS);

@@ -27,9 +27,9 @@ export async function endLoopDevice(loop: LoopDevice): Promise<void> {
  * @throws DiskError `busy`.
  */
 export async function waitUntilGone(loop: LoopDevice): Promise<void> {
-  const deadline = Date.now() + RELEASE_TIMEOUT_MS;
+  const deadline = performance.now() + RELEASE_TIMEOUT_MS;
   while (isThere(loop)) {
-    if (Date.now() > deadline) throw stillInUse(loop);
+    if (performance.now() > deadline) throw stillInUse(loop);
     await delay(RELEASE_POLL_MS);
   }
 }

@@ -1,20 +1,29 @@
 /** One client's limits by the clock, and its end, on a socket of memory. */
-import type { Socket } from 'node:net';
+import { once } from 'node:events';
+import { createConnection, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import t from 'tap';
-import { Connection } from '../../src/control/connection.js';
+import t, { type Test } from 'tap';
+import { Connection, type ControlLimits } from '../../src/control/connection.js';
 import type { Handlers } from '../../src/control/protocol.js';
 import { DEFAULT_LIMITS } from '../../src/control/server.js';
 import { recordingHandlers } from './recording-handlers.js';
-import { recordingLog } from './socket-fixture.js';
+import { recordingLog, serve } from './socket-fixture.js';
 
 const STALL_MS = 60_000;
 /** Longer than any tick of the clock. */
 const STEP_MS = 20;
+/** Longer than the time between two looks of the server at its clients. */
+const LOOKS_MS = 1500;
 
-/** @param take what becomes of what is written: without it, all is read at once. */
-function connected(handlers: Handlers, take: (done: () => void) => void = (done) => done()) {
+interface ConnectedOptions {
+  /** What becomes of what is written: without it, all is read at once. */
+  readonly take?: (done: () => void) => void;
+  readonly limits?: Partial<ControlLimits>;
+}
+
+function connected(handlers: Handlers, options: ConnectedOptions = {}) {
+  const { take = (done) => done() } = options;
   const written: string[] = [];
   const socket = new Duplex({
     read() {},
@@ -24,7 +33,7 @@ function connected(handlers: Handlers, take: (done: () => void) => void = (done)
     },
   });
   const { log, lines } = recordingLog();
-  const limits = { ...DEFAULT_LIMITS, stallMs: STALL_MS };
+  const limits = { ...DEFAULT_LIMITS, stallMs: STALL_MS, ...options.limits };
   const connection = new Connection(socket as unknown as Socket, { handlers, log, limits });
   return {
     connection,
@@ -37,9 +46,9 @@ function connected(handlers: Handlers, take: (done: () => void) => void = (done)
 
 t.test('a line that comes in drops is as old as its first byte', async (t) => {
   const { connection, socket, lines, send } = connected(recordingHandlers().handlers);
-  const before = Date.now();
+  const before = performance.now();
   send('{');
-  const first = Date.now();
+  const first = performance.now();
   await delay(STEP_MS);
   send('"jsonrpc"');
   connection.check(before + STALL_MS - 1);
@@ -51,13 +60,55 @@ t.test('a line that comes in drops is as old as its first byte', async (t) => {
 
 t.test('a line is no older than the end of the one before it', async (t) => {
   const { connection, socket, send } = connected(recordingHandlers().handlers);
-  const start = Date.now();
+  const start = performance.now();
   send('{');
   await delay(STEP_MS);
   send('}\n{');
   connection.check(start + STALL_MS + STEP_MS / 2);
   t.notOk(socket.destroyed);
   socket.destroy();
+});
+
+/** Sets the clock of the host, for this process; what has passed since some moment stays true. */
+function setClock(t: Test, byMs: number): void {
+  const { now } = Date;
+  Date.now = () => now() + byMs;
+  t.teardown(() => {
+    Date.now = now;
+  });
+}
+
+t.test('progress is told on when the clock of the host is set back', async (t) => {
+  const { handlers } = recordingHandlers({
+    list: async (_params, { progress }) => {
+      progress('copying', 1, 3);
+      setClock(t, -3_600_000);
+      progress('copying', 2, 3);
+      return [];
+    },
+  });
+  const { socket, written, send } = connected(handlers, { limits: { progressMs: 0 } });
+  send('{"jsonrpc":"2.0","id":1,"method":"list"}\n');
+  await new Promise(setImmediate);
+  t.match(written, [/"doneBytes":1/, /"doneBytes":2/, /"result"/]);
+  socket.destroy();
+});
+
+t.test('nobody is taken to stall because the clock of the host was set on', async (t) => {
+  const fixture = await serve(t, recordingHandlers().handlers);
+  const client = createConnection(fixture.path);
+  let dropped = false;
+  client.on('close', () => {
+    dropped = true;
+  });
+  client.write('{"jsonrpc":"2.0",');
+  await once(client, 'connect');
+  await delay(STEP_MS);
+  setClock(t, 3_600_000);
+  // Looked for every second.
+  await delay(LOOKS_MS);
+  t.notOk(dropped);
+  client.destroy();
 });
 
 t.test('what is asked of a daemon that stops is not done', async (t) => {
@@ -89,24 +140,24 @@ const LIST = (id: number) => `{"jsonrpc":"2.0","id":${id},"method":"list"}\n`;
 t.test('an answer is unread for as long as nothing is read, however many there are', async (t) => {
   const reads: (() => void)[] = [];
   const { handlers } = recordingHandlers(LARGE);
-  const { connection, socket, lines, send } = connected(handlers, (done) => reads.push(done));
+  const { connection, socket, lines, send } = connected(handlers, { take: (done) => reads.push(done) });
   send(LIST(1));
   await delay(STEP_MS);
   send(LIST(2));
   await delay(STEP_MS);
-  const second = Date.now();
+  const second = performance.now();
   reads.shift()?.();
   await delay(1);
   connection.check(second + STALL_MS - 1);
   t.notOk(socket.destroyed, 'one of two was read: the other has its own time');
   reads.shift()?.();
   await delay(1);
-  connection.check(Date.now() + 2 * STALL_MS);
+  connection.check(performance.now() + 2 * STALL_MS);
   t.notOk(socket.destroyed, 'all is read');
-  const third = Date.now();
+  const third = performance.now();
   send(LIST(3));
   await delay(STEP_MS);
-  const fourth = Date.now();
+  const fourth = performance.now();
   await delay(STEP_MS);
   send(LIST(4));
   await delay(STEP_MS);
@@ -120,27 +171,27 @@ t.test('an answer is unread for as long as nothing is read, however many there a
 t.test('what is left when one answer was read is dropped in its turn', async (t) => {
   const reads: (() => void)[] = [];
   const { handlers } = recordingHandlers(LARGE);
-  const { connection, socket, send } = connected(handlers, (done) => reads.push(done));
+  const { connection, socket, send } = connected(handlers, { take: (done) => reads.push(done) });
   send(LIST(1));
   send(LIST(2));
   await delay(1);
   reads.shift()?.();
   await delay(1);
-  connection.check(Date.now() + STALL_MS + 1);
+  connection.check(performance.now() + STALL_MS + 1);
   t.ok(socket.destroyed);
 });
 
 t.test('one that only stopped sending is written to, unless it has more to read', async (t) => {
   const reads: (() => void)[] = [];
   const { handlers } = recordingHandlers({ ...LARGE, gc: () => new Promise(() => {}) });
-  const { connection, socket, written, send } = connected(handlers, (done) => reads.push(done));
+  const { connection, socket, written, send } = connected(handlers, { take: (done) => reads.push(done) });
   send('{"jsonrpc":"2.0","id":1,"method":"gc"}\n');
-  connection.check(Date.now());
+  connection.check(performance.now());
   t.same(written, [], 'it may still ask');
   socket.emit('end');
-  connection.check(Date.now());
+  connection.check(performance.now());
   t.same(written, ['\n']);
-  connection.check(Date.now());
+  connection.check(performance.now());
   reads.shift()?.();
   await delay(1);
   t.same(written, ['\n'], 'not again before that is read');
