@@ -9,9 +9,9 @@
  */
 
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs';
-import { basename, join } from 'node:path';
-import { isAtOrBelow } from '../common/path-below.js';
+import { closeSync, openSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
+import { ioctlBuffer } from './libc.js';
 
 /** @returns 32 hexadecimal digits. */
 export function cacheEpoch(folder: string): string {
@@ -19,15 +19,26 @@ export function cacheEpoch(folder: string): string {
   return createHash('sha256').update(parts.join('\n')).digest('hex').slice(0, 32);
 }
 
+/**
+ * File systems that have a folder in sysfs while they are mounted, by the magic number of
+ * statfs(2): the folder's kind. What the table of mounts says of names and types is no help: it
+ * shows a mapped device as it was named by who mounted it, and ext3 as such, though the driver is
+ * that of ext4.
+ */
+const KINDS: ReadonlyMap<number, string> = new Map([
+  [0xef53, 'ext4'],
+  [0x58465342, 'xfs'],
+  [0x9123683e, 'btrfs'],
+]);
+
 /** Something that differs between two mounts of one file system; empty where nothing shows it. */
 function superblockInstance(folder: string): string {
-  const mount = mountOf(realpathSync(folder));
-  if (mount === undefined) return '';
-  const { type, source } = mount;
-  const name = type === 'btrfs' ? btrfsFolder(source) : deviceName(statSync(folder).dev);
+  const kind = KINDS.get(statfsSync(folder).type);
+  if (kind === undefined) return '';
+  const name = kind === 'btrfs' ? btrfsUuid(folder) : deviceName(statSync(folder).dev);
   if (name === undefined) return '';
   try {
-    return `${type} ${name} ${statSync(`/sys/fs/${type}/${name}`).ino}`;
+    return `${kind} ${name} ${statSync(`/sys/fs/${kind}/${name}`).ino}`;
   } catch {
     // This file system has no folder in sysfs: the boot id alone has to do.
     return '';
@@ -41,22 +52,6 @@ function majorMinor(device: number): string {
   return `${major}:${minor}`;
 }
 
-/** The mount that a path lies on: of those whose place leads to it, the longest, made last. */
-function mountOf(path: string): { type: string; source: string } | undefined {
-  let found: { type: string; source: string } | undefined;
-  let length = -1;
-  for (const line of readText('/proc/self/mountinfo').split('\n')) {
-    const [left, right] = line.split(' - ');
-    const place = left?.split(' ')[4];
-    const [type, source] = right?.split(' ') ?? [];
-    if (place === undefined || type === undefined || source === undefined) continue;
-    if (!isAtOrBelow(path, place) || place.length < length) continue;
-    length = place.length;
-    found = { type, source };
-  }
-  return found;
-}
-
 function deviceName(device: number): string | undefined {
   try {
     return basename(readlinkSync(`/sys/dev/block/${majorMinor(device)}`));
@@ -66,22 +61,23 @@ function deviceName(device: number): string | undefined {
   }
 }
 
-/** btrfs names its sysfs folder by the file system's UUID and lists its devices there. */
-function btrfsFolder(source: string): string | undefined {
-  let folders: string[];
+/** BTRFS_IOC_FS_INFO, and where in its answer (1 KiB) the 16 bytes of the UUID lie. */
+const FS_INFO = { request: 0x8400941f, length: 1024, uuid: 16 } as const;
+
+/** By which btrfs names its folder; its devices may be many, and have many names. */
+function btrfsUuid(folder: string): string | undefined {
+  const fd = openSync(folder, 'r');
   try {
-    folders = readdirSync('/sys/fs/btrfs');
+    const info = Buffer.alloc(FS_INFO.length);
+    ioctlBuffer(fd, FS_INFO.request, info);
+    const uuid = info.toString('hex', FS_INFO.uuid, FS_INFO.uuid + 16);
+    return uuid.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
   } catch {
+    // The boot id alone has to do.
     return undefined;
+  } finally {
+    closeSync(fd);
   }
-  return folders.find((folder) => {
-    try {
-      return readdirSync(join('/sys/fs/btrfs', folder, 'devices')).includes(basename(source));
-    } catch {
-      // `features` and other folders that are no file system.
-      return false;
-    }
-  });
 }
 
 function readText(path: string): string {
