@@ -1,7 +1,7 @@
 /**
  * Exports as the VM side sees them: one instant, kept while it is written, and let go afterwards.
  */
-import { mkdirSync, readdirSync, realpathSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
@@ -84,6 +84,22 @@ t.test('an OVA that fails holds nothing, not even a VM that was deleted meanwhil
   };
   t.equal(await codeOf(world.service.exportOva(request)), 'interrupted');
   t.same(readdirSync(place), [], 'nothing is left behind');
+  await world.service.collectGarbage(false);
+  t.same(world.fake.ids(), [], 'nothing is kept');
+});
+
+t.test('a name that is taken while the disks of an OVA are sealed', async (t) => {
+  const world = await open(t);
+  const path = join(world.folder, 'web.ova');
+  const { flushExposed } = world.hooks;
+  world.hooks.flushExposed = async (...request) => {
+    writeFileSync(path, 'theirs');
+    return flushExposed.apply(world.hooks, request);
+  };
+  const request = { vm: 'web', path, overwrite: false };
+  t.equal(await codeOf(world.service.exportOva(request)), 'exists');
+  t.equal(readFileSync(path, 'utf8'), 'theirs');
+  await world.delete('web');
   await world.service.collectGarbage(false);
   t.same(world.fake.ids(), [], 'nothing is kept');
 });

@@ -45,8 +45,9 @@ export async function exportOva(
   const spared = overwrite ? await context.bases.fileIds() : new Set<string>();
   const { ownFolders } = tools;
   const path = await settlePlace(request.path, { overwrite, ownFolders, spared });
-  const { hardware, disks } = await sealVm(context, request);
   const outputs = new OutputFiles(path, { overwrite, spared });
+  // From here on its deltas are pinned.
+  const { hardware, disks } = await sealVm(context, request);
   try {
     const output = outputs.create(path);
     const { temporaryPath } = output;
@@ -67,8 +68,8 @@ export async function exportOva(
     checkNotCancelled(work);
     outputs.commit();
   } finally {
-    outputs.discard();
     for (const { top } of disks) context.pins.deltas.unpin(top);
+    outputs.discard();
   }
   const stored = (await describeFile(path))?.storedSize ?? 0;
   return { files: outputs.paths, storedSize: stored };
