@@ -1,7 +1,14 @@
 /**
  * Exports as the VM side sees them: one instant, kept while it is written, and let go afterwards.
  */
-import { mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
@@ -107,7 +114,12 @@ t.test('a name that is taken while the disks of an OVA are sealed', async (t) =>
 t.test('what is refused seals nothing', async (t) => {
   const world = await open(t);
   const head = world.manifest('web').disks[0]!.head;
+  const { layout } = world.store;
+  symlinkSync(layout.root, join(world.folder, 'link'));
+  symlinkSync(layout.identity, join(world.folder, 'link.raw'));
   const refusals: readonly (readonly [string, Partial<ExportRequest>])[] = [
+    ['usage', { path: join(world.folder, 'link', 'x.raw') }],
+    ['usage', { path: join(world.folder, 'link.raw'), overwrite: true }],
     ['not-found', { disk: 'disk1' }],
     ['not-found', { snapshot: 'nosuch' }],
     ['not-found', { path: join(world.folder, 'nosuch', 'x.raw') }],
