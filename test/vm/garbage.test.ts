@@ -227,6 +227,24 @@ t.test('what an operation that fails takes back meanwhile is not missed', async 
   t.same((await world.service.collectGarbage(true)).files, []);
 });
 
+t.test('trash from what is the future since the clock was set back', async (t) => {
+  const { store } = await open(t);
+  const path = join(store.layout.root, 'some.json');
+  writeFileSync(path, 'x');
+  store.trash.put(path, 'test.trash');
+  const longAgo = 0;
+  const now = Date.now();
+  const clock = Date.now;
+  const set = (time: number) => Object.assign(Date, { now: () => time });
+  t.teardown(() => Object.assign(Date, { now: clock }));
+  const halfAnHour = 1_800_000;
+  set(now - halfAnHour);
+  t.same(await store.trash.empty(longAgo), [], "a network file system's clock may differ so much");
+  set(now - 4 * halfAnHour);
+  t.match(await store.trash.empty(longAgo), [{ name: /-some\.json$/ }]);
+  t.same(await store.trash.list(), []);
+});
+
 t.test('a store that was found without VMs', async (t) => {
   const world = await open(t);
   world.garbagePace = { restMs: 1, retryMs: 10, trashAgeMs: 0 };

@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { hostFiles } from '../../src/storage/atomic-write.js';
+import { VmNumbers } from '../../src/vm/store/vm-numbers.js';
 import { VmStore } from '../../src/vm/store/vm-store.js';
 import { codeOf, digestContents, VmWorld } from '../support/vm-world.js';
 
@@ -160,6 +161,39 @@ t.test('a manifest that is exchanged under a running daemon', async (t) => {
   t.equal(await codeOf((async () => world.service.read('one'))()), 'damaged');
   rmSync(join(layout.vms, 'one.json'));
   t.equal(await codeOf((async () => world.service.read('one'))()), 'damaged');
+  // The kernel knows its files by that number.
+  const two = join(layout.vms, 'two.json');
+  const { checksum: _, number, ...rest } = JSON.parse(readFileSync(two, 'utf8'));
+  writeFileSync(two, JSON.stringify({ ...rest, number: number + 7 }));
+  t.equal(await codeOf((async () => world.service.read('two'))()), 'damaged');
+});
+
+t.test('a manifest and its copy that are not to be leave nothing behind', async (t) => {
+  const world = await VmWorld.create();
+  t.teardown(() => world.destroy());
+  await world.create('web');
+  const { layout, catalog } = world.store;
+  const entry = catalog.get('web');
+  const pending = await world.store.prepareChange(entry, world.store.load('web'));
+  t.equal(readdirSync(layout.vms).length, 4);
+  await pending.abandon();
+  t.same(readdirSync(layout.vms).sort(), ['web.json', 'web.json.copy']);
+});
+
+t.test('a number is not given out before it is set aside', async (t) => {
+  const path = join(scratch(t), 'numbers.json');
+  let full = true;
+  const writeNew: typeof hostFiles.writeNew = async (...request) => {
+    if (full) throw Object.assign(new Error('no'), { code: 'ENOSPC' });
+    return hostFiles.writeNew(...request);
+  };
+  const numbers = VmNumbers.load(path, { ...hostFiles, writeNew }, 0);
+  t.match(await numbers.take().catch((error) => error), { errno: 'ENOSPC' });
+  const second = await numbers.take().catch((error) => error);
+  t.match(second, { errno: 'ENOSPC' }, 'nor when it is asked for again');
+  full = false;
+  const taken = await numbers.take();
+  t.ok((VmNumbers.read(path) ?? 0) > taken, 'the next daemon knows of it');
 });
 
 t.test('leftovers of interrupted replacements are removed, other files are not', async (t) => {
