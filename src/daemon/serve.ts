@@ -13,7 +13,7 @@ import { SupervisorLink } from './supervisor-link.js';
 /** How long a mount that is in use may hold up the end after a signal, milliseconds. */
 const BUSY_GRACE_MS = 10_000;
 const BUSY_RETRY_MS = 500;
-/** How long threads may take to end after everything else has. */
+/** How long threads may take to end after everything else has, those of Node's pool, too. */
 const THREADS_GRACE_MS = 2000;
 
 /** Starts a daemon and stays until it has ended. @returns the exit code. */
@@ -43,8 +43,13 @@ export async function serve(options: DaemonOptions): Promise<number> {
   link?.tell({ ended: end });
   // Its threads wait for requests that go to the next daemon.
   if (end === 'restart') process.kill(process.pid, 'SIGKILL');
-  const code = end === 'stopped' ? 0 : 1;
-  // One that waits for requests of a file that is still open would keep the process for as long.
+  // A thread that waits for requests of a file that is still open would keep the process for as
+  // long.
+  return endSoon(end === 'stopped' ? 0 : 1);
+}
+
+/** Has the process end although a thread of it waits. @returns the exit code. */
+function endSoon(code: number): number {
   setTimeout(() => exitNow(code), THREADS_GRACE_MS).unref();
   return code;
 }
@@ -63,7 +68,8 @@ function refuse(
   else link.tell(said);
   // A mount that was taken over stays for the next try: its threads would keep this process.
   if (link?.adopted !== undefined) process.kill(process.pid, 'SIGKILL');
-  return 1;
+  // One that asked a mount which does not answer goes on waiting for that.
+  return endSoon(1);
 }
 
 /**

@@ -122,6 +122,19 @@ t.test('what it refuses to start on', { skip: cannotServe() }, async (t) => {
   t.equal(await running.ok('list', '-q'), '', 'the running one is as well as before');
 });
 
+t.test('on a mount that does not answer', { skip: cannotServe() }, async (t) => {
+  const stuck = await startDaemon(t);
+  process.kill(stuck.pid, 'SIGSTOP');
+  t.teardown(() => process.kill(stuck.pid, 'SIGCONT'));
+  for (const supervise of [false, true]) {
+    const { mountpoint } = stuck;
+    const error = await refusalOf(await prepareDaemon(t, { mountpoint, supervise }));
+    t.equal(error.code, 'busy');
+    t.match(error.message, /does not answer/);
+  }
+  process.kill(stuck.pid, 'SIGCONT');
+});
+
 t.test('through the command line', { skip: cannotServe() }, async (t) => {
   const daemon = await prepareDaemon(t);
   const places = ['--store', daemon.store, '--socket', daemon.socket];
