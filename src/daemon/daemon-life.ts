@@ -48,11 +48,41 @@ export interface LifeOptions {
  */
 const POOL_THREADS = 8;
 
+interface Started {
+  readonly child: ChildProcess;
+  /** The supervisor's end of the socket for descriptors. */
+  readonly ours: number;
+}
+
+/** @throws Error when the host has not what one more process takes. */
+function startProcess({ program, args, keptFds }: LifeOptions): Started {
+  const [theirs, ours] = socketPair();
+  try {
+    const child = spawn(process.execPath, [program, ...args, '--supervised'], {
+      // A ctrl-C at the terminal reaches the supervisor alone, which passes it on once.
+      detached: true,
+      env: { UV_THREADPOOL_SIZE: String(POOL_THREADS), ...process.env },
+      stdio: ['ignore', 'inherit', 'inherit', 'pipe', theirs, ...keptFds],
+    });
+    return { child, ours };
+  } catch (error) {
+    closeSync(ours);
+    throw error;
+  } finally {
+    closeSync(theirs);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 export class DaemonLife {
   readonly over: Promise<LifeEnd>;
   /** Whether its program could be loaded. */
   readonly warm: Promise<boolean>;
-  readonly #child: ChildProcess;
+  /** Undefined when there could be no process. */
+  readonly #child: ChildProcess | undefined;
   #mountpoint: string | undefined;
   #readyAt: number | undefined;
   #ended: OrderlyEnd | undefined;
@@ -65,18 +95,21 @@ export class DaemonLife {
   #isHurried = false;
 
   constructor(options: LifeOptions) {
-    const [theirs, ours] = socketPair();
+    this.warm = new Promise((resolve) => {
+      this.#resolveWarm = resolve;
+    });
+    let started: Started;
     try {
-      this.#child = spawn(process.execPath, [options.program, ...options.args, '--supervised'], {
-        // A ctrl-C at the terminal reaches the supervisor alone, which passes it on once.
-        detached: true,
-        env: { UV_THREADPOOL_SIZE: String(POOL_THREADS), ...process.env },
-        stdio: ['ignore', 'inherit', 'inherit', 'pipe', theirs, ...options.keptFds],
-      });
-    } finally {
-      closeSync(theirs);
+      started = startProcess(options);
+    } catch (error) {
+      // The host lacks memory or descriptors for one more, perhaps only now: a fault like others.
+      this.over = Promise.resolve(this.#describe(messageOf(error)));
+      this.#resolveWarm(false);
+      return;
     }
-    const link = this.#child.stdio[LINK_FD] as Socket | null | undefined;
+    const { child, ours } = started;
+    this.#child = child;
+    const link = this.#link;
     // It may die while something is said to it: that is heard of below.
     link?.on('error', () => undefined);
     if (link) {
@@ -88,15 +121,16 @@ export class DaemonLife {
         options.hear(word, word.keep === undefined ? undefined : receiveDescriptor(ours));
       });
     }
-    this.warm = new Promise((resolve) => {
-      this.#resolveWarm = resolve;
-    });
-    this.over = this.#untilGone().finally(() => {
+    this.over = this.#untilGone(child).finally(() => {
       this.#easeOff();
       closeSync(ours);
       link?.destroy();
       this.#resolveWarm(false);
     });
+  }
+
+  get #link(): Socket | undefined {
+    return (this.#child?.stdio[LINK_FD] as Socket | null | undefined) ?? undefined;
   }
 
   /** Puts it to work. */
@@ -114,7 +148,7 @@ export class DaemonLife {
   #hurry(): void {
     this.#isHurried = true;
     this.#easeOff();
-    const { pid } = this.#child;
+    const pid = this.#child?.pid;
     if (pid !== undefined) this.#easeOff = hurry(pid);
   }
 
@@ -124,20 +158,19 @@ export class DaemonLife {
   }
 
   #say(word: Handover | SupervisorWord): void {
-    (this.#child.stdio[LINK_FD] as Socket | null | undefined)?.write(`${JSON.stringify(word)}\n`);
+    this.#link?.write(`${JSON.stringify(word)}\n`);
   }
 
   /** Ends it before it was put to work. */
   async discard(): Promise<void> {
-    this.#child.kill('SIGKILL');
+    this.#child?.kill('SIGKILL');
     await this.over;
   }
 
   /** Asks for an orderly end; one that is not ready yet has none. */
   stop(): void {
-    if (this.#readyAt === undefined) this.#child.kill('SIGTERM');
-    else
-      (this.#child.stdio[LINK_FD] as Socket | null)?.write(`${JSON.stringify({ stop: true })}\n`);
+    if (this.#readyAt === undefined) this.#child?.kill('SIGTERM');
+    else this.#say({ stop: true });
   }
 
   #note(word: DaemonWord): void {
@@ -157,10 +190,10 @@ export class DaemonLife {
   }
 
   /** Resolves when its last words are heard and no thread of it can touch the store any more. */
-  #untilGone(): Promise<LifeEnd> {
+  #untilGone(child: ChildProcess): Promise<LifeEnd> {
     return new Promise((resolve) => {
       const check = setInterval(() => {
-        const { pid } = this.#child;
+        const { pid } = child;
         if (this.#mountpoint === undefined || pid === undefined) return;
         if (isStuckInOwnMount(pid, this.#mountpoint)) done('killed while it used its own mount');
       }, STUCK_CHECK_MS);
@@ -168,9 +201,9 @@ export class DaemonLife {
         clearInterval(check);
         resolve(this.#describe(how));
       };
-      this.#child.once('error', (error) => done(error.message));
+      child.once('error', (error) => done(error.message));
       // Not 'exit': what it said before may still be in the pipe.
-      this.#child.once('close', (code, signal) => done(signal ?? `exit code ${code}`));
+      child.once('close', (code, signal) => done(signal ?? `exit code ${code}`));
     });
   }
 
@@ -179,7 +212,7 @@ export class DaemonLife {
     const fault = this.#crash ?? this.#refusal?.message;
     return {
       how: fault ?? how,
-      killed: fault === undefined && !/^(exit|SIG(?!KILL))/.test(how),
+      killed: fault === undefined && /^(SIGKILL|killed)/.test(how),
       wasReady: readyAt !== undefined,
       readyMs: readyAt === undefined ? 0 : performance.now() - readyAt,
       ended: this.#ended,
