@@ -93,6 +93,8 @@ export class DaemonLife {
   /** Loading, and not put to work. */
   #isLoading = true;
   #isHurried = false;
+  #takesOver = false;
+  #isToStop = false;
 
   constructor(options: LifeOptions) {
     this.warm = new Promise((resolve) => {
@@ -136,9 +138,10 @@ export class DaemonLife {
   /** Puts it to work. */
   begin(handover: Handover): void {
     this.#mountpoint = handover.mount?.mountpoint;
+    this.#takesOver = handover.mount !== undefined;
     this.#say(handover);
     this.#isLoading = false;
-    if (handover.mount !== undefined) this.#hurry();
+    if (this.#takesOver) this.#hurry();
   }
 
   hurryUp(): void {
@@ -167,10 +170,15 @@ export class DaemonLife {
     await this.over;
   }
 
-  /** Asks for an orderly end; one that is not ready yet has none. */
+  /**
+   * Asks for an orderly end. One that is not ready yet has none, but for one that takes a mount
+   * over: whoever uses that gets the same patience, unless it is asked for again.
+   */
   stop(): void {
-    if (this.#readyAt === undefined) this.#child?.kill('SIGTERM');
-    else this.#say({ stop: true });
+    const isFirst = !this.#isToStop;
+    this.#isToStop = true;
+    if (this.#readyAt !== undefined) this.#say({ stop: true });
+    else if (!isFirst || !this.#takesOver) this.#child?.kill('SIGTERM');
   }
 
   #note(word: DaemonWord): void {
@@ -182,6 +190,7 @@ export class DaemonLife {
     this.#mountpoint = word.mount?.mountpoint ?? this.#mountpoint;
     if (word.ready === true) {
       this.#readyAt = performance.now();
+      if (this.#isToStop) this.#say({ stop: true });
       this.#easeOff();
     }
     this.#ended = word.ended ?? this.#ended;

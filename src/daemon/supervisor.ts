@@ -89,6 +89,8 @@ export class Supervisor {
       ...(this.#mount === undefined ? {} : { mount: this.#mount }),
       ...(this.#negotiated === undefined ? {} : { negotiated: this.#negotiated }),
     });
+    // Asked for while none was there that could end in order.
+    if (this.#stop.signal.aborted) life.stop();
     // Deaths may come in a row: the one after it need not wait until it is ready.
     this.#prepareSpares();
     return life.over;
@@ -137,7 +139,7 @@ export class Supervisor {
     if (end.ended === 'restart') {
       logPlainly('info', 'starting the daemon anew, as asked', { part: 'supervisor' });
       this.#generation += 1;
-      return this.#stop.signal.aborted ? await this.#giveUp() : undefined;
+      return undefined;
     }
     if (end.ended !== undefined) return end.ended === 'stopped' ? 0 : 1;
     if (!this.#hasAnnounced) {
