@@ -56,6 +56,7 @@ const SOCK_CLOEXEC = 0x80000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const MSG_NOSIGNAL = 0x4000;
 const MFD_CLOEXEC = 1;
+const [POLLERR, POLLHUP, POLLNVAL] = [0x08, 0x10, 0x20] as const;
 export const SOL_SOCKET = 1;
 export const SCM_RIGHTS = 1;
 
@@ -75,6 +76,7 @@ const posix = {
   pread: libc.func('int pread(int fd, int64_t buffer, int64_t length, int64_t offset)'),
   pwrite: libc.func('int pwrite(int fd, int64_t buffer, int64_t length, int64_t offset)'),
   socketpair: libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)'),
+  poll: libc.func('int poll(_Inout_ void *files, unsigned long count, int timeout)'),
   exit: libc.func('void _exit(int status)'),
 };
 
@@ -248,6 +250,15 @@ export function receiveMessage(socket: number, message: Buffer): number {
 /** sendmsg(2) with MSG_NOSIGNAL; see `receiveMessage`. */
 export function sendMessage(socket: number, message: Buffer): void {
   check(onLinux('sendmsg').sendmsg(socket, message, MSG_NOSIGNAL), 'sendmsg');
+}
+
+/** Whether what is at the other end of a descriptor is gone: poll(2), without waiting. */
+export function isDisconnected(fd: number): boolean {
+  // struct pollfd: fd at 0, events at 4, what there is at 6.
+  const files = Buffer.alloc(8);
+  files.writeInt32LE(fd, 0);
+  check(posix.poll(files, 1, 0), 'poll');
+  return (files.readInt16LE(6) & (POLLERR | POLLHUP | POLLNVAL)) !== 0;
 }
 
 /** A file in memory without a name: it is gone with the last descriptor. Close-on-exec. */

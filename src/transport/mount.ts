@@ -21,6 +21,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError, errnoName } from '../common/errors.js';
 import { type MountEntry, mountedThing, readMounts, topMountAt } from '../host/mountinfo.js';
 import {
+  isDisconnected,
   MNT_DETACH,
   MNT_FORCE,
   MS_NODEV,
@@ -238,6 +239,20 @@ async function takeAway(path: string, unprivileged: boolean, flags: number): Pro
   else await umount(path, flags | UMOUNT_NOFOLLOW);
 }
 
+/**
+ * A mount as it lies now: it goes with a folder above it that is renamed, and with `mount --move`.
+ * Its numbers tell it only while its connection lives: after that they are given to others.
+ */
+export function whereItIs(mounted: Mount): Mount {
+  const entry = readMounts().find(({ id, device }) => {
+    return id === mounted.id && device === mounted.device;
+  });
+  if (entry === undefined || entry.mountpoint === mounted.mountpoint) return mounted;
+  // Asked after the look: what was alive after it was alive then.
+  const isKnown = mounted.fd >= 0 && !isDisconnected(mounted.fd);
+  return isKnown ? { ...mounted, mountpoint: entry.mountpoint } : mounted;
+}
+
 /** Whether a mount still stands where it was made: `covered` when another one lies on top of it. */
 export function mountState(mounted: Mount): 'there' | 'covered' | 'gone' {
   const mounts = readMounts();
@@ -257,7 +272,8 @@ export function mountState(mounted: Mount): 'there' | 'covered' | 'gone' {
  * @returns false when it is in use (and not `force`).
  * @throws DiskError `busy` when another mount lies on top.
  */
-export async function unmountKernelChannel(mounted: Mount, force: boolean): Promise<boolean> {
+export async function unmountKernelChannel(made: Mount, force: boolean): Promise<boolean> {
+  const mounted = whereItIs(made);
   const { mountpoint, unprivileged } = mounted;
   const state = mountState(mounted);
   if (state === 'covered') {

@@ -5,6 +5,7 @@ import {
   existsSync,
   openSync,
   readSync,
+  renameSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -149,6 +150,23 @@ t.test('unmounted lazily while a file is open', { skip }, async (t) => {
   t.match((await server.ask('stop')).error, { code: 'busy', message: /still open/ });
   closeSync(fd);
   t.equal((await server.ended)?.ended, 'unmounted', 'the last one ends the server');
+});
+
+t.test('a folder above it was renamed', { skip }, async (t) => {
+  const { directory, config } = prepare(t, 'kernel');
+  const [above, renamed] = [join(directory, 'above'), join(directory, 'renamed')];
+  const server = await start(t, { ...config, mountpoint: join(above, 'mnt') });
+  const fd = openSync(join(above, 'mnt/web/disk0.raw'), 'r');
+  renameSync(above, renamed);
+  t.teardown(() => isMounted(join(renamed, 'mnt')) && run('umount', '-l', join(renamed, 'mnt')));
+  const { error } = await server.ask('stop');
+  t.match(error, { code: 'busy', message: `${renamed}/mnt is in use by` });
+  t.match(error?.message, `(pid ${process.pid})`);
+  t.equal(readSync(fd, Buffer.alloc(10), 0, 10, 0), 10, 'it goes on');
+  closeSync(fd);
+  t.equal((await server.ask('stop')).error, undefined);
+  t.equal((await server.ended)?.ended, 'stopped');
+  t.notOk(isMounted(join(renamed, 'mnt')), 'nothing stays mounted');
 });
 
 t.test('I/O goes on while the main thread is busy', { skip }, async (t) => {

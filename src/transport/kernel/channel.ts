@@ -9,7 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
 import type { BlockDevice } from '../../engine/block-device.js';
 import { HolderSearch, inUse } from '../holders.js';
-import { type Mount, mountKernelChannel, unmountKernelChannel } from '../mount.js';
+import { type Mount, mountKernelChannel, unmountKernelChannel, whereItIs } from '../mount.js';
 import type { Namespace, NodeId } from '../namespace.js';
 import type { Holder, StopOptions, Transport, TransportEnd, TransportEvent } from '../transport.js';
 import type { HandleLog } from './handle-log.js';
@@ -202,13 +202,13 @@ class KernelTransport implements Transport {
 
   async holders(): Promise<readonly Holder[]> {
     if (this.#session === undefined) return [];
-    const { mountpoint, device } = this.#session.mount;
+    const { mountpoint, device } = whereItIs(this.#session.mount);
     return this.#search.find(mountpoint, device);
   }
 
   async stop(options: StopOptions = {}): Promise<void> {
     if (this.#session === undefined || this.#running === 0) return;
-    const { mount } = this.#session;
+    const mount = whereItIs(this.#session.mount);
     this.#stopping = true;
     // Those who wait get to know why; whoever unmounts by force would give them another error.
     if (options.force === true) this.held?.refuseAll();
