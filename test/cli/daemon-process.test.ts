@@ -4,6 +4,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { daemonArguments, startInBackground, waitForExit } from '../../src/cli/daemon-process.js';
 import { holdersOf } from '../../src/cli/holders.js';
@@ -58,6 +59,21 @@ t.test('a daemon that gets ready goes on when its starter is done', async (t) =>
   t.equal(readFileSync(join(store, 'daemon.log'), 'utf8'), 'log line\n');
   process.kill(seen.pid, 'SIGTERM');
   t.equal(await waitForExit(seen.pid, 20_000), true, 'it is gone');
+});
+
+t.test('a dead process that nobody reaps is gone', async (t) => {
+  // The shell becomes a program that never asks how its child ended.
+  const script = 'sleep 1000 & echo $!; exec sleep 1000';
+  const parent = spawn('sh', ['-c', script], { stdio: ['ignore', 'pipe', 'ignore'] });
+  t.teardown(() => parent.kill('SIGKILL'));
+  const pid = await new Promise<number>((resolve) => {
+    parent.stdout.once('data', (chunk: Buffer) => resolve(Number(chunk.toString())));
+  });
+  while (readFileSync(`/proc/${parent.pid}/comm`, 'utf8') !== 'sleep\n') await setImmediate();
+  t.equal(await waitForExit(pid, 0), false, 'it runs');
+  process.kill(pid, 'SIGKILL');
+  t.equal(await waitForExit(pid, 20_000), true);
+  t.ok(existsSync(`/proc/${pid}`), 'its entry is there');
 });
 
 t.test('a daemon that fails says why', async (t) => {
