@@ -35,6 +35,7 @@ export async function showDiff(session: Session, params: Params<'snapshot.diff'>
   view.begin?.(page);
   walk.take(page);
   while (page.next !== undefined) {
+    await session.stdout.drained();
     page = await session.call('snapshot.diff', { ...params, next: page.next });
     walk.take(page);
   }

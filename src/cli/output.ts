@@ -26,13 +26,17 @@ const OWN_STYLES = /(\u001b\[(?:0|1|2|31|32)m)/;
 export interface TextStream {
   readonly isTTY?: boolean;
   readonly columns?: number;
+  /** Whether so much is on its way to a reader that no more should follow for now. */
+  readonly writableNeedDrain?: boolean;
   write(text: string): unknown;
+  once?(event: 'drain', listener: () => void): unknown;
 }
 
 /** One stream with its manners. */
 export class Output {
   readonly #stream: TextStream;
   readonly #colour: boolean;
+  #draining: Promise<void> | undefined;
   /** Whether box characters can be shown. */
   readonly unicode: boolean;
   readonly isTerminal: boolean;
@@ -56,6 +60,21 @@ export class Output {
   /** Writes one line. Text that came from outside must have been made `plain` before. */
   line(text: string): void {
     this.#stream.write(`${text}\n`);
+  }
+
+  /**
+   * Waits for a reader that does not keep up: what it has not taken lies in our memory.
+   * @returns undefined where there is nothing to wait for.
+   */
+  drained(): Promise<void> | undefined {
+    if (this.#stream.writableNeedDrain !== true) return undefined;
+    this.#draining ??= new Promise((done) => {
+      this.#stream.once?.('drain', () => {
+        this.#draining = undefined;
+        done();
+      });
+    });
+    return this.#draining;
   }
 
   /** Writes text as it is: for lines that are drawn over. */

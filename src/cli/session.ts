@@ -7,8 +7,8 @@ import {
   placesFromEnvironment,
   settlePlaces,
 } from '../common/places.js';
-import { type ControlClient, connect } from '../control/client.js';
-import type { EventView, MethodName, Params, Result } from '../control/protocol.js';
+import { type ControlClient, connect, type OnEvent } from '../control/client.js';
+import type { MethodName, Params, Result } from '../control/protocol.js';
 import type { GlobalArguments } from './command.js';
 import { type Configuration, readConfiguration } from './configuration.js';
 import { onInterrupt } from './interrupt.js';
@@ -78,7 +78,7 @@ export class Session {
   async call<M extends MethodName>(
     method: M,
     params: Params<M>,
-    onEvent?: (event: EventView) => void,
+    onEvent?: OnEvent,
   ): Promise<Result<M>> {
     this.#client ??= connect(this.places.socket, { patience: REPLACEMENT_MS });
     const client = await this.#client;

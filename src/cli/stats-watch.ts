@@ -25,6 +25,7 @@ export async function watchStats(
   show: (stats: WatchedStats) => void,
 ): Promise<never> {
   const end = new AbortController();
+  const ended = new Promise((done) => end.signal.addEventListener('abort', done));
   const release = onInterrupt(() => end.abort());
   try {
     for (let before: StatsView | undefined; ; ) {
@@ -34,6 +35,8 @@ export async function watchStats(
       const now = await session.call('stats', params);
       show(withRates(now, before));
       before = now;
+      const drained = session.stdout.drained();
+      if (drained !== undefined) await Promise.race([drained, ended]);
       await next;
     }
   } catch (error) {

@@ -41,9 +41,14 @@ export interface CallOptions {
    */
   readonly signal?: AbortSignal;
   readonly onProgress?: (notice: ProgressNotice) => void;
-  /** Of `events`. */
-  readonly onEvent?: (event: EventView) => void;
+  /**
+   * Of `events`. Until a promise that it returns settles nothing more is read, so that the daemon
+   * sees a client that does not keep up.
+   */
+  readonly onEvent?: OnEvent;
 }
+
+export type OnEvent = (event: EventView) => unknown;
 
 export interface ControlClient {
   /**
@@ -148,7 +153,8 @@ function describeConnectError(path: string, error: unknown): DiskError {
 interface PendingCall {
   readonly method: MethodName;
   readonly onProgress: ((notice: ProgressNotice) => void) | undefined;
-  readonly onEvent: ((event: EventView) => void) | undefined;
+  readonly onEvent: OnEvent | undefined;
+  readonly signal: AbortSignal | undefined;
   succeed(result: unknown): void;
   fail(error: DiskError): void;
 }
@@ -186,6 +192,8 @@ class SocketClient implements ControlClient {
     }
     let giveUp: NodeJS.Timeout | undefined;
     const onAbort = () => {
+      // The answer comes behind what was not read yet.
+      this.#socket.resume();
       this.#socket.write(encodeMessage({ jsonrpc: '2.0', method: CANCEL_METHOD, params: { id } }));
       giveUp = setTimeout(() => this.#settle(id)?.fail(cancelled(method, params)), CANCEL_GRACE_MS);
     };
@@ -194,7 +202,7 @@ class SocketClient implements ControlClient {
       return await new Promise<Result<M>>((done, fail) => {
         // The daemon is of our own version and checked by nothing but its word.
         const succeed = (result: unknown) => done(result as Result<M>);
-        this.#pending.set(id, { method, onProgress, onEvent, succeed, fail });
+        this.#pending.set(id, { method, onProgress, onEvent, signal, succeed, fail });
         if (!this.#socket.writable) {
           this.#failAll('the daemon closed the connection');
           return;
@@ -264,7 +272,12 @@ class SocketClient implements ControlClient {
     if (typeof time !== 'string' || typeof event !== 'string' || typeof text !== 'string') return;
     // As with results: the daemon's word is what there is.
     const known = params.event as unknown as EventView;
-    this.#pending.get(params.id)?.onEvent?.({ ...known, text: oneLine(text) });
+    const call = this.#pending.get(params.id);
+    const until = call?.onEvent?.({ ...known, text: oneLine(text) });
+    if (!(until instanceof Promise) || call?.signal?.aborted === true) return;
+    const resume = () => this.#socket.resume();
+    this.#socket.pause();
+    until.then(resume, resume);
   }
 
   #settle(id: number | string): PendingCall | undefined {

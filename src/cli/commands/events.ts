@@ -68,9 +68,10 @@ async function listen(
   }
 }
 
-function show({ json, quiet, stdout }: Session, event: EventView): void {
+function show({ json, quiet, stdout }: Session, event: EventView): Promise<void> | undefined {
   if (json) stdout.line(harmlessJson(JSON.stringify(event)));
   else stdout.line(quiet ? plain(event.event) : lineOf(stdout, event));
+  return stdout.drained();
 }
 
 function lineOf(output: Output, { time, event, text }: EventView): string {

@@ -68,6 +68,7 @@ async function show(session: Session, pages: MapPages): Promise<void> {
     for await (const page of pages) {
       lines.push(...page.filter((extent) => extent.data).map(extentLine));
       if (lines.length > 0) stdout.line(lines.splice(0).join('\n'));
+      await stdout.drained();
     }
   }
 }
@@ -80,6 +81,7 @@ async function showJson({ stdout }: Session, pages: MapPages): Promise<void> {
       `${before}${page.map((extent) => harmlessJson(JSON.stringify(extent))).join(',\n')}`,
     );
     before = ',\n';
+    await stdout.drained();
   }
   // Nothing at all was printed for a disk without bytes.
   stdout.line(before === '[' ? '[]' : ']');
