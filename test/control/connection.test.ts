@@ -140,7 +140,9 @@ const LIST = (id: number) => `{"jsonrpc":"2.0","id":${id},"method":"list"}\n`;
 t.test('an answer is unread for as long as nothing is read, however many there are', async (t) => {
   const reads: (() => void)[] = [];
   const { handlers } = recordingHandlers(LARGE);
-  const { connection, socket, lines, send } = connected(handlers, { take: (done) => reads.push(done) });
+  const { connection, socket, lines, send } = connected(handlers, {
+    take: (done) => reads.push(done),
+  });
   send(LIST(1));
   await delay(STEP_MS);
   send(LIST(2));
@@ -184,7 +186,9 @@ t.test('what is left when one answer was read is dropped in its turn', async (t)
 t.test('one that only stopped sending is written to, unless it has more to read', async (t) => {
   const reads: (() => void)[] = [];
   const { handlers } = recordingHandlers({ ...LARGE, gc: () => new Promise(() => {}) });
-  const { connection, socket, written, send } = connected(handlers, { take: (done) => reads.push(done) });
+  const { connection, socket, written, send } = connected(handlers, {
+    take: (done) => reads.push(done),
+  });
   send('{"jsonrpc":"2.0","id":1,"method":"gc"}\n');
   connection.check(performance.now());
   t.same(written, [], 'it may still ask');

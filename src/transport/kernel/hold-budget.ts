@@ -6,8 +6,8 @@
 const WRITES = 0;
 const BYTES = 1;
 
-const MOST_HELD_WRITES = 256;
-const MOST_HELD_BYTES = 128 * 1024 * 1024;
+export const MOST_HELD_WRITES = 256;
+export const MOST_HELD_BYTES = 128 * 1024 * 1024;
 
 /** Two words of shared memory; all zero: no write is held. */
 export type HoldWords = Int32Array;
