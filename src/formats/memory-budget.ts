@@ -58,8 +58,8 @@ export class MemoryBudget {
         `${LIMIT_BYTES / MiB} MiB of memory`,
       {
         hint:
-          'make one image of the chain, with larger clusters: qemu-img convert, or Convert-VHD of ' +
-          'Hyper-V for VHD and VHDX',
+          'make one image of the chain, with larger clusters: qemu-img convert, or for VHD and ' +
+          'VHDX Convert-VHD of Hyper-V',
       },
     );
   }

@@ -36,6 +36,15 @@ async function checkNoStop(t: Test, daemon: TestDaemon, pid: number): Promise<vo
   t.equal(stderr.split(`(pid ${pid})`).length, 2, 'the process is named once');
 }
 
+async function checkProcessors(t: Test, daemon: TestDaemon): Promise<void> {
+  await daemon.ok('create', 'wide', '--disk', '1M', '--memory', '32M', '--vcpus', '1024');
+  const run = await daemon.cli(['run', 'wide', '--accel', 'tcg']);
+  checkRefusal(t, run, [EXIT.failed], /CPUs/);
+  const [, fewer = ''] = /layerdisk (?:--\S+ \S+ )*set wide --vcpus (\d+);/.exec(run.stderr) ?? [];
+  t.match(fewer, /^\d+$/, `the hint says how many are possible: ${run.stderr}`);
+  await daemon.ok('delete', 'wide');
+}
+
 t.test('refusals of run and stop', { skip: cannotServe() }, async (t) => {
   const daemon = await startDaemon(t);
   await daemon.ok('create', 'web', '--disk', '1M', '--memory', '32M');
@@ -72,16 +81,7 @@ t.test('refusals of run and stop', { skip: cannotServe() }, async (t) => {
     await refused(['run', 'web'], EXIT.notSupported, /no bridge "no-such-br"/);
     await daemon.ok('set', 'web', '--nic', 'none');
 
-    await t.test('more processors than QEMU has', async (t) => {
-      await daemon.ok('create', 'wide', '--disk', '1M', '--memory', '32M', '--vcpus', '1024');
-      const run = await daemon.cli(['run', 'wide', '--accel', 'tcg']);
-      checkRefusal(t, run, [EXIT.failed], /CPUs/);
-      const [, fewer = ''] =
-        /layerdisk (?:--\S+ \S+ )*set wide --vcpus (\d+);/.exec(run.stderr) ?? [];
-      t.match(fewer, /^\d+$/, `the hint says how many are possible: ${run.stderr}`);
-      await daemon.ok('delete', 'wide');
-    });
-
+    await t.test('more processors than QEMU has', (t) => checkProcessors(t, daemon));
     await t.test('a VM whose name is an option of QEMU', () => checkOddName(daemon));
     await t.test('a VM that is deleted', (t) => checkNoRunFolder(t, daemon));
 
