@@ -4,7 +4,8 @@
  * load in a third of the time. Native packages stay where they are.
  */
 import { execFileSync } from 'node:child_process';
-import { chmod, copyFile, readFile, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { chmod, copyFile, readdir, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -70,6 +71,15 @@ const serveApart = {
   },
 };
 
+/** See src/common/build-id.ts. The same sources give the same one. */
+async function buildId() {
+  const hash = createHash('sha256');
+  const names = (await readdir(MODULES, { recursive: true })).filter((name) => /\.js$/.test(name));
+  for (const name of names.sort()) hash.update(`${name}\0`).update(await readFile(MODULES + name));
+  return hash.digest('hex').slice(0, 32);
+}
+
+const BUILD = JSON.stringify(await buildId());
 const COMMON = {
   bundle: true,
   platform: 'node',
@@ -86,7 +96,7 @@ async function makeProgram(room, name, plugins) {
     entryPoints: [`${MODULES}${room}/${name}.js`],
     outfile: `${path}.cjs`,
     format: 'cjs',
-    define: { 'import.meta.url': 'programUrl' },
+    define: { 'import.meta.url': 'programUrl', LAYERDISK_BUILD: BUILD },
     banner: { js: "const programUrl = require('node:url').pathToFileURL(__filename).href;" },
     plugins,
     // Code that was kept does not know who is to import for it.

@@ -1,6 +1,7 @@
 /** Entry of the background thread: long jobs on volumes. Those that wait let others in between. */
-import { parentPort, workerData } from 'node:worker_threads';
+import { type MessagePort, parentPort } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
+import { BUILD_ID } from '../common/build-id.js';
 import type { DiffPart } from '../common/disk-diff.js';
 import { DiskError, type DiskErrorJson } from '../common/errors.js';
 import type { JobWork } from '../engine/engine.js';
@@ -11,12 +12,15 @@ import { type TidyOrder, type TidyOutcome, tidyDeltas } from '../engine/jobs/tid
 import type { SharedMemory } from '../engine/shared/shared-memory.js';
 import type { BaseNotice } from '../engine/volume/base-table.js';
 import { createThreadContext } from '../engine/volume/thread.js';
+import type { ThreadContext } from '../engine/volume/volume.js';
 import { formatsReady, openBase } from '../formats/base.js';
 import type { WriteHooks } from '../formats/write-image.js';
 import type { ExportJob, ExportOutcome } from '../vm/exchange/exports.js';
 import { exportImage } from './export-image.js';
 import type { RotMessage } from './io-thread.js';
+import type { ThreadLoaded } from './loaded-threads.js';
 
+/** The first message to it. */
 export interface BackgroundThreadData {
   readonly memory: SharedMemory;
   readonly thread: number;
@@ -91,93 +95,108 @@ const NOTHING: JobOutcome = { bytes: 0 };
 
 const port = parentPort;
 invariant(port !== null, 'the background thread is started by the daemon');
-const { memory, thread, verifyReads } = workerData as BackgroundThreadData;
-const context = createThreadContext({
-  memory,
-  thread,
-  openBase,
-  receive: () => {},
-  onRot: verifyReads ? (rot) => answer({ type: 'rot', rot }) : undefined,
+void formatsReady.then(() => {
+  port.once('message', (data: BackgroundThreadData) => new Jobs(port, data).start());
+  port.postMessage({ type: 'loaded', build: BUILD_ID } satisfies ThreadLoaded);
 });
 
-void formatsReady.then(() => port.on('message', take));
+class Jobs {
+  readonly #port: MessagePort;
+  readonly #context: ThreadContext;
 
-function take(request: BackgroundRequest): void {
-  if (request.type === 'base') {
-    context.bases.apply(request);
-  } else if (request.type === 'copy') {
-    void run(request.id, () => copy(request));
-  } else if (request.type === 'export') {
-    void run(request.id, async () => ({
-      ...NOTHING,
-      exported: await exportImage(context, request.job, hooksOf(request)),
-    }));
-  } else if (request.type === 'diff') {
-    void run(request.id, async () => ({
-      ...NOTHING,
-      diff: await diffVolumes(context, request.order, workOf(request)),
-    }));
-  } else {
-    void run(request.id, () => tidyDeltas(request, workOf(request)));
+  constructor(main: MessagePort, { memory, thread, verifyReads }: BackgroundThreadData) {
+    this.#port = main;
+    this.#context = createThreadContext({
+      memory,
+      thread,
+      openBase,
+      receive: () => {},
+      onRot: verifyReads ? (rot) => this.#answer({ type: 'rot', rot }) : undefined,
+    });
   }
-}
 
-function answer(message: BackgroundAnswer): void {
-  port?.postMessage(message);
-}
-
-async function run(id: number, job: () => Promise<JobOutcome>): Promise<void> {
-  try {
-    answer({ type: 'done', id, outcome: await job() });
-  } catch (error) {
-    // A bug ends the thread, loudly; what the host or the user did is the job's outcome.
-    if (!(error instanceof DiskError)) throw error;
-    answer({ type: 'done', id, outcome: NOTHING, error: error.toJSON() });
+  start(): void {
+    this.#port.on('message', (request: BackgroundRequest) => this.#take(request));
   }
-}
 
-function served(): number {
-  return servedByOthers(context.views, thread);
-}
+  #take(request: BackgroundRequest): void {
+    const context = this.#context;
+    if (request.type === 'base') {
+      context.bases.apply(request);
+    } else if (request.type === 'copy') {
+      void this.#run(request.id, () => this.#copy(request));
+    } else if (request.type === 'export') {
+      void this.#run(request.id, async () => ({
+        ...NOTHING,
+        exported: await exportImage(context, request.job, this.#hooksOf(request)),
+      }));
+    } else if (request.type === 'diff') {
+      void this.#run(request.id, async () => ({
+        ...NOTHING,
+        diff: await diffVolumes(context, request.order, this.#workOf(request)),
+      }));
+    } else {
+      void this.#run(request.id, () => tidyDeltas(request, this.#workOf(request)));
+    }
+  }
 
-function workOf({ id, cancelled }: TidyRequest | CopyRequest | DiffRequest): JobWork {
-  const stop = new Int32Array(cancelled);
-  const tell = teller(id);
-  return {
-    signal: {
-      get aborted() {
-        return Atomics.load(stop, 0) !== 0;
+  #answer(message: BackgroundAnswer): void {
+    this.#port.postMessage(message);
+  }
+
+  async #run(id: number, job: () => Promise<JobOutcome>): Promise<void> {
+    try {
+      this.#answer({ type: 'done', id, outcome: await job() });
+    } catch (error) {
+      // A bug ends the thread, loudly; what the host or the user did is the job's outcome.
+      if (!(error instanceof DiskError)) throw error;
+      this.#answer({ type: 'done', id, outcome: NOTHING, error: error.toJSON() });
+    }
+  }
+
+  async #copy(request: CopyRequest): Promise<JobOutcome> {
+    const { source, target } = request;
+    await copyVolume(this.#context, { source, target }, this.#workOf(request));
+    return NOTHING;
+  }
+
+  #served(): number {
+    return servedByOthers(this.#context.views, this.#context.thread);
+  }
+
+  #workOf({ id, cancelled }: TidyRequest | CopyRequest | DiffRequest): JobWork {
+    const stop = new Int32Array(cancelled);
+    const tell = this.#teller(id);
+    return {
+      signal: {
+        get aborted() {
+          return Atomics.load(stop, 0) !== 0;
+        },
       },
-    },
-    onProgress: (doneBytes, totalBytes) => tell({ doneBytes, totalBytes }),
-    served,
-  };
-}
+      onProgress: (doneBytes, totalBytes) => tell({ doneBytes, totalBytes }),
+      served: () => this.#served(),
+    };
+  }
 
-/** Tells progress, but not too often. */
-function teller(id: number): (progress: { doneBytes: number; totalBytes?: number }) => void {
-  let told = 0;
-  return (progress) => {
-    const now = performance.now();
-    if (now - told < PROGRESS_MS) return;
-    told = now;
-    answer({ type: 'progress', id, ...progress });
-  };
-}
+  #hooksOf({ id, cancelled }: ExportRequest): WriteHooks {
+    const stop = new Int32Array(cancelled);
+    const tell = this.#teller(id);
+    const pace = new Pace({ served: () => this.#served() });
+    return {
+      cancelled: () => Atomics.load(stop, 0) !== 0,
+      onProgress: (doneBytes) => tell({ doneBytes }),
+      rest: () => pace.rest(),
+    };
+  }
 
-async function copy(request: CopyRequest): Promise<JobOutcome> {
-  const { source, target } = request;
-  await copyVolume(context, { source, target }, workOf(request));
-  return NOTHING;
-}
-
-function hooksOf({ id, cancelled }: ExportRequest): WriteHooks {
-  const stop = new Int32Array(cancelled);
-  const tell = teller(id);
-  const pace = new Pace({ served });
-  return {
-    cancelled: () => Atomics.load(stop, 0) !== 0,
-    onProgress: (doneBytes) => tell({ doneBytes }),
-    rest: () => pace.rest(),
-  };
+  /** Tells progress, but not too often. */
+  #teller(id: number): (progress: { doneBytes: number; totalBytes?: number }) => void {
+    let told = 0;
+    return (progress) => {
+      const now = performance.now();
+      if (now - told < PROGRESS_MS) return;
+      told = now;
+      this.#answer({ type: 'progress', id, ...progress });
+    };
+  }
 }

@@ -4,6 +4,7 @@
  */
 import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
+import { BUILD_ID } from '../common/build-id.js';
 import type { SharedMemory } from '../engine/shared/shared-memory.js';
 import type { BaseNotice, BaseTable } from '../engine/volume/base-table.js';
 import type { FoundRot } from '../engine/volume/read-verifier.js';
@@ -78,7 +79,7 @@ const port = parentPort;
 invariant(port !== null, 'an I/O thread is started by the daemon');
 void formatsReady.then(() => {
   port.once('message', (work: IoThreadData) => serve(port, work));
-  port.postMessage({ type: 'loaded' } satisfies ThreadLoaded);
+  port.postMessage({ type: 'loaded', build: BUILD_ID } satisfies ThreadLoaded);
 });
 
 /** Returns when the mount is gone. */

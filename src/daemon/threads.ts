@@ -2,7 +2,7 @@
  * The daemon's threads as the main thread sees them: I/O threads for the kernel channel, one for
  * long jobs.
  */
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import { DiskError } from '../common/errors.js';
 import type { Work } from '../engine/jobs/health.js';
@@ -16,9 +16,19 @@ import type { ChannelMessage } from '../transport/kernel/messages.js';
 import type { ChannelThreadSetup, ThreadEnd } from '../transport/kernel/thread.js';
 import type { RunDiff } from '../vm/diffs.js';
 import type { RunExport } from '../vm/exchange/exports.js';
-import type { BackgroundAnswer, BackgroundRequest, JobOutcome } from './background-thread.js';
+import type {
+  BackgroundAnswer,
+  BackgroundRequest,
+  BackgroundThreadData,
+  JobOutcome,
+} from './background-thread.js';
 import type { IoThreadData, RotMessage, ThreadEnded } from './io-thread.js';
-import type { LoadedThreads, ThreadLoaded } from './loaded-threads.js';
+import {
+  type LoadedThreads,
+  loadThread,
+  type ThreadLoaded,
+  untilLoaded,
+} from './loaded-threads.js';
 
 /** Threads that touch volumes besides the I/O threads: the main thread and the background one. */
 export const OTHER_THREADS = 2;
@@ -47,7 +57,10 @@ export class DaemonThreads implements IoThreads {
   readonly #published = new Int32Array(new SharedArrayBuffer(4));
   /** Bases that are open, for threads that start later. */
   readonly #bases = new Map<number, BaseNotice>();
-  #background: Worker | undefined;
+  /** Loaded at the first job. */
+  #background: Promise<Worker> | undefined;
+  /** It, once it may be given shared memory. */
+  #atWork: Worker | undefined;
   readonly #jobs = new Map<number, Job>();
   #nextJob = 1;
 
@@ -86,7 +99,7 @@ export class DaemonThreads implements IoThreads {
     return { setup, ...shared, notices, published: this.#published };
   }
 
-  #workerData(thread: number): { memory: SharedMemory; thread: number; verifyReads: boolean } {
+  #workerData(thread: number): BackgroundThreadData {
     return { memory: this.#parts.memory(), thread, verifyReads: this.#parts.verifyReads };
   }
 
@@ -96,7 +109,7 @@ export class DaemonThreads implements IoThreads {
     else this.#bases.set(notice.index, notice);
     for (const port of this.#notices.values()) port.postMessage(notice);
     Atomics.add(this.#published, 0, 1);
-    this.#background?.postMessage(notice);
+    this.#atWork?.postMessage(notice);
   }
 
   /** Copies one volume into another on the background thread. */
@@ -138,9 +151,11 @@ export class DaemonThreads implements IoThreads {
     if (signal?.aborted === true) cancel();
     signal?.addEventListener('abort', cancel, { once: true });
     try {
+      this.#background ??= this.#loadBackground();
+      const worker = await this.#background;
       return await new Promise<JobOutcome>((done, fail) => {
         this.#jobs.set(id, { onProgress, done, fail });
-        this.#backgroundThread().postMessage(request(id, cancelled));
+        worker.postMessage(request(id, cancelled));
       });
     } finally {
       signal?.removeEventListener('abort', cancel);
@@ -148,19 +163,26 @@ export class DaemonThreads implements IoThreads {
     }
   }
 
-  #backgroundThread(): Worker {
-    if (this.#background !== undefined) return this.#background;
-    const worker = new Worker(new URL('../daemon/background-thread.js', import.meta.url), {
-      execArgv: [],
-      name: 'background',
-      workerData: this.#workerData(BACKGROUND_INDEX),
-    });
-    worker.unref();
-    for (const notice of this.#bases.values()) worker.postMessage(notice);
+  /**
+   * @throws DiskError when its program is gone or another one by now, as after an upgrade, or the
+   * host has no room for one more thread: that is the job's failure, and no reason to die.
+   */
+  async #loadBackground(): Promise<Worker> {
+    let worker: Worker | undefined;
+    try {
+      worker = loadThread('background-thread', 'background');
+      await untilLoaded(worker);
+    } catch (error) {
+      this.#background = undefined;
+      await worker?.terminate();
+      throw cannotLoad(error);
+    }
     worker.on('message', (answer: BackgroundAnswer) => this.#answered(answer));
     worker.on('error', (error) => this.#parts.onBug('background thread', error));
     worker.on('exit', () => this.#backgroundEnded());
-    this.#background = worker;
+    worker.postMessage(this.#workerData(BACKGROUND_INDEX));
+    for (const notice of this.#bases.values()) worker.postMessage(notice);
+    this.#atWork = worker;
     return worker;
   }
 
@@ -176,13 +198,23 @@ export class DaemonThreads implements IoThreads {
   }
 
   #backgroundEnded(): void {
-    this.#background = undefined;
+    this.#background = this.#atWork = undefined;
     const error = new DiskError('failed', 'the background thread died; see the log');
     for (const job of this.#jobs.values()) job.fail(error);
   }
 
   /** Ends the background thread. I/O threads end by themselves when their mount is gone. */
   async stop(): Promise<void> {
-    await this.#background?.terminate();
+    const worker = await this.#background?.catch(() => undefined);
+    await worker?.terminate();
   }
+}
+
+function cannotLoad(error: unknown): DiskError {
+  if (error instanceof DiskError) return error;
+  const [reason] = (error instanceof Error ? error.message : String(error)).split('\n');
+  return new DiskError('failed', `cannot start the thread for long jobs: ${reason}`, {
+    hint: 'if layerdisk was removed or replaced meanwhile: layerdisk daemon restart',
+    cause: error,
+  });
 }

@@ -4,46 +4,23 @@
  */
 import { spawn } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { cp, open, readFile, symlink } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { errnoName } from '../../src/common/errors.js';
-import { prepareDaemon, startDaemon, type TestDaemon } from '../support/daemon.js';
+import { change, daemonOfCopy } from '../support/copied-program.js';
+import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { mapForWriting } from '../support/memory-map.mjs';
 import { mountsBelow } from '../support/mount-guard.js';
 import { elsewhere } from '../support/mount-namespace.js';
 import { checkPrefix, readNumbers, startWriter } from '../support/numbered-writer.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
-import { cleanEnvironment, PROJECT, runProgram, tool } from '../support/run-program.js';
+import { cleanEnvironment, runProgram, tool } from '../support/run-program.js';
 import { ask, askOnce, cannotTakeOver, eventually, successor } from '../support/takeover.js';
 
 /** A mount that nobody serves would hold a test up for ever: what the daemon said is told then. */
 const limits = { skip: cannotTakeOver(), timeout: 240_000 };
-
-/** A daemon whose program is a copy that the test may change. */
-async function daemonOfCopy(
-  t: Test,
-  args: readonly string[] = [],
-): Promise<{ daemon: TestDaemon; program: string }> {
-  const { folder } = await prepareDaemon(t);
-  const program = join(folder, 'program');
-  await cp(join(PROJECT, 'dist/modules'), join(program, 'dist'), { recursive: true });
-  await cp(join(PROJECT, 'package.json'), join(program, 'package.json'));
-  await symlink(join(PROJECT, 'node_modules'), join(program, 'node_modules'));
-  const daemon = await prepareDaemon(t, {
-    supervise: true,
-    program: join(program, 'dist/daemon/main.js'),
-    args,
-  });
-  return { daemon, program };
-}
-
-function change(file: string, from: string, to: string): void {
-  const text = readFileSync(file, 'utf8');
-  if (!text.includes(from)) throw new Error(`${file} has no ${from}`);
-  writeFileSync(file, text.replace(from, to));
-}
 
 /** Threads of a process that the kernel has waiting there. */
 function threadsIn(pid: number, place: RegExp): string[] {
