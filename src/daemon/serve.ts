@@ -8,6 +8,7 @@ import { LoadedThreads } from './loaded-threads.js';
 import { createLogger, type Logger } from './logger.js';
 import type { DaemonOptions } from './options.js';
 import { announce } from './ready-line.js';
+import { refuseHandover } from './refuse-handover.js';
 import { SupervisorLink } from './supervisor-link.js';
 
 /** How long a mount that is in use may hold up the end after a signal, milliseconds. */
@@ -23,6 +24,7 @@ export async function serve(options: DaemonOptions): Promise<number> {
   await formatsReady;
   // The supervisor is told that this daemon is ready to begin: its threads should be, too.
   if (options.part === 'supervised') await loaded.loaded;
+  if (options.part === 'supervised' && !canGoOn(options.store, log)) return 1;
   const link = options.part === 'supervised' ? await SupervisorLink.open() : undefined;
   // Kept ready for a death that never came.
   if (link === undefined && options.part === 'supervised') return 0;
@@ -46,6 +48,19 @@ export async function serve(options: DaemonOptions): Promise<number> {
   // A thread that waits for requests of a file that is still open would keep the process for as
   // long.
   return endSoon(end === 'stopped' ? 0 : 1);
+}
+
+/** Said before this daemon counts as loaded: the running one then does not hand over to it. */
+function canGoOn(store: string, log: Logger): boolean {
+  try {
+    refuseHandover(store);
+    return true;
+  } catch (error) {
+    if (!(error instanceof DiskError)) throw error;
+    log.error('cannot go on with the running mount', { error });
+    SupervisorLink.refuse(error.toJSON());
+    return false;
+  }
 }
 
 /** Has the process end although a thread of it waits. @returns the exit code. */

@@ -19,6 +19,11 @@ export const FIRST_KEPT_FD = 5;
 export const KEPT = ['lock', 'fuse', 'handles', 'suspects', 'folder'] as const;
 export type KeptName = (typeof KEPT)[number];
 
+/** Of a file in memory, as /proc shows it. */
+export function keptFileName(name: KeptName): string {
+  return `layerdisk-${name}`;
+}
+
 /** A mount without its descriptor, which has another number in each process. */
 export type MountFacts = Omit<Mount, 'fd'>;
 

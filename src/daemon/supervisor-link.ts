@@ -2,6 +2,7 @@
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { createInterface, type Interface } from 'node:readline';
+import type { DiskErrorJson } from '../common/errors.js';
 import { sendDescriptor } from '../storage/descriptor-passing.js';
 import { memoryFile } from '../storage/libc.js';
 import type { AdoptedMount } from '../transport/kernel/channel.js';
@@ -10,6 +11,7 @@ import {
   DESCRIPTORS_FD,
   type Handover,
   type KeptName,
+  keptFileName,
   LINK_FD,
   type SupervisorWord,
 } from './supervision.js';
@@ -58,6 +60,15 @@ export class SupervisorLink {
     });
     if (first === undefined) return undefined;
     return new SupervisorLink(JSON.parse(first) as Handover, socket, lines);
+  }
+
+  /** Instead of `open`: this daemon could not go on where the running one is. */
+  static refuse(error: DiskErrorJson): void {
+    try {
+      writeSync(LINK_FD, `${JSON.stringify({ error } satisfies DaemonWord)}\n`);
+    } catch {
+      // The supervisor is gone, and with it whoever wanted to know.
+    }
   }
 
   listen(events: LinkEvents): void {
@@ -135,7 +146,7 @@ export function keptFile(link: SupervisorLink | undefined, name: KeptName): numb
   if (link === undefined) return undefined;
   const inherited = link.handover.kept[name];
   if (inherited !== undefined) return inherited;
-  const fd = memoryFile(`layerdisk-${name}`);
+  const fd = memoryFile(keptFileName(name));
   link.keep(name, fd);
   return fd;
 }

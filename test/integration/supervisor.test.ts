@@ -328,13 +328,34 @@ t.test('a disk that the next daemon cannot open again is told of in a line', lim
 t.test('a program that cannot go on with the mount says why', limits, async (t) => {
   const { daemon, program } = await daemonOfCopy(t, ['--transport', 'auto']);
   await daemon.start();
+  const former = daemon.servingPid;
   // It stands for an older program, which does not know how open files are noted today.
   change(join(program, 'dist/transport/kernel/handle-log.js'), 'VERSION = 2', 'VERSION = 1');
   const restarted = await daemon.cli(['daemon', 'restart']);
-  checkRefusal(t, restarted, [EXIT.failed], /no daemon runs any more/);
+  checkRefusal(t, restarted, [EXIT.failed], /running mount belongs to another version/);
+  const { pid } = await ask(daemon, 'daemon.status', {});
+  t.equal(pid, former, 'the running one goes on');
+  process.kill(pid, 'SIGKILL');
   t.equal(await daemon.ended(), 1, 'the supervisor gives up');
   t.match(daemon.log, /the daemon died \(the running mount belongs to another version\)/);
   t.notMatch(daemon.log, /does not answer|fuse-native/, 'and nothing else is tried in its place');
+  await checkNothingLeft(t, daemon);
+});
+
+t.test('a program that does not know the version of the store', limits, async (t) => {
+  const { daemon, program } = await daemonOfCopy(t);
+  await daemon.start();
+  const former = daemon.servingPid;
+  // An older program, as seen from the store that a newer one made.
+  const layout = join(program, 'dist/vm/store/store-layout.js');
+  change(layout, 'STORE_VERSION = 1', 'STORE_VERSION = 0');
+  const restarted = await daemon.cli(['daemon', 'restart']);
+  checkRefusal(t, restarted, [EXIT.failed], /has version 1, this layerdisk knows 0/);
+  t.equal((await ask(daemon, 'daemon.status', {})).pid, former, 'the running one goes on');
+  change(layout, 'STORE_VERSION = 0', 'STORE_VERSION = 1');
+  await daemon.ok('daemon', 'restart');
+  await daemon.ok('daemon', 'stop');
+  t.equal(await daemon.ended(), 0);
   await checkNothingLeft(t, daemon);
 });
 

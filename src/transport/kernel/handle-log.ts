@@ -63,12 +63,7 @@ export class HandleLog {
       this.#write(0, [MAGIC, VERSION]);
       return { open: [], lastSerial: 0 };
     }
-    const version = words[1] ?? 0;
-    if (words[0] !== MAGIC || version < 1 || version > VERSION) {
-      throw new DiskError('not-supported', 'the running mount belongs to another version', {
-        hint: 'layerdisk daemon stop, then layerdisk daemon start',
-      });
-    }
+    const version = requireKnown(words);
     if (version < VERSION) this.#write(0, [MAGIC, VERSION]);
     const open: OpenRecord[] = [];
     let lastSerial = 0;
@@ -117,6 +112,24 @@ export class HandleLog {
     words.set(values);
     writeSync(this.#fd, words, 0, RECORD_BYTES, place * RECORD_BYTES);
   }
+}
+
+/**
+ * Whether this program can go on with the files that are noted there, if any are.
+ * @throws DiskError `not-supported` when it cannot.
+ */
+export function requireReadableLog(fd: number): void {
+  const words = new Uint32Array(2);
+  if (readSync(fd, words, 0, words.byteLength, 0) === words.byteLength) requireKnown(words);
+}
+
+/** @returns the version. */
+function requireKnown(words: Uint32Array): number {
+  const version = words[1] ?? 0;
+  if (words[0] === MAGIC && version >= 1 && version <= VERSION) return version;
+  throw new DiskError('not-supported', 'the running mount belongs to another version', {
+    hint: 'layerdisk daemon stop, then layerdisk daemon start',
+  });
 }
 
 function decode(words: Uint32Array): OpenRecord & { readonly used: boolean } {
