@@ -17,6 +17,7 @@ import type { Transport, TransportEvent } from '../transport/transport.js';
 import type { VmStore } from '../vm/store/vm-store.js';
 import { VmService } from '../vm/vm-service.js';
 import { baseRecords } from './base-sources.js';
+import { forgetWhatRestoresChanged } from './forget-caches.js';
 import { Guests } from './guests.js';
 import { allHandlers } from './handlers/all-handlers.js';
 import { DiskUsers } from './handlers/disk-users.js';
@@ -38,9 +39,6 @@ import { DaemonThreads, OTHER_THREADS } from './threads.js';
 
 /** Why a daemon ended. After 'restart' the mount stands, and requests wait for the next daemon. */
 export type DaemonEnd = OrderlyEnd;
-
-/** Restores that were committed so long ago are known to the kernel, milliseconds. */
-const RECENT_MS = 600_000;
 
 export class Daemon {
   readonly #options: DaemonOptions;
@@ -239,15 +237,9 @@ export class Daemon {
     this.#log.error(`${what} died`, { error });
   }
 
-  /**
-   * The daemon before this one may have died between a restore and making the kernel forget what
-   * it had cached of the disk.
-   */
   async #forgetWhatRestoresChanged(): Promise<void> {
     if (this.#link?.adopted === undefined) return;
-    for (const { number, disks } of this.#service.exposure.changedSince(Date.now() - RECENT_MS)) {
-      for (const { node } of disks) await this.#transport?.invalidate({ hi: number, lo: node });
-    }
+    await forgetWhatRestoresChanged(this.#service.exposure, this.#files, this.#transport!);
   }
 
   #native(): Transport {

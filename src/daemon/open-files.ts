@@ -17,6 +17,8 @@ export class OpenFiles {
    * Open when an earlier daemon died, and not to be opened again: when they are closed is unknown.
    */
   readonly #lost = new Set<string>();
+  /** Open when this daemon took over from an earlier one. */
+  readonly #inherited = new Set<string>();
   /** By the number of the VM; each resolves when it is over. */
   readonly #holds = new Map<number, Promise<void>>();
 
@@ -28,17 +30,24 @@ export class OpenFiles {
       await hold;
       hold = this.#holds.get(node.hi);
     }
-    this.inherit(node);
+    this.#add(node);
   }
 
   /** Counts one that the daemon before this one let in. */
   inherit(node: NodeId): void {
-    this.#opens.set(keyOf(node), this.#count(node) + 1);
+    this.#inherited.add(keyOf(node));
+    this.#add(node);
   }
 
   /** Notes one that the daemon before this one let in and that cannot go on. */
   lose(node: NodeId): void {
+    this.#inherited.add(keyOf(node));
     this.#lost.add(keyOf(node));
+  }
+
+  /** Whether it was open already when this daemon took over, closed since or not. */
+  wasInherited(node: NodeId): boolean {
+    return this.#inherited.has(keyOf(node));
   }
 
   /**
@@ -84,6 +93,10 @@ export class OpenFiles {
       if (open === 0 || performance.now() > end) return open;
       await delay(POLL_MS);
     }
+  }
+
+  #add(node: NodeId): void {
+    this.#opens.set(keyOf(node), this.#count(node) + 1);
   }
 
   #count(node: NodeId): number {

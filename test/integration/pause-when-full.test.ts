@@ -147,10 +147,11 @@ async function checkWaiting(t: Test, daemon: TestDaemon): Promise<void> {
   t.match(daemon.log, /no write waits any more, after 1 did/);
 }
 
-async function checkTakeover(t: Test, daemon: TestDaemon): Promise<void> {
+/** A write through the page cache that ends within a page keeps that locked while it waits. */
+async function checkTakeover(t: Test, daemon: TestDaemon, flags: readonly string[]): Promise<void> {
   await clear(daemon);
   await makeBallast(daemon);
-  const second = await Writer.start(t, daemon, 2, ['oflag=direct']);
+  const second = await Writer.start(t, daemon, 2, flags);
   const before = daemon.servingPid;
   process.kill(before, 'SIGKILL');
   await until('another daemon', async () => daemon.servingPid !== before);
@@ -210,7 +211,9 @@ t.test('writes wait for room', { skip: cannotServe() }, async (t) => {
   t.comment('what goes on meanwhile, and what is said');
   await checkWaiting(t, daemon);
   t.comment('the daemon is killed while a write waits');
-  await checkTakeover(t, daemon);
+  await checkTakeover(t, daemon, ['oflag=direct']);
+  t.comment('and while one waits that ends within a page of the cache');
+  await checkTakeover(t, daemon, ['bs=65000']);
   t.comment('a writer that is killed is let go');
   await checkKilledWriter(t, daemon);
   t.comment('what was written through a mapping waits');
