@@ -10,8 +10,19 @@ import { isSet, sortWords } from './words.js';
  * @param argv the words behind the command's name.
  */
 export async function runCommandLine(argv: readonly string[]): Promise<void> {
-  watchStandardStreams(process.stdout, process.stderr);
   let commands: readonly string[] = [];
+  // Looked for by hand, since the error may be that the command line could not be read.
+  const report = (error: unknown) => {
+    const words = beforeDashes(argv);
+    const stderr = new Output(process.stderr, process.env, !isSet(words, '--no-color'));
+    return reportError(error, stderr, {
+      places: sortWords(words).places,
+      commands,
+      json: isSet(words, '--json'),
+      debug: isSet(words, '--debug'),
+    });
+  };
+  watchStandardStreams(process.stdout, process.stderr, report);
   try {
     refuseRemovedFolder();
     // Not before: yargs asks where it is when it is loaded.
@@ -20,15 +31,7 @@ export async function runCommandLine(argv: readonly string[]): Promise<void> {
     if (asksForHelp(argv)) process.stdout.write(`${await helpText(argv)}\n`);
     else await (await buildProgram(argv)).parseAsync();
   } catch (error) {
-    // Looked for by hand, since the error may be that the command line could not be read.
-    const words = beforeDashes(argv);
-    const stderr = new Output(process.stderr, process.env, !isSet(words, '--no-color'));
-    process.exitCode = reportError(error, stderr, {
-      places: sortWords(words).places,
-      commands,
-      json: isSet(words, '--json'),
-      debug: isSet(words, '--debug'),
-    });
+    process.exitCode = report(error);
   }
 }
 

@@ -2,8 +2,8 @@
  * Where a command's words go: results to stdout, everything else to stderr, colour only where it is
  * wanted.
  */
-import { errnoName } from '../common/errors.js';
-import { EXIT_CODES, EXIT_OK } from './exit-codes.js';
+import { DiskError, errnoName } from '../common/errors.js';
+import { EXIT_OK } from './exit-codes.js';
 
 /** Escapes, and what turns the direction of the text around it: neither must reach a terminal. */
 const CONTROL_CHARACTERS =
@@ -100,14 +100,20 @@ export function plain(text: string): string {
 
 /**
  * Makes `layerdisk list | head -1` quiet: when the reader of stdout is gone there is nothing left
- * to do. When stdout cannot be written for another reason (a full disk) it says so and fails.
+ * to do. When stdout cannot be written for another reason (a full disk) the command fails.
+ * @param report says what went wrong. @returns the exit code.
  */
-export function watchStandardStreams(stdout: NodeJS.WriteStream, stderr: NodeJS.WriteStream): void {
+export function watchStandardStreams(
+  stdout: NodeJS.WriteStream,
+  stderr: NodeJS.WriteStream,
+  report: (error: DiskError) => number,
+): void {
   stdout.on('error', (error) => {
-    const errno = errnoName(error);
+    const errno = errnoName(error) ?? 'EIO';
     if (errno === 'EPIPE') process.exit(process.exitCode ?? EXIT_OK);
-    stderr.write(`layerdisk: cannot write the output (${errno})\nhint: see where it goes\n`);
-    process.exit(EXIT_CODES.failed);
+    const message = `cannot write the output (${errno})`;
+    const hint = 'see where it goes';
+    process.exit(report(new DiskError('failed', message, { errno, hint, cause: error })));
   });
   // With nobody to read what goes wrong there is nobody to tell.
   stderr.on('error', () => {});

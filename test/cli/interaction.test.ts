@@ -154,6 +154,11 @@ t.test('output that cannot be written is an error', async (t) => {
   const script = 'env -u NODE_OPTIONS "$@" list --socket "$0" > /dev/full';
   const failed = run('bash', ['-c', script, path, process.execPath, CLI]);
   await t.rejects(failed, { code: 1, stderr: /^layerdisk: cannot write the output \(ENOSPC\)\n/ });
+  const asJson = run('bash', ['-c', `${script} --json`, path, process.execPath, CLI]);
+  const message = 'cannot write the output (ENOSPC)';
+  const error = { code: 'failed', message, hint: 'see where it goes' };
+  const stderr = `${JSON.stringify({ error })}\n`;
+  await t.rejects(asJson, { code: 1, stderr });
 });
 
 t.test('bash completes commands, options, VMs and snapshots', async (t) => {
