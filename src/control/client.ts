@@ -227,7 +227,8 @@ class SocketClient implements ControlClient {
     try {
       for (const line of this.#lines.push(chunk)) this.#handleLine(line);
     } catch (error) {
-      this.#failAll(`it answered with something that is no message (${String(error)})`);
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#failAll(`it answered with something that is no message (${reason})`);
       this.#socket.destroy();
     }
   }

@@ -60,7 +60,7 @@ async function serveRaw(t: Test, onConnection: (socket: Socket) => void): Promis
 t.test('answers that are none', async (t) => {
   const replies: [string, string | Buffer, RegExp][] = [
     ['no JSON', 'hello\n', /no message/],
-    ['no text', Buffer.from([0xff, 0x0a]), /no message/],
+    ['no text', Buffer.from([0xff, 0x0a]), /no message \(a message is not UTF-8 text\)$/],
     ['no object', '7\n', /no message/],
     ['a refusal without an id', '{"jsonrpc":"2.0","id":null,"error":{"message":"no"}}\n', /no$/],
   ];
