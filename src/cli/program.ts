@@ -90,15 +90,56 @@ const MESSAGES = {
 
 /**
  * @param found what yargs says is wrong; it does not say which word of the line it stumbled over
+ * @param options and positionals of where it stopped reading
  */
-function describeMisfit(loaded: readonly Command[], argv: readonly string[], found: string) {
+function describeMisfit(
+  loaded: readonly Command[],
+  argv: readonly string[],
+  found: string,
+  options: ReadonlySet<string>,
+): DiskError {
   const { plain } = sortWords(argv);
-  const { path, unknown, choices } = nameCommand(COMMAND_NAMES, loaded, plain);
+  const { path, unknown, choices, command } = nameCommand(COMMAND_NAMES, loaded, plain);
   const help = ['layerdisk', ...path, '--help'].join(' ');
-  // yargs knows a short option by its letter.
-  const message = found.replace(/^(no value for -)-(?=.$)/, '$1');
-  if (unknown === undefined) return new DiskError('usage', message, { hint: help });
-  return unknownCommand(path, unknown, choices, help);
+  if (unknown !== undefined) return unknownCommand(path, unknown, choices, help);
+  const positionals = command?.positionals ?? [];
+  const known = new Set([...options].filter((name) => !positionals.includes(name)));
+  const option = unknownOption(beforeDashes(argv), known);
+  if (option === undefined) {
+    // yargs knows a short option by its letter.
+    const message = found.replace(/^(no value for -)-(?=.$)/, '$1');
+    return new DiskError('usage', message, { hint: help });
+  }
+  const isEarly = path.length > 0 && argv.indexOf(option.word) < argv.indexOf(path.at(-1) ?? '');
+  const hint = isEarly ? `options of a command stand behind its name: ${help}` : help;
+  return new DiskError('usage', `unknown option: ${option.name}`, { hint });
+}
+
+/**
+ * yargs counts words and asks for options that must be there before it looks for options that there
+ * are not, and takes the word behind such an option for its value.
+ */
+function unknownOption(words: readonly string[], known: ReadonlySet<string>) {
+  for (const word of words) {
+    const [, long] = /^--([^=]+)/s.exec(word) ?? [];
+    if (long !== undefined && !known.has(long)) return { word, name: `--${long}` };
+    const [, letters = ''] = /^-([a-z]+)/i.exec(word) ?? [];
+    if ([...letters].some((letter) => !known.has(letter))) return { word, name: word };
+  }
+  return undefined;
+}
+
+/** What yargs leaves out of its typings: which options there are, and their other names. */
+interface KnownOptions {
+  getOptions(): {
+    readonly key: Readonly<Record<string, unknown>>;
+    readonly alias: Readonly<Record<string, readonly string[]>>;
+  };
+}
+
+function optionsOf(yargs: Argv): ReadonlySet<string> {
+  const { key, alias } = (yargs as unknown as KnownOptions).getOptions();
+  return new Set([...Object.keys(key), ...Object.values(alias).flat()]);
 }
 
 function unknownCommand(
@@ -186,7 +227,7 @@ export async function buildProgram(typed: readonly string[]): Promise<Argv> {
   refuseHiddenCommand(typed);
   const argv = typed[0] === COMPLETION_FLAG ? typed : settleDashes(typed);
   const commands = await loadCommands(argv);
-  const base = yargs([...argv])
+  const base: Argv = yargs([...argv])
     .scriptName('layerdisk')
     .locale('en')
     // The typings want texts; plural forms are objects, as in yargs' own locale files.
@@ -223,7 +264,8 @@ export async function buildProgram(typed: readonly string[]): Promise<Argv> {
     .fail((message: string | null, error: Error | undefined) => {
       if (message === null && error !== undefined) throw error;
       if (error instanceof DiskError) throw error;
-      throw describeMisfit(commands, argv, message ?? 'this command line fits no command');
+      const found = message ?? 'this command line fits no command';
+      throw describeMisfit(commands, argv, found, optionsOf(base));
     });
   if (argv[0] === COMPLETION_FLAG) await addCompletions(base, argv);
   keepNoHelp(base);

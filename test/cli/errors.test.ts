@@ -106,8 +106,8 @@ t.test('command lines that fit nothing', async (t) => {
     ['--json --socket /s crate web', /"crate"/, /^did you mean "create"\? layerdisk --help$/],
     ['--socket /s create web', /missing option: --disk/, /^layerdisk create --help$/],
     ['list extra', /unknown option or argument: extra/, /layerdisk list --help/],
-    ['list --bad', /unknown option or argument: bad/, /layerdisk list --help/],
-    ['list --no-json', /unknown option/, /list/],
+    ['list --bad', /^unknown option: --bad$/, /^layerdisk list --help$/],
+    ['list --no-json', /^unknown option: --no-json$/, /list/],
     ['list --store', /no value for --store/, /list/],
     ['list --store=', /--store is empty/, /a value/],
     ['list --store a --store b', /--store is given more than once/, /give --store once/],
@@ -155,6 +155,28 @@ t.test('command lines that fit nothing', async (t) => {
   );
   const json = await runCli(['lst', '--json']);
   t.match(JSON.parse(json.stderr), { error: { code: 'usage', hint: /did you mean/ } });
+});
+
+t.test('an option that there is not is named before all else', async (t) => {
+  const rows: readonly (readonly [args: string, message: RegExp, hint: RegExp])[] = [
+    ['-v', /^unknown option: -v$/, /^layerdisk --help$/],
+    ['-j list', /^unknown option: -j$/, /stand behind its name: layerdisk list --help$/],
+    ['--linked clone web x', /^unknown option: --linked$/, /its name: layerdisk clone --help$/],
+    ['list -qx', /^unknown option: -qx$/, /^layerdisk list --help$/],
+    ['import -d.raw dash3', /^unknown option: -d\.raw$/, /^layerdisk import --help$/],
+    ['disk add fs --disk 16M', /^unknown option: --disk$/, /^layerdisk disk add --help$/],
+    ['disk --bad=1', /^unknown option: --bad$/, /^layerdisk disk --help$/],
+    ['create web --disc 16M', /^unknown option: --disc$/, /^layerdisk create --help$/],
+    ['crate web --disc 16M', /^unknown command "crate"$/, /did you mean "create"\?/],
+    ['snapshot take -q -m text', /^too few arguments: got 0, need 1$/, /take --help$/],
+  ];
+  for (const [args, message, hint] of rows) {
+    await t.rejects(
+      async () => (await buildProgram(args.split(' '))).parseAsync(),
+      { name: 'DiskError', code: 'usage', message, hint },
+      `layerdisk ${args}`,
+    );
+  }
 });
 
 t.test('machine files are no copies', async (t) => {
