@@ -226,6 +226,20 @@ t.test('an open file whose disk could not be opened again answers errors', async
   t.throws(() => scratch.volumeOf(row).flush(), lost, 'what was written before is not durable');
 });
 
+t.test('a base is let go when the chain on it changes and cannot be read again', async (t) => {
+  const scratch = scratchEngine(t);
+  const { deltas, volumes } = scratch.engine;
+  const base = 'a'.repeat(32);
+  scratch.bases.set(base, Buffer.alloc(MiB));
+  const top = await deltas.create({ ...EMPTY, below: { kind: 'base', id: base } });
+  scratch.onResolve = () => truncateSync(join(scratch.folder, 'deltas', `${top}.tuples`), 100);
+  await t.rejects(volumes.acquire(top, { writable: true }), { code: 'damaged' });
+  const [opened, closed] = scratch.published;
+  t.match(opened, { type: 'base', spec: { id: base } });
+  t.same(closed, { type: 'base', index: opened?.index }, 'and closed again');
+  t.ok(volumes.rowsUsed <= 1, `${volumes.rowsUsed} rows`);
+});
+
 t.test('a base that a thread cannot open is not the one of the row before', async (t) => {
   const scratch = scratchEngine(t);
   const { deltas, volumes } = scratch.engine;

@@ -10,6 +10,7 @@ import { copyVolume } from '../../src/engine/jobs/copy-volume.js';
 import { tidyDeltas } from '../../src/engine/jobs/tidy-deltas.js';
 import { LocalEngine } from '../../src/engine/local-engine.js';
 import { VolumeRow } from '../../src/engine/shared/volume-row.js';
+import type { BaseNotice } from '../../src/engine/volume/base-table.js';
 import { volumesOf } from '../../src/engine/volume/thread.js';
 import type { Volume } from '../../src/engine/volume/volume.js';
 
@@ -45,6 +46,10 @@ export class ScratchEngine {
   engine: LocalEngine;
   volumeOf: (handle: number) => Volume;
   readonly errors: unknown[] = [];
+  /** What threads were told of bases: those that are opened, and those that are closed. */
+  readonly published: BaseNotice[] = [];
+  /** Runs while a base is looked at. */
+  onResolve = (): void => {};
 
   readonly #verifyReads: boolean;
 
@@ -65,11 +70,12 @@ export class ScratchEngine {
       threadCount: 1,
       openBase,
       resolveBase: async (id) => {
+        this.onResolve();
         const virtualSize = this.bases.get(id)!.length;
         return { id, images: [], virtualSize, allocatedSize: 0 };
       },
       baseAllocatedSize: () => 0,
-      publishBase: () => {},
+      publishBase: (notice) => this.published.push(notice),
       runCopy: async ({ source, target, onProgress, signal }) =>
         copyVolume(engine.context, { source, target }, { onProgress, signal }),
       runReclaim: tidyDeltas,

@@ -1,7 +1,4 @@
-/**
- * Chains that are open, by their top delta: who uses them, and the moving of heads. Main thread
- * only.
- */
+/** Chains that are open, by top delta: who uses them, and the moving of heads. Main thread only. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { invariant } from '../../common/assert.js';
 import type { DeltaId } from '../delta-id.js';
@@ -139,12 +136,15 @@ export class OpenVolumes implements Volumes {
     const found: FoundDeltas = new Map();
     let headers = walkChain(tools, top, found);
     const base = await this.#bases.useUnder(headers);
-    // Walked again: a row of the chain may have been merged while the base was looked at.
-    if (base !== undefined) headers = walkChain(tools, top, found);
-    const index = claimed ?? this.#rows.take();
-    if (claimed === undefined) tools.views.suspects.clear(index);
+    let index = claimed;
     let chain: LoadedChain;
     try {
+      // Walked again: a row of the chain may have been merged while the base was looked at.
+      if (base !== undefined) headers = walkChain(tools, top, found);
+      if (index === undefined) {
+        index = this.#rows.take();
+        tools.views.suspects.clear(index);
+      }
       chain = loadChain(tools, index, headers, {
         writable,
         base: base?.spec,
@@ -152,7 +152,7 @@ export class OpenVolumes implements Volumes {
         found,
       });
     } catch (error) {
-      if (claimed === undefined) this.#rows.give(index);
+      if (claimed === undefined && index !== undefined) this.#rows.give(index);
       if (base !== undefined) this.#bases.release(base.spec.id);
       throw error;
     }
