@@ -1,6 +1,6 @@
 /** What is done to a guest that runs: ended, or held still for the instant of a snapshot. */
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
-import { DiskError } from '../common/errors.js';
+import { DiskError, errnoName } from '../common/errors.js';
 import { readText } from '../storage/small-files.js';
 import { GuestAgent } from './agent.js';
 import { cancelMigration } from './migration.js';
@@ -157,7 +157,12 @@ async function endNow(path: string, guest: ProcessIdentity, vm: string): Promise
     if (!(error instanceof DiskError)) throw error;
   }
   if (await waitForEnd(guest, 0)) return;
-  process.kill(guest.pid, 'SIGKILL');
+  try {
+    process.kill(guest.pid, 'SIGKILL');
+  } catch (error) {
+    // Ended meanwhile, or another user's: who sees it end has no more to do.
+    if (errnoName(error) === undefined) throw error;
+  }
   if (await waitForEnd(guest, KILL_MS)) return;
   throw new DiskError('failed', `QEMU of VM "${vm}" (pid ${guest.pid}) does not end`, {
     hint: `is it waiting for its disks? See: ps -o stat,wchan ${guest.pid}`,
