@@ -86,8 +86,9 @@ export class FileLock {
 
   release(): void {
     if (this.#note !== undefined) this.#write({ ...this.#note, held: false });
-    closeSync(this.#held.file);
+    // The folder first: who finds it held and the file free would take that file for a new one.
     if (this.#held.folder !== undefined) closeSync(this.#held.folder);
+    closeSync(this.#held.file);
   }
 
   #write(note: Note): void {

@@ -75,7 +75,8 @@ export function requireRoom(room: StoreRoom, need: Need): void {
  */
 export function refuseWhileWritesWait({ waitingWrites }: StoreRoom, what: string): void {
   if (waitingWrites === 0) return;
-  const text = `cannot ${what} while ${waitingWrites} writes wait for room in the store`;
+  const writes = waitingWrites === 1 ? '1 write waits' : `${waitingWrites} writes wait`;
+  const text = `cannot ${what} while ${writes} for room in the store`;
   throw new DiskError('busy', text, {
     errno: 'ENOSPC',
     hint: 'make room first: delete snapshots or VMs that are not needed',
