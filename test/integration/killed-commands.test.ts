@@ -105,7 +105,9 @@ t.test('a reset-identity by kill -9', { skip: cannotServe() }, async (t) => {
   await writeFile(join(root, 'etc/machine-id'), '0123456789abcdef0123456789abcdef\n');
   await tool('mkfs.ext4', ['-q', '-F', '-d', root, daemon.rawFile('web')]);
 
-  const { child, ended } = begin(daemon, ['reset-identity', 'web']);
+  // Where it is to mount stays behind when it is killed.
+  const own = { TMPDIR: await tempFolder(t, 'places') };
+  const { child, ended } = begin(daemon, ['reset-identity', 'web'], own);
   const pid = await stoppedClearing(child.pid ?? 0);
   t.teardown(() => {
     if (isThere(pid)) process.kill(pid, 'SIGKILL');
@@ -118,9 +120,8 @@ t.test('a reset-identity by kill -9', { skip: cannotServe() }, async (t) => {
   }
   process.kill(pid, 'SIGCONT');
   await eventually('it ends', () => (isThere(pid) ? undefined : true));
-  t.match(
-    await daemon.ok('reset-identity', 'web'),
-    /nothing was there/,
-    'it cleared all there was',
-  );
+  // It may have been told what to do before its caller was killed, or not: either is whole.
+  t.match(await daemon.ok('reset-identity', 'web'), /nothing was there|: machine-id$/m);
+  t.match(await daemon.ok('reset-identity', 'web'), /nothing was there/);
+  t.match(await daemon.json('check'), { damaged: 0, leaks: 0 });
 });

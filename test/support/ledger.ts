@@ -71,6 +71,10 @@ export async function startLedger(path: string): Promise<Ledger> {
 export async function judgeLedger(path: string, acknowledged: number): Promise<string | undefined> {
   const integrity = (await tool('sqlite3', [path, 'pragma integrity_check;'])).trim();
   if (integrity !== 'ok') return `integrity_check: ${integrity}`;
+  const tables = await tool('sqlite3', [path, '.tables']);
+  if (tables.trim() === '') {
+    return acknowledged > 0 ? `row ${acknowledged} was committed, there is no table` : undefined;
+  }
   const query = 'select count(*), coalesce(max(number), 0) from ledger;';
   const [count, last] = (await tool('sqlite3', [path, query])).trim().split('|').map(Number);
   if (count !== last) return `${count} rows up to ${last}`;
