@@ -132,7 +132,9 @@ export class DaemonLife {
   }
 
   get #link(): Socket | undefined {
-    return (this.#child?.stdio[LINK_FD] as Socket | null | undefined) ?? undefined;
+    // Whatever its type says, there is no `stdio` where descriptors were what lacked.
+    const stdio: ChildProcess['stdio'] | undefined = this.#child?.stdio;
+    return (stdio?.[LINK_FD] as Socket | null | undefined) ?? undefined;
   }
 
   /** Puts it to work. */
