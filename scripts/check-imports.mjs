@@ -82,7 +82,11 @@ const ROOMS = {
     ...MACHINE_WRITERS,
     ...WRITE_DOORS,
   ],
-  cli: ['control/', 'guest/', 'identity/', ...FORMAT_DOORS, ...ENGINE_CONTRACTS, 'common/'],
+  cli: [
+    ...['control/', 'guest/', 'identity/', 'host/kernel-files.ts', 'common/'],
+    ...FORMAT_DOORS,
+    ...ENGINE_CONTRACTS,
+  ],
 };
 
 /**

@@ -1,15 +1,7 @@
 /** The daemon as a process: starting it, hearing that it is ready, seeing that it is gone. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { EventEmitter } from 'node:events';
-import {
-  closeSync,
-  constants,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  statSync,
-} from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -19,6 +11,7 @@ import { DiskError, type DiskErrorJson, ERROR_CODES, errnoName } from '../common
 import type { Places } from '../common/places.js';
 import { READY_EVENT } from '../common/ready-event.js';
 import { requireSafeFolder, STORE_SAFETY } from '../common/safe-folder.js';
+import { threadsOfDead } from '../host/kernel-files.js';
 import { onInterrupt } from './interrupt.js';
 
 /**
@@ -200,28 +193,16 @@ export async function waitForExit(pid: number, timeoutMs: number): Promise<boole
   return true;
 }
 
-/** One that is dead counts as gone although its parent has not asked for how it ended. */
+/**
+ * One that is dead counts as gone although its parent has not asked for how it ended; threads that
+ * still end count as alive: they keep the mount.
+ */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return !isZombie(pid);
+    return threadsOfDead(pid)?.length !== 0;
   } catch (error) {
     // EPERM: it is there, and another user's.
     return errnoName(error) !== 'ESRCH';
-  }
-}
-
-/**
- * In a container the first process is often one that never asks: zombies then stay. Threads that
- * still end count as alive: they keep the mount.
- */
-function isZombie(pid: number): boolean {
-  try {
-    // `pid (name) STATE ...`
-    const isDead = /\) Z [^)]*$/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-    return isDead && readdirSync(`/proc/${pid}/task`).length === 1;
-  } catch {
-    // It went meanwhile, as the next look will see; or there is no /proc (macOS).
-    return false;
   }
 }

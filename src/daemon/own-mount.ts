@@ -3,7 +3,7 @@
  * served itself (a flush, an invalidation, an unmount). Nobody will answer them before the next
  * daemon does, so that one must not wait for the end of this one.
  */
-import { namesIn, targetOf, textOf } from '../host/kernel-files.js';
+import { targetOf, textOf, threadsOfDead } from '../host/kernel-files.js';
 
 /** What the kernel calls the wait for an answer from a FUSE daemon. */
 const WAITS_FOR_ANSWER = /^(request_wait_answer|fuse_)/;
@@ -15,11 +15,10 @@ const UMOUNT_NUMBERS: Readonly<Record<string, string>> = { x64: '166', arm64: '3
  * counts against it: it ends by itself, and before that nobody else may touch the store.
  */
 export function isStuckInOwnMount(pid: number, mountpoint: string): boolean {
-  const process = `/proc/${pid}`;
-  // `pid (name) STATE ...`: the first thread is dead, and stays until the last one is.
-  if (!/\) Z [^)]*$/.test(textOf(`${process}/stat`) ?? '')) return false;
-  const others = namesIn(`${process}/task`).filter((task) => task !== String(pid));
-  return others.length > 0 && others.every((task) => waits(`${process}/task/${task}`, mountpoint));
+  const threads = threadsOfDead(pid) ?? [];
+  return (
+    threads.length > 0 && threads.every((each) => waits(`/proc/${pid}/task/${each}`, mountpoint))
+  );
 }
 
 function waits(task: string, mountpoint: string): boolean {

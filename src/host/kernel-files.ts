@@ -31,6 +31,18 @@ export function processName(folder: string): string {
   return textOf(`${folder}/comm`) ?? 'a process';
 }
 
+/**
+ * The threads that are left of a process that is dead, but for its first, which stays until they
+ * have ended and until its parent has asked how it ended. In a container the first process is often
+ * one that never asks.
+ * @returns undefined while it lives, where it is gone, and where there is no /proc (macOS).
+ */
+export function threadsOfDead(pid: number): string[] | undefined {
+  // `pid (name) STATE ...`
+  if (!/\) Z [^)]*$/.test(textOf(`/proc/${pid}/stat`) ?? '')) return undefined;
+  return namesIn(`/proc/${pid}/task`).filter((thread) => thread !== String(pid));
+}
+
 function unlessGone<T>(look: () => T): T | undefined {
   try {
     return look();
