@@ -5,7 +5,7 @@ import type { LocalEngine } from '../../engine/local-engine.js';
 import { QEMU } from '../../guest/command-line.js';
 import { stopGuest } from '../../guest/guest-control.js';
 import { identify, type ProcessIdentity } from '../../guest/processes.js';
-import { type RunFolder, runFiles } from '../../guest/run-folder.js';
+import { type RunFolder, readRunning, runFiles } from '../../guest/run-folder.js';
 import type { UsableMemory } from '../../vm/resume.js';
 import type { Guests } from '../guests.js';
 import type { DiskUsers } from './disk-users.js';
@@ -65,6 +65,9 @@ function abandonedGuest(folder: RunFolder, vm: string, force: boolean): ProcessI
   const holders = findProcesses(runFiles(folder).lock);
   const isQemu = holders.every(({ name }) => name === QEMU.slice(0, MOST_OF_A_NAME));
   const guest = isQemu && holders[0] !== undefined ? identify(holders[0].pid) : undefined;
+  // Who started it may have noted it and let go since the look that brought us here.
+  const running = readRunning(folder);
+  if (running !== undefined) return running;
   if (guest === undefined) {
     throw new DiskError('busy', `VM "${vm}" is just being started or ended`, {
       errno: 'EBUSY',
