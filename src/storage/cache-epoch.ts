@@ -11,6 +11,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
+import { uuidFromBytes } from '../common/uuid.js';
 import { ioctlBuffer } from './libc.js';
 
 /** @returns 32 hexadecimal digits. */
@@ -70,8 +71,7 @@ function btrfsUuid(folder: string): string | undefined {
   try {
     const info = Buffer.alloc(FS_INFO.length);
     ioctlBuffer(fd, FS_INFO.request, info);
-    const uuid = info.toString('hex', FS_INFO.uuid, FS_INFO.uuid + 16);
-    return uuid.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+    return uuidFromBytes(info, FS_INFO.uuid);
   } catch {
     // The boot id alone has to do.
     return undefined;
