@@ -315,3 +315,21 @@ t.test('a collection under way leaves checksums alone that are begun meanwhile',
   writeFileSync(unfinished, Buffer.alloc(SUMS_PAGE, 1));
   t.same((await deltas.collect(new Set(chain.deltas), false)).files, [unfinished]);
 });
+
+t.test('a collection leaves out what went while it looked', async (t) => {
+  const chain = new Chain(t);
+  const first = await chain.push([0, 20]);
+  await chain.push();
+  const trash = `${chain.scratch.folder}/trash`;
+  for (const dryRun of [false, true]) {
+    const unfinished = `${chain.files.sumsPath(first)}.new`;
+    writeFileSync(unfinished, Buffer.alloc(SUMS_PAGE, 1));
+    const keep = new Map(chain.deltas.map((id) => [id, 1]));
+    const finishedMeanwhile = () => {
+      rmSync(unfinished);
+      return false;
+    };
+    const found = await chain.files.collect(keep, trash, dryRun, finishedMeanwhile);
+    t.same(found, { files: [], bytes: 0 });
+  }
+});

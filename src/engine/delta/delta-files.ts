@@ -339,8 +339,10 @@ export class DeltaFiles {
       if (wanted) continue;
       const path = join(this.folder, name);
       const found = await describeFile(path);
-      // Whoever writes checksums may have begun, or been done, since the folder was listed.
+      // Whoever writes checksums may have begun, or been done, since the folder was listed, and
+      // whoever removes files may have come before this: from here to the renaming nobody can.
       if (found === undefined || (unfinished !== undefined && summing())) continue;
+      if (!existsSync(path)) continue;
       bytes += found.storedSize;
       files.push(path);
       if (dryRun) continue;
