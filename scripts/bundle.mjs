@@ -5,7 +5,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmod, copyFile, readdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, readdir, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -88,6 +88,14 @@ const COMMON = {
   logLevel: 'warning',
 };
 
+/**
+ * A shell script in its first two lines, which keeps Node.js from reading the certificates that a
+ * company adds: they double what it takes to start, and nothing here speaks TLS
+ * (native-notes/copying.md). For JavaScript the second line is a word and a comment.
+ */
+const SHELL = `#!/bin/sh
+':' //; unset NODE_EXTRA_CA_CERTS; exec node "$0" "$@"`;
+
 /** V8 keeps code of programs of the older kind only. */
 async function makeProgram(room, name, plugins) {
   const path = `${DIST}${room}/${name}`;
@@ -102,7 +110,8 @@ async function makeProgram(room, name, plugins) {
     // Code that was kept does not know who is to import for it.
     supported: { 'dynamic-import': false },
   });
-  await copyFile(new URL('launcher.cjs', import.meta.url), `${path}.js`);
+  const launcher = await readFile(new URL('launcher.cjs', import.meta.url), 'utf8');
+  await writeFile(`${path}.js`, `${SHELL}\n${launcher}`);
   await chmod(`${path}.js`, 0o755);
   await writeFile(`${DIST}${room}/package.json`, '{ "type": "commonjs" }\n');
 }

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /**
  * Becomes NAME.js beside each program NAME.cjs in dist/: starts it with the code that V8 made of it
  * when it was built (NAME.cache), for reading and compiling a program takes longer than most
@@ -6,6 +5,9 @@
  * take that code, and compiles the program.
  */
 'use strict';
+
+// The shell in front of it has unset it, unless Node.js was told to run this: for what this starts.
+delete process.env.NODE_EXTRA_CA_CERTS;
 
 const { readFileSync } = require('node:fs');
 const { wrap } = require('node:module');

@@ -1,11 +1,11 @@
 /** The command as it is started: with the code that was kept for it, and without. */
-import { cpSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { VERSION } from '../../src/common/version.js';
-import { tool } from '../support/run-program.js';
+import { runProgram, tool } from '../support/run-program.js';
 
 const DIST = fileURLToPath(new URL('../../dist/', import.meta.url));
 const BUILT = join(DIST, 'cli');
@@ -37,4 +37,18 @@ t.test('without it, or with other code, the command is compiled', async (t) => {
   t.equal(await version(), `${VERSION}\n`, 'something else');
   rmSync(cache);
   t.equal(await version(), `${VERSION}\n`, 'not there');
+});
+
+t.test("the command leaves a company's certificates alone, by any path", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'layerdisk-launcher-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const link = join(folder, 'a link');
+  symlinkSync(join(BUILT, 'main.js'), link);
+  for (const program of [link, join(BUILT, 'main.js')]) {
+    // Node.js says so when it reads them and cannot.
+    const words = ['-u', 'NODE_OPTIONS', 'NODE_EXTRA_CA_CERTS=/nonexistent', program, '--version'];
+    t.match(await runProgram('env', words), { code: 0, stdout: `${VERSION}\n`, stderr: '' });
+  }
+  const ask = `require(process.argv[1]); console.log(process.env.NODE_EXTRA_CA_CERTS)`;
+  t.equal(await node('-e', ask, join(BUILT, 'main.js')), 'undefined\n', 'nor do its children');
 });
