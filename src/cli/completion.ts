@@ -13,7 +13,7 @@ import { sortWords } from './words.js';
 /** A shell that waits longer than this for a name feels broken, milliseconds. */
 const DAEMON_TIMEOUT_MS = 200;
 
-/** Which names a command's positionals take. */
+/** Which names a command's first positional takes. */
 const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   info: 'vm',
   tree: 'vm',
@@ -25,6 +25,7 @@ const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   set: 'vm',
   stats: 'vm',
   check: 'vm',
+  compact: 'vm',
   path: 'target',
   map: 'target',
   attach: 'target',
@@ -45,9 +46,12 @@ const WANTED: Readonly<Record<string, 'vm' | 'target'>> = {
   'snapshot diff': 'target',
 };
 
+/** Commands that name a disk after the VM. */
+const DISK_COMMANDS = ['disk remove', 'disk resize'];
+
 /**
- * Names of VMs and snapshots that may stand where the cursor is; none when no daemon answers in
- * time. yargs cannot wait for them itself: with a completion that comes later it goes on and
+ * Names of VMs, disks and snapshots that may stand where the cursor is; none when no daemon answers
+ * in time. yargs cannot wait for them itself: with a completion that comes later it goes on and
  * refuses the unfinished command line.
  * @param words the words of the line up to the cursor: the program first, the one to complete last.
  */
@@ -55,49 +59,59 @@ export async function completionNames(words: readonly string[]): Promise<string[
   const current = words.at(-1) ?? '';
   const { plain, places } = sortWords(words.slice(1, -1));
   const [first = '', second = ''] = plain;
-  const wanted = WANTED[first] ?? WANTED[`${first} ${second}`];
+  const command = WANTED[first] === undefined ? `${first} ${second}` : first;
+  const wanted = WANTED[command];
   if (wanted === undefined || current.startsWith('-')) return [];
+  const given = plain.slice(command.split(' ').length);
   try {
-    return await askNames(wanted, current, places);
+    return await askNames({ command, wanted, given, current }, places);
   } catch {
     // No daemon, no names: a completion has nowhere to say so.
     return [];
   }
 }
 
-async function askNames(
-  wanted: 'vm' | 'target',
-  current: string,
-  places: ChosenPlaces,
-): Promise<string[]> {
+interface Asked {
+  readonly command: string;
+  readonly wanted: 'vm' | 'target';
+  /** Words behind the command: positionals, and values of options. */
+  readonly given: readonly string[];
+  /** The word to complete. */
+  readonly current: string;
+}
+
+async function askNames(asked: Asked, places: ChosenPlaces): Promise<string[]> {
   const { connect } = await import('../control/client.js');
   const client = await connect(socketFor(places));
   // Closing fails what still waits for an answer.
   const timer = setTimeout(() => client.close(), DAEMON_TIMEOUT_MS);
   try {
-    return await collectNames(client, wanted, current);
+    return await collectNames(client, asked);
   } finally {
     clearTimeout(timer);
     client.close();
   }
 }
 
-async function collectNames(
-  client: ControlClient,
-  wanted: 'vm' | 'target',
-  current: string,
-): Promise<string[]> {
-  const at = current.indexOf('@');
-  if (at !== -1) {
-    const vm = current.slice(0, at);
-    const snapshots = await client.call('snapshot.list', { vm });
-    return snapshots.map((snapshot) => `${vm}@${snapshot.name}`);
-  }
+async function collectNames(client: ControlClient, asked: Asked): Promise<string[]> {
+  const { command, wanted, given, current } = asked;
   const names = (await client.call('list', {})).map((vm) => vm.name);
+  const named = given.map((word) => word.replace(/[@/].*$/s, '')).find((vm) => names.includes(vm));
+  if (named !== undefined && DISK_COMMANDS.includes(command)) {
+    return (await client.call('info', { vm: named })).disks.map((disk) => disk.name);
+  }
+  // What comes next is a new name or a file: the shell completes files when there is no answer.
+  if (named !== undefined && command !== 'snapshot diff') return [];
+  const at = current.indexOf('@');
+  if (at !== -1) return await snapshotsOf(client, current.slice(0, at));
   if (wanted === 'vm' || !names.includes(current)) return names;
   // The name is complete: what may follow is a snapshot.
-  const snapshots = await client.call('snapshot.list', { vm: current });
-  return [...names, ...snapshots.map((snapshot) => `${current}@${snapshot.name}`)];
+  return [...names, ...(await snapshotsOf(client, current))];
+}
+
+async function snapshotsOf(client: ControlClient, vm: string): Promise<string[]> {
+  const snapshots = await client.call('snapshot.list', { vm });
+  return snapshots.map((snapshot) => `${vm}@${snapshot.name}`);
 }
 
 function socketFor(places: ChosenPlaces): string {

@@ -134,7 +134,7 @@ export function changeHardware(
     });
   }
   if (!Number.isInteger(memory) || memory < MIN_MEMORY || memory > MAX_MEMORY) {
-    throw new DiskError('usage', `a memory of ${memory} bytes is not possible`, {
+    throw new DiskError('usage', `a memory of ${formatSize(memory)} is not possible`, {
       hint: `give ${formatSize(MIN_MEMORY)} to ${formatSize(MAX_MEMORY)}, for example 2G`,
     });
   }

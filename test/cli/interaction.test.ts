@@ -189,6 +189,13 @@ t.test('bash completes commands, options, VMs and snapshots', async (t) => {
   t.same(await complete('layerdisk create web --dis'), ['--disk']);
   t.same(await complete('layerdisk info w'), ['web']);
   t.same(await complete('layerdisk check w'), ['web']);
+  t.same(await complete('layerdisk compact w'), ['web']);
+  t.same(await complete('layerdisk export --format vdi w'), ['web']);
+  t.same(await complete('layerdisk export web w'), [''], 'the shell completes files');
+  t.same(await complete('layerdisk rename web w'), [''], 'a new name');
+  t.same(await complete('layerdisk disk remove w'), ['web']);
+  t.same(await complete('layerdisk disk resize web d'), ['disk0']);
+  t.same(await complete('layerdisk snapshot diff web@clean web@'), ['clean', 'later']);
   t.ok((await complete('layerdisk set web --')).includes('--memory'));
   t.same(await complete('layerdisk attach web'), ['web', 'web@clean', 'web@later']);
   t.same(await complete('layerdisk attach web@l'), ['later'], 'bash has cut the word at the @');
