@@ -50,3 +50,57 @@ t.test('a row with more slots than one delta may have is left alone, and told', 
   t.same(await reclaimer.reclaim(request), { bytes: 0, merged: 0, left: false });
   t.match(told, [{ code: 'not-supported', message: /more than 16 TiB/ }]);
 });
+
+t.test('many small deltas are merged before any is looked through alone', async (t) => {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  const files = new DeltaFiles(`${scratch.folder}/deltas`, 'e'.repeat(32));
+  const { deltas, volumes } = scratch.engine;
+  const blocks = (MiB / BLOCK_SIZE) as number;
+  const small = async (below: DeltaId | undefined, block: number): Promise<DeltaId> => {
+    const id = newDeltaId();
+    const under: Below = below === undefined ? { kind: 'none' } : { kind: 'delta', id: below };
+    const like = { virtualSize: MiB, allocation: 'dynamic', mappedBlocks: 1 } as const;
+    await files.createSealed({ ...like, id, below: under }, async (data) => {
+      writeSync(data, Buffer.alloc(BLOCK_SIZE, block), 0, BLOCK_SIZE, 0);
+      return [{ kind: RECORD_WRITE, block, count: 1, slot: 0 }];
+    });
+    return id;
+  };
+  const row: DeltaId[] = [];
+  for (let count = 0; count < 40; count += 1) row.push(await small(row.at(-1), count % blocks));
+  const below = { kind: 'delta', id: row.at(-1)! } as const;
+  const head = await deltas.create({ below, virtualSize: MiB, allocation: 'dynamic' });
+  const jobs: string[] = [];
+  const reclaimer = new Reclaimer({
+    files,
+    volumes,
+    run: (order) => {
+      jobs.push(order.job.kind);
+      return tidyDeltas(order);
+    },
+    rowLength: ROW,
+    room: () => Number.POSITIVE_INFINITY,
+    onError: (what, error) => t.fail(what, { error }),
+  });
+  const labelled = new Set([head]);
+  const reclaim = (...reached: DeltaId[]) =>
+    reclaimer.reclaim({ reached: new Set(reached), labelled });
+  t.same(await reclaim(...row, head), { bytes: 0, merged: 40, left: false });
+  t.same(jobs, ['merge']);
+  const made = files.readHeader(head).current.below;
+  t.ok(made.kind === 'delta' && !row.includes(made.id));
+  const open = await volumes.acquire(head, { writable: false });
+  const data = Buffer.alloc(MiB);
+  scratch.volumeOf(open.handle).read(data, 0, 0, MiB);
+  volumes.release(open);
+  const expected = Buffer.concat(
+    Array.from({ length: blocks }, (_, block) => Buffer.alloc(BLOCK_SIZE, block < 40 ? block : 0)),
+  );
+  t.ok(data.equals(expected));
+
+  t.comment('what is left of them is looked at next');
+  jobs.length = 0;
+  if (made.kind === 'delta') t.match(await reclaim(made.id, head), { merged: 0 });
+  t.same(jobs, ['reclaim']);
+});

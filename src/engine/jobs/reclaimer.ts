@@ -28,6 +28,13 @@ const FLUSH_BELOW = 64 * MiB;
 const MANY_HIDDEN = 100;
 
 /**
+ * So many small deltas, bytes together, are merged before any is punched: one by one that takes
+ * longer than copying what they hold, and a daemon that never lives so long never gets to the end.
+ */
+const LONG_ROW = 32;
+const SMALL_ROW = 256 * MiB;
+
+/**
  * What is wrong with a row that cannot be merged: it has rotted, or takes more slots than one may.
  */
 const LEFT_ALONE: ReadonlySet<string> = new Set(['damaged', 'not-supported']);
@@ -85,6 +92,14 @@ export class Reclaimer {
     const pressing = request.pressing === true || hidden.size >= MANY_HIDDEN;
     const how: How = { pressing, signal };
     const isOver = (): boolean => signal?.aborted === true || request.isEnough?.() === true;
+    for (const row of rowsOf(hidden)) {
+      if (row.length < LONG_ROW) continue;
+      sum.merged += await this.#merge(row, hidden, how, SMALL_ROW);
+      sum.left = isOver();
+      if (sum.left) return;
+    }
+    // What is left of such rows the next collection finds.
+    if (sum.merged > 0) return;
     for (const [delta, { child }] of hidden) {
       sum.bytes += await this.#punch(delta, child, how);
       sum.left = isOver();
@@ -156,18 +171,23 @@ export class Reclaimer {
     return bytes;
   }
 
-  /** Merges the part of a row that is worth it. @returns how many deltas became garbage. */
+  /**
+   * Merges the part of a row that is worth it, if that takes no more than `most` bytes.
+   * @returns how many deltas became garbage.
+   */
   async #merge(
     row: readonly DeltaId[],
     hidden: ReadonlyMap<DeltaId, Hidden>,
     { pressing, signal }: How,
+    most = Number.POSITIVE_INFINITY,
   ): Promise<number> {
     const { files, volumes, run, rowLength, room, onError } = this.#parts;
     const sizes = row.map((id) => files.storedSize(files.readHeader(id).current));
     const start = mergeStart(sizes, rowLength);
     if (start < 0) return 0;
     // The row is garbage only afterwards; a later collection finds it again.
-    if (sizes.slice(start).reduce((sum, size) => sum + size, 0) > room()) return 0;
+    const bytes = sizes.slice(start).reduce((sum, size) => sum + size, 0);
+    if (bytes > Math.min(most, room())) return 0;
     const part = row.slice(start);
     const { folder, epoch } = files;
     let made: DeltaId | undefined;
