@@ -51,43 +51,52 @@ t.test('a row with more slots than one delta may have is left alone, and told', 
   t.match(told, [{ code: 'not-supported', message: /more than 16 TiB/ }]);
 });
 
+/** A sealed delta with one block. */
+async function small(files: DeltaFiles, below: DeltaId | undefined, block: number) {
+  const id = newDeltaId();
+  const under: Below = below === undefined ? { kind: 'none' } : { kind: 'delta', id: below };
+  const like = { virtualSize: MiB, allocation: 'dynamic', mappedBlocks: 1 } as const;
+  await files.createSealed({ ...like, id, below: under }, async (data) => {
+    writeSync(data, Buffer.alloc(BLOCK_SIZE, block), 0, BLOCK_SIZE, 0);
+    return [{ kind: RECORD_WRITE, block, count: 1, slot: 0 }];
+  });
+  return id;
+}
+
 t.test('many small deltas are merged before any is looked through alone', async (t) => {
   const scratch = new ScratchEngine();
   t.teardown(() => scratch.close());
   const files = new DeltaFiles(`${scratch.folder}/deltas`, 'e'.repeat(32));
   const { deltas, volumes } = scratch.engine;
-  const blocks = (MiB / BLOCK_SIZE) as number;
-  const small = async (below: DeltaId | undefined, block: number): Promise<DeltaId> => {
-    const id = newDeltaId();
-    const under: Below = below === undefined ? { kind: 'none' } : { kind: 'delta', id: below };
-    const like = { virtualSize: MiB, allocation: 'dynamic', mappedBlocks: 1 } as const;
-    await files.createSealed({ ...like, id, below: under }, async (data) => {
-      writeSync(data, Buffer.alloc(BLOCK_SIZE, block), 0, BLOCK_SIZE, 0);
-      return [{ kind: RECORD_WRITE, block, count: 1, slot: 0 }];
-    });
-    return id;
-  };
+  const blocks = MiB / BLOCK_SIZE;
   const row: DeltaId[] = [];
-  for (let count = 0; count < 40; count += 1) row.push(await small(row.at(-1), count % blocks));
+  for (let count = 0; count < 40; count += 1) row.push(await small(files, row.at(-1), count));
   const below = { kind: 'delta', id: row.at(-1)! } as const;
   const head = await deltas.create({ below, virtualSize: MiB, allocation: 'dynamic' });
+  const alone = await small(files, undefined, 0);
+  const ofAnother = await deltas.create({
+    below: { kind: 'delta', id: alone },
+    virtualSize: MiB,
+    allocation: 'dynamic',
+  });
   const jobs: string[] = [];
   const reclaimer = new Reclaimer({
     files,
     volumes,
     run: (order) => {
-      jobs.push(order.job.kind);
+      const { job } = order;
+      jobs.push(job.kind === 'reclaim' ? `reclaim ${job.delta}` : job.kind);
       return tidyDeltas(order);
     },
     rowLength: ROW,
     room: () => Number.POSITIVE_INFINITY,
     onError: (what, error) => t.fail(what, { error }),
   });
-  const labelled = new Set([head]);
+  const labelled = new Set([head, ofAnother]);
   const reclaim = (...reached: DeltaId[]) =>
-    reclaimer.reclaim({ reached: new Set(reached), labelled });
+    reclaimer.reclaim({ reached: new Set([...reached, alone, ofAnother]), labelled });
   t.same(await reclaim(...row, head), { bytes: 0, merged: 40, left: false });
-  t.same(jobs, ['merge']);
+  t.same(jobs, ['merge', `reclaim ${alone}`], 'others do not wait for another time');
   const made = files.readHeader(head).current.below;
   t.ok(made.kind === 'delta' && !row.includes(made.id));
   const open = await volumes.acquire(head, { writable: false });
@@ -101,6 +110,7 @@ t.test('many small deltas are merged before any is looked through alone', async 
 
   t.comment('what is left of them is looked at next');
   jobs.length = 0;
-  if (made.kind === 'delta') t.match(await reclaim(made.id, head), { merged: 0 });
-  t.same(jobs, ['reclaim']);
+  if (made.kind !== 'delta') return;
+  t.match(await reclaim(made.id, head), { merged: 0 });
+  t.same(jobs, [`reclaim ${made.id}`]);
 });

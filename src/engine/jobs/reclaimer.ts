@@ -28,10 +28,11 @@ const FLUSH_BELOW = 64 * MiB;
 const MANY_HIDDEN = 100;
 
 /**
- * So many small deltas, bytes together, are merged before any is punched: one by one that takes
- * longer than copying what they hold, and a daemon that never lives so long never gets to the end.
+ * Rows of so many times the usual length that hold no more than that, bytes, are merged before any
+ * of their deltas is punched: one by one that takes longer than copying what they hold, and a
+ * daemon that never lives so long never gets to the end.
  */
-const LONG_ROW = 32;
+const LONG_ROW = 4;
 const SMALL_ROW = 256 * MiB;
 
 /**
@@ -93,13 +94,14 @@ export class Reclaimer {
     const how: How = { pressing, signal };
     const isOver = (): boolean => signal?.aborted === true || request.isEnough?.() === true;
     for (const row of rowsOf(hidden)) {
-      if (row.length < LONG_ROW) continue;
-      sum.merged += await this.#merge(row, hidden, how, SMALL_ROW);
+      if (row.length < LONG_ROW * this.#parts.rowLength) continue;
+      const merged = await this.#merge(row, hidden, how, SMALL_ROW);
+      sum.merged += merged;
+      // They are garbage, and what lay below them has another child: the next collection sees.
+      if (merged > 0) for (const id of row.slice(-merged - 1)) hidden.delete(id);
       sum.left = isOver();
       if (sum.left) return;
     }
-    // What is left of such rows the next collection finds.
-    if (sum.merged > 0) return;
     for (const [delta, { child }] of hidden) {
       sum.bytes += await this.#punch(delta, child, how);
       sum.left = isOver();
