@@ -27,7 +27,7 @@ const bad: readonly [request: HardwareRequest, code: string, message: RegExp][] 
   [{ vcpus: 0 }, 'usage', /0 virtual CPUs/],
   [{ vcpus: 1.5 }, 'usage', /1.5 virtual CPUs/],
   [{ vcpus: 100_000 }, 'usage', /100000 virtual CPUs/],
-  [{ memory: 0 }, 'usage', /memory of 0 bytes/],
+  [{ memory: 0 }, 'usage', /memory of 0 B is/],
   [{ memory: Number.NaN }, 'usage', /memory of NaN/],
   [{ memory: 2 ** 50 }, 'usage', /memory of/],
   [{ nics: [{ mode: 'nat', mac: 'x' }] }, 'usage', /"x" is no MAC address/],
