@@ -14,53 +14,51 @@ const ROW = 3;
 /** So many deltas need one address more than there are. */
 const SLOT = Math.ceil(2 ** 32 / ROW);
 
-/** A sealed delta with one block, in a slot as after much that was written and discarded. */
-async function sealed(files: DeltaFiles, below: DeltaId | undefined): Promise<DeltaId> {
+/** A sealed delta that has its one block, of bytes `block + 1`, in `slot`. */
+async function sealed(files: DeltaFiles, below: DeltaId | undefined, block: number, slot: number) {
   const id = newDeltaId();
   const under: Below = below === undefined ? { kind: 'none' } : { kind: 'delta', id: below };
   const like = { virtualSize: MiB, allocation: 'dynamic', mappedBlocks: 1 } as const;
   await files.createSealed({ ...like, id, below: under }, async (data) => {
-    ftruncateSync(data, (SLOT + 1) * BLOCK_SIZE);
-    writeSync(data, Buffer.alloc(BLOCK_SIZE, 1), 0, BLOCK_SIZE, SLOT * BLOCK_SIZE);
-    return [{ kind: RECORD_WRITE, block: 0, count: 1, slot: SLOT }];
+    ftruncateSync(data, (slot + 1) * BLOCK_SIZE);
+    writeSync(data, Buffer.alloc(BLOCK_SIZE, block + 1), 0, BLOCK_SIZE, slot * BLOCK_SIZE);
+    return [{ kind: RECORD_WRITE, block, count: 1, slot }];
   });
   return id;
 }
 
-t.test('a row with more slots than one delta may have is left alone, and told', async (t) => {
-  const scratch = new ScratchEngine();
-  t.teardown(() => scratch.close());
-  const files = new DeltaFiles(`${scratch.folder}/deltas`, 'e'.repeat(32));
-  const row: DeltaId[] = [];
-  for (let count = 0; count < ROW; count += 1) row.push(await sealed(files, row.at(-1)));
-  const below = { kind: 'delta', id: row.at(-1)! } as const;
-  const spec = { below, virtualSize: MiB, allocation: 'dynamic' } as const;
-  const head = await scratch.engine.deltas.create(spec);
-  const told: unknown[] = [];
-  const reclaimer = new Reclaimer({
-    files,
-    volumes: scratch.engine.volumes,
-    // Looking for slots to give back takes its time, and is not what this is about.
-    run: async (order) => (order.job.kind === 'reclaim' ? { bytes: 0 } : tidyDeltas(order)),
-    rowLength: ROW,
-    room: () => Number.POSITIVE_INFINITY,
-    onError: (_what, error) => told.push(error),
-  });
-  const request = { reached: new Set([...row, head]), labelled: new Set([head]) };
-  t.same(await reclaimer.reclaim(request), { bytes: 0, merged: 0, left: false });
-  t.match(told, [{ code: 'not-supported', message: /more than 16 TiB/ }]);
-});
+/** Usual rows, and those that are tried before their deltas are looked through alone. */
+for (const length of [ROW, 4 * ROW]) tryTooManySlots(length);
 
-/** A sealed delta with one block. */
-async function small(files: DeltaFiles, below: DeltaId | undefined, block: number) {
-  const id = newDeltaId();
-  const under: Below = below === undefined ? { kind: 'none' } : { kind: 'delta', id: below };
-  const like = { virtualSize: MiB, allocation: 'dynamic', mappedBlocks: 1 } as const;
-  await files.createSealed({ ...like, id, below: under }, async (data) => {
-    writeSync(data, Buffer.alloc(BLOCK_SIZE, block), 0, BLOCK_SIZE, 0);
-    return [{ kind: RECORD_WRITE, block, count: 1, slot: 0 }];
-  });
-  return id;
+function tryTooManySlots(length: number): void {
+  t.test(
+    `a row of ${length} with more slots than one delta may have is left alone, and told`,
+    async (t) => {
+      const scratch = new ScratchEngine();
+      t.teardown(() => scratch.close());
+      const files = new DeltaFiles(`${scratch.folder}/deltas`, 'e'.repeat(32));
+      const row: DeltaId[] = [];
+      // As after much that was written and discarded.
+      for (let at = 0; at < length; at += 1) row.push(await sealed(files, row.at(-1), 0, SLOT));
+      const below = { kind: 'delta', id: row.at(-1)! } as const;
+      const spec = { below, virtualSize: MiB, allocation: 'dynamic' } as const;
+      const head = await scratch.engine.deltas.create(spec);
+      const told: unknown[] = [];
+      const reclaimer = new Reclaimer({
+        files,
+        volumes: scratch.engine.volumes,
+        // Looking for slots to give back takes its time, and is not what this is about.
+        run: async (order) => (order.job.kind === 'reclaim' ? { bytes: 0 } : tidyDeltas(order)),
+        rowLength: ROW,
+        room: () => Number.POSITIVE_INFINITY,
+        onError: (_what, error) => told.push(error),
+      });
+      const request = { reached: new Set([...row, head]), labelled: new Set([head]) };
+      t.same(await reclaimer.reclaim(request), { bytes: 0, merged: 0, left: false });
+      t.match(told, [{ code: 'not-supported', message: /more than 16 TiB/ }]);
+      t.equal(told.length, 1);
+    },
+  );
 }
 
 t.test('many small deltas are merged before any is looked through alone', async (t) => {
@@ -70,10 +68,10 @@ t.test('many small deltas are merged before any is looked through alone', async 
   const { deltas, volumes } = scratch.engine;
   const blocks = MiB / BLOCK_SIZE;
   const row: DeltaId[] = [];
-  for (let count = 0; count < 40; count += 1) row.push(await small(files, row.at(-1), count));
+  for (let count = 0; count < 40; count += 1) row.push(await sealed(files, row.at(-1), count, 0));
   const below = { kind: 'delta', id: row.at(-1)! } as const;
   const head = await deltas.create({ below, virtualSize: MiB, allocation: 'dynamic' });
-  const alone = await small(files, undefined, 0);
+  const alone = await sealed(files, undefined, 0, 0);
   const ofAnother = await deltas.create({
     below: { kind: 'delta', id: alone },
     virtualSize: MiB,
@@ -104,7 +102,7 @@ t.test('many small deltas are merged before any is looked through alone', async 
   scratch.volumeOf(open.handle).read(data, 0, 0, MiB);
   volumes.release(open);
   const expected = Buffer.concat(
-    Array.from({ length: blocks }, (_, block) => Buffer.alloc(BLOCK_SIZE, block < 40 ? block : 0)),
+    Array.from({ length: blocks }, (_, at) => Buffer.alloc(BLOCK_SIZE, at < 40 ? at + 1 : 0)),
   );
   t.ok(data.equals(expected));
 

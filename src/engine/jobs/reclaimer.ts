@@ -43,6 +43,8 @@ const LEFT_ALONE: ReadonlySet<string> = new Set(['damaged', 'not-supported']);
 interface How {
   readonly pressing: boolean;
   readonly signal: AbortSignal | undefined;
+  /** The lowest deltas of rows that cannot be merged, tried and told once a collection. */
+  readonly leftAlone: Set<DeltaId>;
 }
 
 /** A delta that nobody names and only one other stands on. */
@@ -91,7 +93,7 @@ export class Reclaimer {
     await this.#finishChanges(request, signal);
     const hidden = this.#findHidden(request);
     const pressing = request.pressing === true || hidden.size >= MANY_HIDDEN;
-    const how: How = { pressing, signal };
+    const how: How = { pressing, signal, leftAlone: new Set() };
     const isOver = (): boolean => signal?.aborted === true || request.isEnough?.() === true;
     for (const row of rowsOf(hidden)) {
       if (row.length < LONG_ROW * this.#parts.rowLength) continue;
@@ -110,6 +112,7 @@ export class Reclaimer {
     for (const delta of this.#done.keys())
       if (!request.reached.has(delta)) this.#done.delete(delta);
     for (const row of rowsOf(hidden)) {
+      if (how.leftAlone.has(row[0]!)) continue;
       sum.merged += await this.#merge(row, hidden, how);
       sum.left = isOver();
       if (sum.left) return;
@@ -180,7 +183,7 @@ export class Reclaimer {
   async #merge(
     row: readonly DeltaId[],
     hidden: ReadonlyMap<DeltaId, Hidden>,
-    { pressing, signal }: How,
+    { pressing, signal, leftAlone }: How,
     most = Number.POSITIVE_INFINITY,
   ): Promise<number> {
     const { files, volumes, run, rowLength, room, onError } = this.#parts;
@@ -199,6 +202,7 @@ export class Reclaimer {
     } catch (error) {
       // The other rows, and whatever else there is to collect, do not wait for this one.
       if (!(error instanceof DiskError) || !LEFT_ALONE.has(error.code)) throw error;
+      leftAlone.add(row[0]!);
       onError('a row of deltas is left as it is', error);
       return 0;
     }
