@@ -17,7 +17,7 @@ import type {
   VmHooks,
 } from '../vm/hooks.js';
 import type { Guests } from './guests.js';
-import type { DiskUsers } from './handlers/disk-users.js';
+import type { DiskUsers, OpenDisk } from './handlers/disk-users.js';
 import type { Logger } from './logger.js';
 import type { OpenFiles } from './open-files.js';
 
@@ -46,15 +46,16 @@ export class DaemonHooks implements VmHooks {
 
   async flushExposed(vm: string, memory?: MemoryRequest): Promise<Flushed> {
     const { engine, exposure, users } = this.#parts;
-    const disks = exposure().find(vm)?.disks ?? [];
-    const open = disks.filter((disk) => engine.volumes.isOpen(disk.top));
-    const names = open.map((disk) => disk.fileName);
+    const found = exposure().find(vm);
+    const open = (found?.disks ?? [])
+      .filter((disk) => engine.volumes.isOpen(disk.top))
+      .map(({ fileName, node }) => this.#openDisk(fileName, { hi: found!.number, lo: node }));
     const { guests } = this.#parts;
     const saved = memory && (await guests.save(vm, memory));
     const hold = saved ?? (await guests.hold(vm));
     const letGo = () => hold?.release() ?? Promise.resolve();
     try {
-      const flushed = await this.#flushing.run(async () => users()?.flush(vm, names));
+      const flushed = await this.#flushing.run(async () => users()?.flush(vm, open));
       const release = async () => {
         (await flushed?.release().finally(letGo)) ?? letGo();
       };
@@ -64,6 +65,16 @@ export class DaemonHooks implements VmHooks {
       await letGo();
       throw error;
     }
+  }
+
+  /**
+   * Dropping what is cached brings down what is dirty of it, and needs no open of the file, which
+   * would take its turn behind those who use it.
+   */
+  #openDisk(file: string, node: NodeId): OpenDisk {
+    const transport = this.#parts.transport();
+    if (transport === undefined || !this.#parts.files.isOnlyDirect(node)) return { file };
+    return { file, dropCache: () => transport.invalidate(node) };
   }
 
   async contentChanged(vmNumber: number, nodes: readonly number[]): Promise<void> {

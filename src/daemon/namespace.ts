@@ -91,7 +91,7 @@ export class StoreNamespace implements Namespace {
   async open(node: NodeId, intent: OpenIntent): Promise<OpenedNode> {
     const { files } = this.#options;
     // Waits while the disks of the VM change to others: which ones are looked up afterwards.
-    await files.enter(node);
+    await files.enter(node, intent.direct);
     try {
       const opened = await this.#open(node, intent);
       if (opened.kind === 'content') files.leave(node);

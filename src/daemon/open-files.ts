@@ -13,6 +13,8 @@ const POLL_MS = 5;
 
 export class OpenFiles {
   readonly #opens = new Map<string, number>();
+  /** Opened since nobody had them open by somebody for whom the kernel may cache. */
+  readonly #cached = new Set<string>();
   /**
    * Open when an earlier daemon died, and not to be opened again: when they are closed is unknown.
    */
@@ -24,19 +26,20 @@ export class OpenFiles {
 
   /**
    * Counts an open that begins; waits as long as the VM is held. `leave` follows, however it ends.
+   * @param direct reads and writes of this open pass the kernel's cache by.
    */
-  async enter(node: NodeId): Promise<void> {
+  async enter(node: NodeId, direct = false): Promise<void> {
     for (let hold = this.#holds.get(node.hi); hold !== undefined; ) {
       await hold;
       hold = this.#holds.get(node.hi);
     }
-    this.#add(node);
+    this.#add(node, direct);
   }
 
   /** Counts one that the daemon before this one let in. */
   inherit(node: NodeId): void {
     this.#inherited.add(keyOf(node));
-    this.#add(node);
+    this.#add(node, false);
   }
 
   /** Notes one that the daemon before this one let in and that cannot go on. */
@@ -61,12 +64,25 @@ export class OpenFiles {
     });
   }
 
+  /**
+   * Whether it is open, and by nobody who reads or writes it through the kernel's cache. True means
+   * that what is cached of it serves nobody but mappings.
+   */
+  isOnlyDirect(node: NodeId): boolean {
+    return this.#count(node) > 0 && !this.#cached.has(keyOf(node));
+  }
+
   /** One open less. */
   leave(node: NodeId): void {
+    const key = keyOf(node);
     const left = this.#count(node) - 1;
     invariant(left >= 0, 'what is closed was open');
-    if (left === 0) this.#opens.delete(keyOf(node));
-    else this.#opens.set(keyOf(node), left);
+    if (left > 0) {
+      this.#opens.set(key, left);
+    } else {
+      this.#opens.delete(key);
+      this.#cached.delete(key);
+    }
   }
 
   /** @param nodes of the VM, whose opens are counted. */
@@ -95,8 +111,9 @@ export class OpenFiles {
     }
   }
 
-  #add(node: NodeId): void {
+  #add(node: NodeId, direct: boolean): void {
     this.#opens.set(keyOf(node), this.#count(node) + 1);
+    if (!direct) this.#cached.add(keyOf(node));
   }
 
   #count(node: NodeId): number {

@@ -2,7 +2,7 @@
  * Snapshots taken while somebody writes hold the state of one instant: a writer puts down 1, 2, 3,
  * ... in order, over two disks, and every snapshot must hold exactly the numbers up to some number.
  */
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { MiB } from '../../src/common/units.js';
 import { startDaemon, type TestDaemon, TRANSPORTS } from '../support/daemon.js';
@@ -88,14 +88,17 @@ async function checkFio(t: Test, daemon: TestDaemon) {
   t.equal(await tool('cmp', [path, daemon.rawFile('busy', last)]), '');
 }
 
-/** What was written through a mapping is nowhere but in the kernel's page cache. */
-async function checkMapped(t: Test, daemon: TestDaemon) {
+/**
+ * What was written through a mapping is nowhere but in the kernel's page cache.
+ * @param flags of the open, for open(2): with O_DIRECT nobody else has use for that cache.
+ */
+async function checkMapped(t: Test, daemon: TestDaemon, vm: string, flags: number) {
   const size = 2 * MiB;
-  await daemon.ok('create', 'mapped', '--disk', String(size));
+  await daemon.ok('create', vm, '--disk', String(size));
   const random = createRandom(SNAPSHOTS);
   const model = Buffer.alloc(size);
   const wanted: Buffer[] = [];
-  const fd = openSync(daemon.rawFile('mapped'), 'r+');
+  const fd = openSync(daemon.rawFile(vm), constants.O_RDWR | flags);
   const mapping = mapForWriting(fd, size);
   for (let count = 0; count < SNAPSHOTS; count += 1) {
     for (let write = 0; write < 100; write += 1) {
@@ -104,13 +107,13 @@ async function checkMapped(t: Test, daemon: TestDaemon) {
       mapping.write(at, bytes);
       bytes.copy(model, at);
     }
-    await ask(daemon, 'snapshot.take', { vm: 'mapped', snapshot: `s${count}` });
+    await ask(daemon, 'snapshot.take', { vm, snapshot: `s${count}` });
     wanted.push(Buffer.from(model));
   }
   mapping.unmap();
   closeSync(fd);
   for (const [count, bytes] of wanted.entries()) {
-    const found = readFileSync(daemon.rawFile('mapped', `s${count}`));
+    const found = readFileSync(daemon.rawFile(vm, `s${count}`));
     t.ok(found.equals(bytes), `snapshot ${count} has what was mapped`);
   }
 }
@@ -121,6 +124,9 @@ for (const transport of TRANSPORTS) {
     await t.test('buffered writes in order', (t) => checkWriter(t, daemon, 'buffered'));
     await t.test('direct writes in order', (t) => checkWriter(t, daemon, 'direct'));
     await t.test('fio', (t) => checkFio(t, daemon));
-    await t.test('mappings', (t) => checkMapped(t, daemon));
+    await t.test('mappings', (t) => checkMapped(t, daemon, 'mapped', 0));
+    await t.test('mappings of a file that is open for direct I/O alone', (t) =>
+      checkMapped(t, daemon, 'direct', constants.O_DIRECT),
+    );
   });
 }

@@ -40,6 +40,16 @@ export interface LoopUse {
   readonly mounts: readonly MountEntry[];
 }
 
+/** A disk that may be open, by the name of its file below the VM's folder. */
+export interface OpenDisk {
+  readonly file: string;
+  /**
+   * Makes the kernel drop what it has cached of it, and write what is dirty first. Absent where
+   * somebody has use for what is cached.
+   */
+  readonly dropCache?: () => Promise<void>;
+}
+
 export class DiskUsers {
   readonly #mountpoint: string;
   readonly #fileHolders: () => Promise<readonly FileHolder[]>;
@@ -82,9 +92,9 @@ export class DiskUsers {
    * For `VmHooks.flushExposed`: brings what the host has cached above a VM's disks down to them,
    * from the top: mounted file systems, which stand still until `release`, loop devices, the page
    * cache of the raw files.
-   * @param openDisks names of files of the VM that somebody has open.
+   * @param openDisks of the VM.
    */
-  async flush(vm: string, openDisks: readonly string[]): Promise<Flushed> {
+  async flush(vm: string, openDisks: readonly OpenDisk[]): Promise<Flushed> {
     const frozen: FrozenMount[] = [];
     const release = async () => {
       for (const mount of frozen.splice(0).reverse()) await mount.thaw();
@@ -92,8 +102,9 @@ export class DiskUsers {
     if (openDisks.length === 0) return { consistency: 'consistent', release };
     try {
       const problems = await this.#flushLoops(vm, frozen);
-      for (const file of openDisks) {
-        problems.push(...(await problemOf(bringDown(join(this.#mountpoint, vm, file)))));
+      for (const { file, dropCache } of openDisks) {
+        const path = join(this.#mountpoint, vm, file);
+        problems.push(...(await problemOf(bringDown(path, dropCache))));
       }
       const consistency =
         problems.length === 0 ? 'consistent' : `crash-consistent: ${problems.join('; ')}`;
@@ -166,8 +177,12 @@ async function syncFileSystem(mountpoint: string): Promise<string[]> {
  * Brings what the page cache has of a raw file down to us; the engine makes it durable. An fsync
  * does that, too, but it waits for the inode's lock, which direct writers hold by turns.
  */
-async function bringDown(path: string): Promise<void> {
+async function bringDown(path: string, dropCache?: () => Promise<void>): Promise<void> {
   try {
+    if (WAITS_FOR_ANSWERS && dropCache !== undefined) {
+      await dropCache();
+      return;
+    }
     const handle = await open(path, 'r');
     try {
       if (WAITS_FOR_ANSWERS) await writeBack(handle.fd);

@@ -227,7 +227,7 @@ t.test('the flush before a snapshot', { skip }, async (t) => {
   const directory = await world.directory('a');
   await world.handlers.mount({ vm: 'web', directory });
   writeFileSync(join(directory, 'file'), 'still in the page cache only');
-  const flushed = await world.users.flush('web', ['disk0.raw']);
+  const flushed = await world.users.flush('web', [{ file: 'disk0.raw' }]);
   t.equal(flushed.consistency, 'consistent');
   t.ok(readFileSync(path).includes('still in the page cache only'), 'everything is in the file');
 
@@ -254,7 +254,7 @@ t.test('the flush before a snapshot', { skip }, async (t) => {
     await errorOf(world.handlers.mount({ vm: 'web', snapshot: 'first', directory: second })),
     /^failed: .*read-only.*layerdisk clone web@first NEW --linked/s,
   );
-  const failed = await world.users.flush('web', ['gone.raw']);
+  const failed = await world.users.flush('web', [{ file: 'gone.raw' }]);
   t.match(failed.consistency, /^crash-consistent: cannot flush .*gone.raw/);
   await failed.release();
   writeFileSync(join(directory, 'again'), 'thawed');
@@ -281,7 +281,7 @@ t.test('a file system thaws when nobody releases it', { skip }, async (t) => {
   t.comment('one that this process writes to is not frozen at all');
   const { openSync, closeSync } = await import('node:fs');
   const fd = openSync(join(directory, 'file'), 'r');
-  const flushed = await world.users.flush('web', ['disk0.raw']);
+  const flushed = await world.users.flush('web', [{ file: 'disk0.raw' }]);
   writeFileSync(join(directory, 'other'), 'not held up');
   closeSync(fd);
   t.equal(flushed.consistency, 'consistent');
