@@ -97,6 +97,9 @@ for (const leaves of [3, 600, 512 * 3]) {
   });
 }
 
+/** How far apart addresses are: within two bytes, within three, and so that words are needed. */
+const SPREADS = [2 ** 12, 60_000, 2 ** 16, 2 ** 20, 2 ** 24 - 2000, 2 ** 24 + 2000, 2 ** 31];
+
 t.test('leaves of any number of extents, up to a word a block and back', async (t) => {
   const seed = newSeed();
   t.comment(`LAYERDISK_SEED=${seed}`);
@@ -104,23 +107,89 @@ t.test('leaves of any number of extents, up to a word a block and back', async (
   const blocks = LEAF * 2;
   const { map, pool } = makeMap(blocks);
   const plain = new Float64Array(blocks);
-  for (let round = 0; round < 4; round += 1) {
+  for (let round = 0; round < 14; round += 1) {
     const most = random.pick([1, 1, 4, 100]);
+    const spread = SPREADS[round % SPREADS.length]!;
+    const base = 8192 + random.below(2 ** 30);
+    let mapped = 0;
     for (let step = 0; step < 1500; step += 1) {
-      const block = random.below(blocks);
+      // Not evenly: leaves that are mapped in part are what most disks have.
+      const block = random.below(random.below(20) === 0 ? blocks : blocks / 2);
       const count = Math.min(blocks - block, 1 + random.below(most));
-      const value = random.pick([UNMAPPED, ZERO, 8192 + block, 8192 + random.below(2 ** 31)]);
+      const data = base + random.below(spread);
+      const value = random.pick([UNMAPPED, ZERO, base + block, data, data, data]);
       const kind = value > ZERO ? DATA : (value as MapKind);
-      map.set(block, count, kind, value > ZERO ? value : 0);
+      mapped += map.set(block, count, kind, value > ZERO ? value : 0);
       for (let i = 0; i < count; i += 1) plain[block + i] = value > ZERO ? value + i : value;
       if (step % 50 === 0) t.equal(difference(map, plain).wrong, -1, `step ${step}`);
     }
-    t.equal(difference(map, plain).wrong, -1);
+    t.same(difference(map, plain), { wrong: -1, data: mapped }, `round ${round}`);
     for (let leaf = 0; leaf < 2; leaf += 1) {
       map.set(leaf * LEAF, LEAF, DATA, 8192 + leaf * LEAF);
       for (let i = 0; i < LEAF; i += 1) plain[leaf * LEAF + i] = 8192 + leaf * LEAF + i;
     }
     t.equal(pool.bytes, 4096, 'whole runs need no leaves');
+    map.set(0, blocks, UNMAPPED);
+    plain.fill(UNMAPPED);
+  }
+});
+
+/** The numbers below `count` in random order. */
+function shuffled(random: Random, count: number): Uint32Array {
+  const numbers = Uint32Array.from({ length: count }, (_, index) => index);
+  for (let at = count - 1; at > 0; at -= 1) {
+    const other = random.below(at + 1);
+    [numbers[at], numbers[other]] = [numbers[other]!, numbers[at]!];
+  }
+  return numbers;
+}
+
+t.test('blocks here and there', async (t) => {
+  const seed = newSeed();
+  t.comment(`LAYERDISK_SEED=${seed}`);
+  const random = createRandom(seed);
+  const leaves = 128;
+  const blocks = LEAF * leaves;
+  const order = shuffled(random, blocks);
+  const { map, pool } = makeMap(blocks);
+  const plain = new Float64Array(blocks);
+  let grown = 0;
+  for (const [done, block] of order.entries()) {
+    plain[block] = 8192 + done;
+    grown += map.set(block, 1, DATA, 8192 + done);
+    if ((done + 1) % (16 * LEAF) !== 0) continue;
+    t.same(difference(map, plain), { wrong: -1, data: grown }, `${done + 1} blocks`);
+    // Four bytes a block, and what lists and the tree need; more only where a page is not filled.
+    const most = Math.max(done + 1, leaves * LEAF * 0.1) * 4 * 1.7 + 32 * 4096;
+    t.ok(pool.bytes < most, `${pool.bytes} bytes for ${done + 1} blocks, at most ${most}`);
+  }
+  map.release();
+  t.equal(pool.bytes, 0, 'all pages come back');
+});
+
+t.test('addresses that just fit into two or three bytes, or just do not', async (t) => {
+  for (const limit of [2 ** 16, 2 ** 24]) {
+    for (let distance = limit - 4; distance < limit + 4; distance += 1) {
+      for (const count of [1, 3]) {
+        for (const later of [false, true]) {
+          const { map } = makeMap(LEAF);
+          const plain = new Float64Array(LEAF);
+          const set = (block: number, blocks: number, address: number) => {
+            map.set(block, blocks, DATA, address);
+            for (let i = 0; i < blocks; i += 1) plain[block + i] = address + i;
+          };
+          const far = () => set(501, count, 8192 + distance - count + 1);
+          if (!later) far();
+          for (let block = 0; block < 400; block += 2) set(block, 1, 8192 + 2 * block);
+          set(399, 1, 8192 + limit / 2);
+          map.set(600, 1, ZERO);
+          plain[600] = ZERO;
+          if (later) far();
+          const { wrong } = difference(map, plain);
+          if (wrong !== -1) t.fail(`${distance}, ${count}, ${later}: block ${wrong}`);
+        }
+      }
+    }
   }
 });
 

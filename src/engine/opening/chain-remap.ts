@@ -20,7 +20,7 @@ import { readRecords } from '../delta/tuple-scan.js';
 import type { DeltaId } from '../delta-id.js';
 import { ChainMap, DATA } from '../shared/chain-map.js';
 import { whileShut } from '../shared/gate.js';
-import { LEAF_BLOCKS } from '../shared/packed-leaf.js';
+import { LEAF_BLOCKS } from '../shared/leaf-shape.js';
 import { VOLUME } from '../shared/shared-memory.js';
 import { lockMutex, unlockMutex } from '../shared/shared-mutex.js';
 import { SEGMENT_SLOTS, SlotSpace, slotsToSegmentEnd } from '../shared/slot-space.js';

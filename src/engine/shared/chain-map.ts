@@ -2,9 +2,9 @@
  * The chain map: for each block of an open volume, what answers for it, whatever the depth of the
  * chain.
  *
- * A radix tree in shared memory. A leaf stands for 1,024 blocks (4 MiB of disk): extents
- * (packed-leaf.ts) or, when those were too many, a page with a word for each block: 0 = nothing in
- * the deltas (the base answers), 1 = reads as zero, else an address (see slot-space.ts). An
+ * A radix tree in shared memory. A leaf stands for 1,024 blocks (4 MiB of disk): in a chunk of a
+ * page (packed-leaf.ts) or, where that does not do, a page with a word for each block: 0 = nothing
+ * in the deltas (the base answers), 1 = reads as zero, else an address (see slot-space.ts). An
  * interior page holds 512 entries of two words: kind or node, and, for a run, the first address. A
  * run stands for 1,024 consecutive addresses without a leaf; unmapped and zero stand for a whole
  * subtree. The word of a node: index of its first word (a multiple of 16), whether it is packed,
@@ -16,17 +16,17 @@
  * map hold its volume's log lock. INVARIANT: nodes of a sealed map are never changed.
  */
 import { invariant } from '../../common/assert.js';
+import { copyDenseWith, denseClassWith, denseData } from './dense-leaf.js';
+import { classOf, DENSE, LEAF_BLOCKS, type Run } from './leaf-shape.js';
 import type { NodePool } from './node-pool.js';
 import {
   appendExtent,
   copyWithOneMore,
-  LEAF_BLOCKS,
-  MAX_EXTENTS,
+  hasRoom,
   PackedReader,
   packedData,
   packedRun,
   placeBetween,
-  sizeForOneMore,
 } from './packed-leaf.js';
 import { PAGE_WORDS } from './shared-memory.js';
 
@@ -44,6 +44,9 @@ const PACKED = 8;
 const FLAGS = KIND_MASK | SHARED | PACKED;
 const FANOUT_BITS = 9;
 const FANOUT_MASK = 511;
+
+/** More blocks at a time are rather the beginning of something that extents are for. */
+const MOST_INTO_DENSE = 8;
 
 /** New nodes for a range: two leaves, and a path to each; twice, for it may come in two parts. */
 const NODES_A_RANGE = 16;
@@ -222,30 +225,56 @@ export class ChainMap {
     if (isNode && (word & PACKED) === 0) {
       return this.#setSpelled(this.#ownSpelled(at), inner, part, value);
     }
-    if (isNode && value !== UNMAPPED && this.#addExtent(at, inner, part, value)) {
-      return value > ZERO ? part : 0;
+    if (isNode && value !== UNMAPPED) {
+      const run = { block: inner, count: part, address: value };
+      const isDense = (words[nodeOf(word)]! & DENSE) !== 0;
+      const grown = isDense ? this.#setDense(at, run) : this.#addExtent(at, run);
+      if (grown !== undefined) return grown;
     }
     return this.#redraft(at, inner, part, value);
   }
 
-  /** The quick ways: a run that touches nothing that is mapped, as most new blocks do. */
-  #addExtent(at: number, block: number, count: number, address: number): boolean {
+  /**
+   * The quick ways: a run that touches nothing that is mapped, as most new blocks do. @returns by
+   * how much DATA grew, undefined where it is none.
+   */
+  #addExtent(at: number, run: Run): number | undefined {
     const memory = this.#nodes.pages;
     const word = memory.words[at]!;
     const leaf = nodeOf(word);
-    const run = { block, count, address };
+    const grown = run.address > ZERO ? run.count : 0;
     if ((word & SHARED) === 0 && appendExtent(memory, leaf, run)) {
-      if (block + count === LEAF_BLOCKS) this.#fold(at);
-      return true;
+      if (run.block + run.count === LEAF_BLOCKS) this.#fold(at);
+      return grown;
     }
-    const place = placeBetween(memory, leaf, run);
-    const size = place < 0 ? -1 : sizeForOneMore(memory, leaf);
-    if (size < 0) return false;
+    const place = hasRoom(memory, leaf) ? placeBetween(memory, leaf, run) : -1;
+    if (place < 0) return undefined;
+    const size = classOf(memory.words[leaf]!);
     const chunk = this.#nodes.chunks.allocate(size);
     copyWithOneMore(memory, leaf, { at: chunk, size, place }, run);
-    Atomics.store(memory.words, at, chunk | PACKED | NODE);
-    this.#retire(word);
-    return true;
+    this.#putChunk(at, chunk);
+    return grown;
+  }
+
+  /** The quick way of dense leaves: a few blocks. @returns as above. */
+  #setDense(at: number, run: Run): number | undefined {
+    if (run.count > MOST_INTO_DENSE) return undefined;
+    const memory = this.#nodes.pages;
+    const leaf = nodeOf(memory.words[at]!);
+    const size = denseClassWith(memory, leaf, run);
+    if (size < 0) return undefined;
+    const before = denseData(memory, leaf, run.block, run.block + run.count);
+    const chunk = this.#nodes.chunks.allocate(size);
+    copyDenseWith(memory, leaf, { at: chunk, size }, run);
+    this.#putChunk(at, chunk);
+    return (run.address > ZERO ? run.count : 0) - before;
+  }
+
+  /** Puts a leaf in a chunk in the place of what the entry at `at` has. */
+  #putChunk(at: number, chunk: number): void {
+    const old = this.#words[at]!;
+    Atomics.store(this.#words, at, chunk | PACKED | NODE);
+    this.#retire(old);
   }
 
   /** A packed leaf that came to be one run needs no leaf. */
@@ -316,17 +345,17 @@ export class ChainMap {
     const { run, count, data } = draft;
     if (count === 0) return this.#setEntry(at, UNMAPPED, before);
     if (run !== 0) return this.#setEntry(at, run, before);
-    if (count > MAX_EXTENTS) {
+    const { size } = draft;
+    if (size < 0) {
       const page = this.#nodes.pages.allocate() * PAGE_WORDS;
       draft.spell(words, page);
       Atomics.store(words, at, page | NODE);
+      this.#retire(old);
     } else {
-      const { size } = draft;
       const chunk = this.#nodes.chunks.allocate(size);
-      draft.write(this.#nodes.pages, chunk, size);
-      Atomics.store(words, at, chunk | PACKED | NODE);
+      draft.write(this.#nodes.pages, { at: chunk, size });
+      this.#putChunk(at, chunk);
     }
-    this.#retire(old);
     return data - before;
   }
 

@@ -20,7 +20,7 @@ const NEXT = 3;
 const PREVIOUS = 4;
 
 /** Words of a chunk of each class; as many as fit behind a header without a rest worth having. */
-export const CHUNK_WORDS = [16, 32, 48, 64, 96, 144, 192, 240, 336, 496] as const;
+export const CHUNK_WORDS = [16, 32, 48, 64, 80, 96, 112, 144, 160, 192, 240, 336, 496] as const;
 
 export class ChunkPool {
   readonly #pages: PagePool;

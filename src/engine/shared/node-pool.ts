@@ -9,7 +9,7 @@
  * it looks at the map: so who is not seen inside cannot find it.
  */
 import { ChunkPool } from './chunk-pool.js';
-import { LeafDraft } from './packed-leaf.js';
+import { LeafDraft } from './leaf-draft.js';
 import type { PagePool } from './page-pool.js';
 import { PAGE_WORDS, THREAD, THREAD_WORDS } from './shared-memory.js';
 

@@ -1,37 +1,42 @@
 /**
- * A leaf of the chain map that spells its 1,024 blocks as extents: 6 bytes for each run of blocks,
- * where a word for each block would take 4 KiB.
+ * Leaves of the chain map that lie in a chunk of a page. Of extents, here: 6 bytes for each run of
+ * blocks, where a word for each block would take 4 KiB. Or dense ones (dense-leaf.ts): where most
+ * runs are single blocks.
  *
- * In a chunk (chunk-pool.ts): word 0 holds the number of extents (lower 16 bits) and the chunk's
- * class; then, for as many extents as the class has room for, their addresses (1: they read as
- * zero), then their keys of 16 bits: first block (10 bits), length - 1 (6 bits). Ordered by block;
- * blocks in no extent are unmapped.
+ * In a chunk (chunk-pool.ts): word 0 holds the number of extents and the chunk's class; then, for
+ * as many extents as the class has room for, their addresses (1: they read as zero), then their
+ * keys of 16 bits: first block (10 bits), length - 1 (6 bits). Ordered by block; blocks in no
+ * extent are unmapped.
  *
  * Readers take no lock. What changes under them is only: an extent that is appended (its number is
  * stored last), and the last one's length. Everything else makes a new leaf.
  */
 import { CHUNK_WORDS } from './chunk-pool.js';
+import { DenseReader, denseData, eachDenseRun } from './dense-leaf.js';
+import {
+  type Chunk,
+  classOf,
+  DENSE,
+  following,
+  headOf,
+  LEAF_BLOCKS,
+  type LeafMemory,
+  type Run,
+  type Runs,
+  ZERO_ADDRESS,
+} from './leaf-shape.js';
 
-export const LEAF_BLOCKS = 1024;
 const LENGTH_BITS = 6;
-const MAX_LENGTH = 1 << LENGTH_BITS;
+export const MAX_LENGTH = 1 << LENGTH_BITS;
 const LENGTH_MASK = MAX_LENGTH - 1;
-const ZERO_ADDRESS = 1;
+const COUNT_MASK = 0xffff;
 
 /** Extents that fit into a chunk of each class. */
-const ROOM = CHUNK_WORDS.map((words) => Math.floor(((words - 1) * 2) / 3));
-/** A leaf of more extents is one word a block. */
-export const MAX_EXTENTS = ROOM.at(-1)!;
-
-/** Index pages, as words and as halves of words. */
-export interface LeafMemory {
-  readonly words: Uint32Array;
-  readonly halves: Uint16Array;
-}
+export const EXTENT_ROOM = CHUNK_WORDS.map((words) => Math.floor(((words - 1) * 2) / 3));
 
 /** Index (in halves) of the first key of the leaf at `at`, whose word 0 is `head`. */
 function keysOf(at: number, head: number): number {
-  return (at + 1 + ROOM[head >>> 16]!) * 2;
+  return (at + 1 + EXTENT_ROOM[classOf(head)]!) * 2;
 }
 
 /** How many extents begin at or before the block. */
@@ -50,6 +55,7 @@ function extentsUpTo(halves: Uint16Array, keys: number, count: number, block: nu
 export class PackedReader {
   /** Of the run found: 0 unmapped, 1 zero, else the address of its first block. */
   address = 0;
+  readonly #dense = new DenseReader();
 
   /**
    * The run from `block` on in the leaf at `at`, at most `limit` blocks (which end in the leaf).
@@ -58,7 +64,12 @@ export class PackedReader {
   find(memory: LeafMemory, at: number, block: number, limit: number): number {
     const { words, halves } = memory;
     const head = words[at]!;
-    const count = head & 0xffff;
+    if ((head & DENSE) !== 0) {
+      const found = this.#dense.find(memory, at, block, limit);
+      this.address = this.#dense.address;
+      return found;
+    }
+    const count = head & COUNT_MASK;
     const keys = keysOf(at, head);
     const low = extentsUpTo(halves, keys, count, block);
     if (low > 0) {
@@ -83,9 +94,9 @@ export class PackedReader {
  */
 export function appendExtent({ words, halves }: LeafMemory, at: number, extent: Run): boolean {
   const head = words[at]!;
-  const size = head >>> 16;
+  const size = classOf(head);
   const keys = keysOf(at, head);
-  let index = head & 0xffff;
+  let index = head & COUNT_MASK;
   let { block, count, address } = extent;
   if (index > 0) {
     const key = halves[keys + index - 1]!;
@@ -95,14 +106,14 @@ export function appendExtent({ words, halves }: LeafMemory, at: number, extent: 
     const last = words[at + index]!;
     const follows = block === first + length && address === following(last, length);
     const more = follows ? Math.min(count, MAX_LENGTH - length) : 0;
-    if (index + Math.ceil((count - more) / MAX_LENGTH) > ROOM[size]!) return false;
+    if (index + Math.ceil((count - more) / MAX_LENGTH) > EXTENT_ROOM[size]!) return false;
     if (more > 0) {
       halves[keys + index - 1] = key + more;
       block += more;
       count -= more;
       address = following(address, more);
     }
-  } else if (Math.ceil(count / MAX_LENGTH) > ROOM[size]!) {
+  } else if (Math.ceil(count / MAX_LENGTH) > EXTENT_ROOM[size]!) {
     return false;
   }
   while (count > 0) {
@@ -114,27 +125,8 @@ export function appendExtent({ words, halves }: LeafMemory, at: number, extent: 
     count -= length;
     address = following(address, length);
   }
-  Atomics.store(words, at, (size << 16) | index);
+  Atomics.store(words, at, headOf(size, index));
   return true;
-}
-
-/** Blocks of a leaf, and the address of the first one (1: they read as zero). */
-export interface Run {
-  readonly block: number;
-  readonly count: number;
-  readonly address: number;
-}
-
-function following(address: number, count: number): number {
-  return address === ZERO_ADDRESS ? address : address + count;
-}
-
-/** The class of the chunk that a leaf with one extent more fits into; -1 for none. */
-export function sizeForOneMore({ words }: LeafMemory, at: number): number {
-  const head = words[at]!;
-  const size = head >>> 16;
-  if ((head & 0xffff) < ROOM[size]!) return size;
-  return size + 1 < ROOM.length ? size + 1 : -1;
 }
 
 /**
@@ -145,7 +137,7 @@ export function placeBetween({ words, halves }: LeafMemory, at: number, run: Run
   const { block, count, address } = run;
   if (count > MAX_LENGTH) return -1;
   const head = words[at]!;
-  const extents = head & 0xffff;
+  const extents = head & COUNT_MASK;
   const keys = keysOf(at, head);
   const place = extentsUpTo(halves, keys, extents, block);
   if (place > 0) {
@@ -165,126 +157,67 @@ export function placeBetween({ words, halves }: LeafMemory, at: number, run: Run
   return place;
 }
 
+/** Whether the leaf's chunk has room for one extent more. */
+export function hasRoom({ words }: LeafMemory, at: number): boolean {
+  const head = words[at]!;
+  return (head & COUNT_MASK) < EXTENT_ROOM[classOf(head)]!;
+}
+
 /**
  * Copies a leaf into a chunk of class `size`, with one extent more, which becomes number `place`.
  */
 export function copyWithOneMore(
   { words, halves }: LeafMemory,
   from: number,
-  target: { readonly at: number; readonly size: number; readonly place: number },
+  target: Chunk & { readonly place: number },
   { block, count, address }: Run,
 ): void {
   const { at, size, place } = target;
   const head = words[from]!;
-  const extents = head & 0xffff;
+  const extents = head & COUNT_MASK;
   const oldKeys = keysOf(from, head);
-  const keys = keysOf(at, size << 16);
+  const newHead = headOf(size, extents + 1);
+  const keys = keysOf(at, newHead);
   words.copyWithin(at + 1, from + 1, from + 1 + place);
   words.copyWithin(at + 2 + place, from + 1 + place, from + 1 + extents);
   halves.copyWithin(keys, oldKeys, oldKeys + place);
   halves.copyWithin(keys + place + 1, oldKeys + place, oldKeys + extents);
   words[at + 1 + place] = address;
   halves[keys + place] = (block << LENGTH_BITS) | (count - 1);
-  words[at] = (size << 16) | (extents + 1);
+  words[at] = newHead;
 }
 
-/** A leaf being made: extents in order, neighbours of one kind joined as far as they may be. */
-export class LeafDraft {
-  /** Extents so far. */
-  count = 0;
-  /** Blocks that hold data. */
-  data = 0;
-  readonly #blocks = new Uint16Array(LEAF_BLOCKS);
-  readonly #lengths = new Uint16Array(LEAF_BLOCKS);
-  readonly #addresses = new Uint32Array(LEAF_BLOCKS);
-
-  clear(): void {
-    this.count = 0;
-    this.data = 0;
+/** Writes extents into a chunk that no reader knows yet. */
+export function writeExtents(memory: LeafMemory, { at, size }: Chunk, runs: Runs): void {
+  const { words, halves } = memory;
+  const keys = keysOf(at, headOf(size, 0));
+  for (let index = 0; index < runs.count; index += 1) {
+    words[at + 1 + index] = runs.addresses[index]!;
+    halves[keys + index] = (runs.blocks[index]! << LENGTH_BITS) | (runs.lengths[index]! - 1);
   }
+  words[at] = headOf(size, runs.count);
+}
 
-  /** Blocks after all that were added before; `address` 0 adds nothing. */
-  add(block: number, count: number, address: number): void {
-    if (address === 0) return;
-    if (address !== ZERO_ADDRESS) this.data += count;
-    let last = this.count - 1;
-    let rest = count;
-    let at = block;
-    let next = address;
-    if (last >= 0) {
-      const length = this.#lengths[last]!;
-      const follows = at === this.#blocks[last]! + length;
-      if (follows && next === following(this.#addresses[last]!, length)) {
-        const more = Math.min(rest, MAX_LENGTH - length);
-        this.#lengths[last] = length + more;
-        rest -= more;
-        at += more;
-        next = following(next, more);
-      }
-    }
-    while (rest > 0) {
-      const length = Math.min(rest, MAX_LENGTH);
-      last = this.count;
-      this.#blocks[last] = at;
-      this.#lengths[last] = length;
-      this.#addresses[last] = next;
-      this.count = last + 1;
-      rest -= length;
-      at += length;
-      next = following(next, length);
-    }
+/** Tells of the runs of blocks of [from, end) that are mapped, in order. */
+export function eachPackedRun(
+  memory: LeafMemory,
+  at: number,
+  { from, end }: { readonly from: number; readonly end: number },
+  tell: (block: number, count: number, address: number) => void,
+): void {
+  const { words, halves } = memory;
+  const head = words[at]!;
+  if ((head & DENSE) !== 0) {
+    eachDenseRun(memory, at, { from, end }, tell);
+    return;
   }
-
-  /** Adds what the leaf at `at` says of the blocks in [from, end). */
-  addLeaf({ words, halves }: LeafMemory, at: number, from: number, end: number): void {
-    const head = words[at]!;
-    const count = head & 0xffff;
-    const keys = keysOf(at, head);
-    for (let index = 0; index < count; index += 1) {
-      const key = halves[keys + index]!;
-      const block = key >>> LENGTH_BITS;
-      const first = Math.max(block, from);
-      const last = Math.min(block + (key & LENGTH_MASK) + 1, end);
-      if (first >= last) continue;
-      this.add(first, last - first, following(words[at + 1 + index]!, first - block));
-    }
-  }
-
-  /** The address of block 0 when all blocks are one run (1: of zeroes), 0 when they are not. */
-  get run(): number {
-    let covered = 0;
-    const address = this.#addresses[0]!;
-    for (let index = 0; index < this.count; index += 1) {
-      if (this.#blocks[index] !== covered) return 0;
-      if (this.#addresses[index] !== following(address, covered)) return 0;
-      covered += this.#lengths[index]!;
-    }
-    return covered === LEAF_BLOCKS ? address : 0;
-  }
-
-  /** The class of the smallest chunk that it fits into. */
-  get size(): number {
-    return ROOM.findIndex((room) => room >= this.count);
-  }
-
-  /** Writes it into a chunk that no reader knows yet. */
-  write({ words, halves }: LeafMemory, at: number, size: number): void {
-    const keys = keysOf(at, size << 16);
-    for (let index = 0; index < this.count; index += 1) {
-      words[at + 1 + index] = this.#addresses[index]!;
-      halves[keys + index] = (this.#blocks[index]! << LENGTH_BITS) | (this.#lengths[index]! - 1);
-    }
-    words[at] = (size << 16) | this.count;
-  }
-
-  /** Writes it as a word for each block into a page of zeroes. */
-  spell(words: Uint32Array, at: number): void {
-    for (let index = 0; index < this.count; index += 1) {
-      const block = this.#blocks[index]!;
-      const length = this.#lengths[index]!;
-      const address = this.#addresses[index]!;
-      for (let i = 0; i < length; i += 1) words[at + block + i] = following(address, i);
-    }
+  const keys = keysOf(at, head);
+  for (let index = 0; index < (head & COUNT_MASK); index += 1) {
+    const key = halves[keys + index]!;
+    const block = key >>> LENGTH_BITS;
+    const first = Math.max(block, from);
+    const last = Math.min(block + (key & LENGTH_MASK) + 1, end);
+    if (first < last) tell(first, last - first, following(words[at + 1 + index]!, first - block));
   }
 }
 
@@ -293,7 +226,7 @@ export function packedRun({ words, halves }: LeafMemory, at: number): number {
   const head = words[at]!;
   const address = words[at + 1]!;
   const keys = keysOf(at, head);
-  if ((head & 0xffff) !== LEAF_BLOCKS / MAX_LENGTH) return 0;
+  if ((head & COUNT_MASK) !== LEAF_BLOCKS / MAX_LENGTH) return 0;
   for (let index = 0; index < LEAF_BLOCKS / MAX_LENGTH; index += 1) {
     const block = index * MAX_LENGTH;
     if (halves[keys + index]! !== ((block << LENGTH_BITS) | LENGTH_MASK)) return 0;
@@ -302,12 +235,14 @@ export function packedRun({ words, halves }: LeafMemory, at: number): number {
   return address;
 }
 
-/** Extents of the leaf at `at` that hold data, counted in blocks. */
-export function packedData({ words, halves }: LeafMemory, at: number): number {
+/** How many blocks of the leaf at `at` hold data. */
+export function packedData(memory: LeafMemory, at: number): number {
+  const { words, halves } = memory;
   const head = words[at]!;
+  if ((head & DENSE) !== 0) return denseData(memory, at, 0, LEAF_BLOCKS);
   const keys = keysOf(at, head);
   let data = 0;
-  for (let index = 0; index < (head & 0xffff); index += 1) {
+  for (let index = 0; index < (head & COUNT_MASK); index += 1) {
     if (words[at + 1 + index] !== ZERO_ADDRESS) {
       data += (halves[keys + index]! & LENGTH_MASK) + 1;
     }
