@@ -1,14 +1,14 @@
 /** The chain map against a plain array, at sizes of one to three levels. */
 import t from 'tap';
+import { ChainMap } from '../../src/engine/shared/chain-map.js';
 import {
-  ChainMap,
   DATA,
   levelsFor,
   type MapKind,
   shareEntries,
   UNMAPPED,
   ZERO,
-} from '../../src/engine/shared/chain-map.js';
+} from '../../src/engine/shared/map-words.js';
 import { NodePool } from '../../src/engine/shared/node-pool.js';
 import { PagePool } from '../../src/engine/shared/page-pool.js';
 import { PAGE_WORDS } from '../../src/engine/shared/shared-memory.js';

@@ -2,7 +2,8 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import t from 'tap';
-import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from '../../src/engine/shared/chain-map.js';
+import { ChainMap } from '../../src/engine/shared/chain-map.js';
+import { DATA, levelsFor, UNMAPPED, ZERO } from '../../src/engine/shared/map-words.js';
 import { NodePool } from '../../src/engine/shared/node-pool.js';
 import { PagePool } from '../../src/engine/shared/page-pool.js';
 import { createSharedMemory, viewSharedMemory } from '../../src/engine/shared/shared-memory.js';

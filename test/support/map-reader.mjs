@@ -1,7 +1,8 @@
 /** Reads a chain map while another thread changes it: see map-readers.test.ts. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { ChainMap, DATA, ZERO } from '../../dist/modules/engine/shared/chain-map.js';
+import { ChainMap } from '../../dist/modules/engine/shared/chain-map.js';
 import { enterGate, leaveGate } from '../../dist/modules/engine/shared/gate.js';
+import { DATA, ZERO } from '../../dist/modules/engine/shared/map-words.js';
 import { NodePool } from '../../dist/modules/engine/shared/node-pool.js';
 import { PagePool } from '../../dist/modules/engine/shared/page-pool.js';
 import {

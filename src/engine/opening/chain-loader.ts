@@ -15,7 +15,8 @@ import {
   type TupleRecord,
 } from '../delta/delta-layout.js';
 import type { DeltaId } from '../delta-id.js';
-import { ChainMap, DATA, levelsFor, UNMAPPED, ZERO } from '../shared/chain-map.js';
+import { ChainMap } from '../shared/chain-map.js';
+import { DATA, levelsFor, UNMAPPED, ZERO } from '../shared/map-words.js';
 import type { NodePool } from '../shared/node-pool.js';
 import {
   type SharedViews,

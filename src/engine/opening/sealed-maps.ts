@@ -10,7 +10,8 @@
 import { invariant } from '../../common/assert.js';
 import type { DeltaHeader } from '../delta/delta-layout.js';
 import type { DeltaId } from '../delta-id.js';
-import { ChainMap, shareEntries } from '../shared/chain-map.js';
+import { ChainMap } from '../shared/chain-map.js';
+import { shareEntries } from '../shared/map-words.js';
 import type { NodePool } from '../shared/node-pool.js';
 import { PAGE_WORDS, VOLUME } from '../shared/shared-memory.js';
 import { releaseSegments, type SlotSpace } from '../shared/slot-space.js';

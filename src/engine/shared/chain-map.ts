@@ -18,32 +18,31 @@
 import { invariant } from '../../common/assert.js';
 import { copyDenseWith, denseClassWith, denseData } from './dense-leaf.js';
 import { classOf, DENSE, LEAF_BLOCKS, type Run } from './leaf-shape.js';
-import type { NodePool } from './node-pool.js';
+import { MapReader } from './map-reader.js';
+import {
+  DATA,
+  entryBlocks,
+  FANOUT_BITS,
+  KIND_MASK,
+  type MapKind,
+  NODE,
+  nodeOf,
+  PACKED,
+  RUN,
+  SHARED,
+  shareEntries,
+  UNMAPPED,
+  ZERO,
+} from './map-words.js';
 import {
   appendExtent,
   copyWithOneMore,
   hasRoom,
-  PackedReader,
   packedData,
   packedRun,
   placeBetween,
 } from './packed-leaf.js';
 import { PAGE_WORDS } from './shared-memory.js';
-
-export const UNMAPPED = 0;
-export const ZERO = 1;
-export const DATA = 2;
-export type MapKind = typeof UNMAPPED | typeof ZERO | typeof DATA;
-
-/** The same word as DATA: in an interior page it stands for a run. */
-const RUN = 2;
-const NODE = 3;
-const KIND_MASK = 3;
-const SHARED = 4;
-const PACKED = 8;
-const FLAGS = KIND_MASK | SHARED | PACKED;
-const FANOUT_BITS = 9;
-const FANOUT_MASK = 511;
 
 /** More blocks at a time are rather the beginning of something that extents are for. */
 const MOST_INTO_DENSE = 8;
@@ -53,111 +52,13 @@ const NODES_A_RANGE = 16;
 /** Interior pages that a range covers stand for so many blocks each, or more. */
 const BLOCKS_A_NODE = LEAF_BLOCKS << FANOUT_BITS;
 
-/** Blocks under one entry of an interior page at `level` (1 = its children are leaves). */
-function entryBlocks(level: number): number {
-  return LEAF_BLOCKS * 2 ** (FANOUT_BITS * (level - 1));
-}
-
-/** Interior levels that a disk of so many blocks needs. */
-export function levelsFor(blocks: number): number {
-  let levels = 1;
-  while (entryBlocks(levels + 1) < blocks) levels += 1;
-  return levels;
-}
-
-function nodeOf(word: number): number {
-  return (word & ~FLAGS) >>> 0;
-}
-
-export class ChainMap {
-  /** What the last `find` found: kind, address of its first block (DATA only), blocks. */
-  kind: MapKind = UNMAPPED;
-  address = 0;
-  count = 0;
-
-  /** Number of the root's page. */
-  root: number;
-  levels: number;
-  readonly #words: Uint32Array;
-  readonly #nodes: NodePool;
-  readonly #packed = new PackedReader();
-
-  constructor(nodes: NodePool, place: { readonly root: number; readonly levels: number }) {
-    this.#words = nodes.pages.words;
-    this.#nodes = nodes;
-    this.root = place.root;
-    this.levels = place.levels;
-  }
-
-  /**
-   * Finds the longest run of one kind (for DATA: of consecutive addresses) from `block` on, at most
-   * `limit`.
-   */
-  find(block: number, limit: number): void {
-    let count = this.#piece(block, limit);
-    if (count < limit) {
-      const kind = this.kind;
-      const address = this.address;
-      for (;;) {
-        const more = this.#piece(block + count, limit - count);
-        if (this.kind !== kind || (kind === DATA && this.address !== address + count)) break;
-        count += more;
-        if (count >= limit) break;
-      }
-      this.kind = kind;
-      this.address = address;
-    }
-    this.count = count;
-  }
-
-  /** One run inside one leaf or one entry; sets kind and address. */
-  #piece(block: number, limit: number): number {
-    const words = this.#words;
-    const leaf = Math.floor(block / LEAF_BLOCKS);
-    const inLeaf = block % LEAF_BLOCKS;
-    let node = this.root * PAGE_WORDS;
-    let word = 0;
-    for (let level = this.levels; level >= 1; level -= 1) {
-      const at = node + ((leaf >>> (FANOUT_BITS * (level - 1))) & FANOUT_MASK) * 2;
-      word = words[at]!;
-      if ((word & KIND_MASK) !== NODE) {
-        this.kind = word as MapKind;
-        if (word === RUN) this.address = words[at + 1]! + inLeaf;
-        const span = level === 1 ? LEAF_BLOCKS : entryBlocks(level);
-        return Math.min(limit, span - (block % span));
-      }
-      node = nodeOf(word);
-    }
-    const most = Math.min(limit, LEAF_BLOCKS - inLeaf);
-    if ((word & PACKED) === 0) return this.#spelledPiece(node + inLeaf, most);
-    const count = this.#packed.find(this.#nodes.pages, node, inLeaf, most);
-    const { address } = this.#packed;
-    this.kind = address > ZERO ? DATA : (address as MapKind);
-    this.address = address;
-    return count;
-  }
-
-  #spelledPiece(at: number, limit: number): number {
-    const words = this.#words;
-    const first = words[at]!;
-    let count = 1;
-    if (first <= ZERO) {
-      this.kind = first as MapKind;
-      while (count < limit && words[at + count] === first) count += 1;
-    } else {
-      this.kind = DATA;
-      this.address = first;
-      while (count < limit && words[at + count] === first + count) count += 1;
-    }
-    return count;
-  }
-
+export class ChainMap extends MapReader {
   /**
    * Sees to it that there is memory for `set` of so many blocks, by this thread.
    * @throws DiskError ENOMEM, with nothing changed.
    */
   prepareToSet(count: number): void {
-    this.#nodes.pages.setAside(NODES_A_RANGE + Math.ceil(count / BLOCKS_A_NODE));
+    this.nodes.pages.setAside(NODES_A_RANGE + Math.ceil(count / BLOCKS_A_NODE));
   }
 
   /**
@@ -189,11 +90,11 @@ export class ChainMap {
   }
 
   #setSubtree(at: number, level: number, inner: number, part: number, value: number): number {
-    const word = this.#words[at]!;
+    const word = this.words[at]!;
     if ((word & KIND_MASK) !== NODE && value <= ZERO) {
       if (word === value) return 0;
       if (part === entryBlocks(level)) {
-        Atomics.store(this.#words, at, value);
+        Atomics.store(this.words, at, value);
         return 0;
       }
     }
@@ -202,11 +103,11 @@ export class ChainMap {
 
   /** The interior page below the entry at `at`, as one that this map may change. */
   #child(at: number): number {
-    const words = this.#words;
+    const words = this.words;
     const word = words[at]!;
     const isNode = (word & KIND_MASK) === NODE;
     if (isNode && (word & SHARED) === 0) return nodeOf(word);
-    const child = this.#nodes.pages.allocate() * PAGE_WORDS;
+    const child = this.nodes.pages.allocate() * PAGE_WORDS;
     if (isNode) shareEntries(words, nodeOf(word), child);
     else if (word === ZERO) {
       for (let i = 0; i < PAGE_WORDS; i += 2) words[child + i] = ZERO;
@@ -217,7 +118,7 @@ export class ChainMap {
 
   /** Sets blocks of the leaf under the entry at `at`. */
   #setLeaf(at: number, inner: number, part: number, value: number): number {
-    const words = this.#words;
+    const words = this.words;
     const word = words[at]!;
     const isNode = (word & KIND_MASK) === NODE;
     if (part === LEAF_BLOCKS) return this.#setEntry(at, value, this.#dataUnder(word));
@@ -239,7 +140,7 @@ export class ChainMap {
    * how much DATA grew, undefined where it is none.
    */
   #addExtent(at: number, run: Run): number | undefined {
-    const memory = this.#nodes.pages;
+    const memory = this.nodes.pages;
     const word = memory.words[at]!;
     const leaf = nodeOf(word);
     const grown = run.address > ZERO ? run.count : 0;
@@ -250,7 +151,7 @@ export class ChainMap {
     const place = hasRoom(memory, leaf) ? placeBetween(memory, leaf, run) : -1;
     if (place < 0) return undefined;
     const size = classOf(memory.words[leaf]!);
-    const chunk = this.#nodes.chunks.allocate(size);
+    const chunk = this.nodes.chunks.allocate(size);
     copyWithOneMore(memory, leaf, { at: chunk, size, place }, run);
     this.#putChunk(at, chunk);
     return grown;
@@ -259,12 +160,12 @@ export class ChainMap {
   /** The quick way of dense leaves: a few blocks. @returns as above. */
   #setDense(at: number, run: Run): number | undefined {
     if (run.count > MOST_INTO_DENSE) return undefined;
-    const memory = this.#nodes.pages;
+    const memory = this.nodes.pages;
     const leaf = nodeOf(memory.words[at]!);
     const size = denseClassWith(memory, leaf, run);
     if (size < 0) return undefined;
     const before = denseData(memory, leaf, run.block, run.block + run.count);
-    const chunk = this.#nodes.chunks.allocate(size);
+    const chunk = this.nodes.chunks.allocate(size);
     copyDenseWith(memory, leaf, { at: chunk, size }, run);
     this.#putChunk(at, chunk);
     return (run.address > ZERO ? run.count : 0) - before;
@@ -272,20 +173,20 @@ export class ChainMap {
 
   /** Puts a leaf in a chunk in the place of what the entry at `at` has. */
   #putChunk(at: number, chunk: number): void {
-    const old = this.#words[at]!;
-    Atomics.store(this.#words, at, chunk | PACKED | NODE);
+    const old = this.words[at]!;
+    Atomics.store(this.words, at, chunk | PACKED | NODE);
     this.#retire(old);
   }
 
   /** A packed leaf that came to be one run needs no leaf. */
   #fold(at: number): void {
-    const run = packedRun(this.#nodes.pages, nodeOf(this.#words[at]!));
+    const run = packedRun(this.nodes.pages, nodeOf(this.words[at]!));
     if (run > UNMAPPED) this.#setEntry(at, run, 0);
   }
 
   /** Lets the entry at `at` say what all its blocks are. @returns by how much DATA grew. */
   #setEntry(at: number, value: number, before: number): number {
-    const words = this.#words;
+    const words = this.words;
     const old = words[at]!;
     if (value > ZERO) words[at + 1] = value;
     Atomics.store(words, at, value > ZERO ? RUN : value);
@@ -295,7 +196,7 @@ export class ChainMap {
 
   /** Gives a node back that the map names no longer, unless it is a sealed map's. */
   #retire(word: number): void {
-    if ((word & KIND_MASK) === NODE && (word & SHARED) === 0) this.#nodes.retire(nodeOf(word));
+    if ((word & KIND_MASK) === NODE && (word & SHARED) === 0) this.nodes.retire(nodeOf(word));
   }
 
   /** DATA blocks of a leaf or of an entry that stands for one. */
@@ -303,26 +204,26 @@ export class ChainMap {
     if (word === RUN) return LEAF_BLOCKS;
     if ((word & KIND_MASK) !== NODE) return 0;
     const node = nodeOf(word);
-    if ((word & PACKED) !== 0) return packedData(this.#nodes.pages, node);
+    if ((word & PACKED) !== 0) return packedData(this.nodes.pages, node);
     let data = 0;
-    for (let i = 0; i < LEAF_BLOCKS; i += 1) if (this.#words[node + i]! > ZERO) data += 1;
+    for (let i = 0; i < LEAF_BLOCKS; i += 1) if (this.words[node + i]! > ZERO) data += 1;
     return data;
   }
 
   /** The spelled leaf under the entry at `at`, as one that this map may change. */
   #ownSpelled(at: number): number {
-    const words = this.#words;
+    const words = this.words;
     const word = words[at]!;
     const node = nodeOf(word);
     if ((word & SHARED) === 0) return node;
-    const own = this.#nodes.pages.allocate() * PAGE_WORDS;
+    const own = this.nodes.pages.allocate() * PAGE_WORDS;
     words.copyWithin(own, node, node + PAGE_WORDS);
     Atomics.store(words, at, own | NODE);
     return own;
   }
 
   #setSpelled(node: number, block: number, count: number, value: number): number {
-    const words = this.#words;
+    const words = this.words;
     const start = node + block;
     let before = 0;
     for (let i = 0; i < count; i += 1) {
@@ -334,9 +235,9 @@ export class ChainMap {
 
   /** Makes the leaf under the entry at `at` anew, with some blocks set. */
   #redraft(at: number, inner: number, part: number, value: number): number {
-    const words = this.#words;
+    const words = this.words;
     const old = words[at]!;
-    const { draft } = this.#nodes;
+    const { draft } = this.nodes;
     const before = this.#dataUnder(old);
     draft.clear();
     this.#addOld(at, 0, inner);
@@ -347,13 +248,13 @@ export class ChainMap {
     if (run !== 0) return this.#setEntry(at, run, before);
     const { size } = draft;
     if (size < 0) {
-      const page = this.#nodes.pages.allocate() * PAGE_WORDS;
+      const page = this.nodes.pages.allocate() * PAGE_WORDS;
       draft.spell(words, page);
       Atomics.store(words, at, page | NODE);
       this.#retire(old);
     } else {
-      const chunk = this.#nodes.chunks.allocate(size);
-      draft.write(this.#nodes.pages, { at: chunk, size });
+      const chunk = this.nodes.chunks.allocate(size);
+      draft.write(this.nodes.pages, { at: chunk, size });
       this.#putChunk(at, chunk);
     }
     return data - before;
@@ -361,13 +262,13 @@ export class ChainMap {
 
   /** Adds blocks [from, end) to the draft, as the entry at `at` has them. */
   #addOld(at: number, from: number, end: number): void {
-    const word = this.#words[at]!;
+    const word = this.words[at]!;
     if (from >= end) return;
     if ((word & KIND_MASK) === NODE) {
-      this.#nodes.draft.addLeaf(this.#nodes.pages, nodeOf(word), from, end);
+      this.nodes.draft.addLeaf(this.nodes.pages, nodeOf(word), from, end);
     } else {
-      const value = word === RUN ? this.#words[at + 1]! + from : word;
-      this.#nodes.draft.add(from, end - from, value);
+      const value = word === RUN ? this.words[at + 1]! + from : word;
+      this.nodes.draft.add(from, end - from, value);
     }
   }
 
@@ -378,20 +279,11 @@ export class ChainMap {
 
   #releasePage(page: number, level: number): void {
     for (let i = 0; i < PAGE_WORDS; i += 2) {
-      const word = this.#words[page + i]!;
+      const word = this.words[page + i]!;
       if ((word & KIND_MASK) !== NODE || (word & SHARED) !== 0) continue;
       if (level > 1) this.#releasePage(nodeOf(word), level - 1);
-      else this.#nodes.release(nodeOf(word));
+      else this.nodes.release(nodeOf(word));
     }
-    this.#nodes.release(page);
-  }
-}
-
-/** Copies an interior page whose nodes then belong to somebody else. */
-export function shareEntries(words: Uint32Array, from: number, to: number): void {
-  for (let i = 0; i < PAGE_WORDS; i += 2) {
-    const word = words[from + i]!;
-    words[to + i] = (word & KIND_MASK) === NODE ? word | SHARED : word;
-    words[to + i + 1] = words[from + i + 1]!;
+    this.nodes.release(page);
   }
 }

@@ -3,7 +3,7 @@ import { statSync } from 'node:fs';
 import { errnoName } from '../../common/errors.js';
 import { BLOCK_SIZE } from '../../common/units.js';
 import type { BaseSpec } from '../base.js';
-import { UNMAPPED } from '../shared/chain-map.js';
+import { UNMAPPED } from '../shared/map-words.js';
 import type { Volume } from './volume.js';
 
 /**

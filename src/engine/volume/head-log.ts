@@ -10,7 +10,8 @@ import {
   RECORDS_OFFSET,
   type TupleRecord,
 } from '../delta/delta-layout.js';
-import { type ChainMap, DATA, UNMAPPED, ZERO } from '../shared/chain-map.js';
+import type { ChainMap } from '../shared/chain-map.js';
+import { DATA, UNMAPPED, ZERO } from '../shared/map-words.js';
 import { type SharedViews, VOLUME } from '../shared/shared-memory.js';
 import { lockMutex, unlockMutex } from '../shared/shared-mutex.js';
 import { SEGMENT_SLOTS, type SlotSpace } from '../shared/slot-space.js';

@@ -14,7 +14,7 @@ import { reflink } from '../../storage/reflink.js';
 import { punchHole, zeroRange } from '../../storage/sparse-space.js';
 import { MAX_RECORD_BLOCKS } from '../delta/delta-layout.js';
 import type { Extent } from '../disk-image.js';
-import { DATA, UNMAPPED, ZERO } from '../shared/chain-map.js';
+import { DATA, UNMAPPED, ZERO } from '../shared/map-words.js';
 import { VOLUME } from '../shared/shared-memory.js';
 import { slotsToSegmentEnd } from '../shared/slot-space.js';
 import { HeadLog } from './head-log.js';

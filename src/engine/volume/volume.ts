@@ -15,8 +15,9 @@ import type { Base } from '../base.js';
 import type { BlockDevice } from '../block-device.js';
 import type { Extent } from '../disk-image.js';
 import type { Allowance } from '../shared/allowance.js';
-import { ChainMap, DATA, UNMAPPED, ZERO } from '../shared/chain-map.js';
+import { ChainMap } from '../shared/chain-map.js';
 import { enterGate, leaveGate } from '../shared/gate.js';
+import { DATA, UNMAPPED, ZERO } from '../shared/map-words.js';
 import type { NodePool } from '../shared/node-pool.js';
 import type { RangeLock } from '../shared/range-lock.js';
 import {
