@@ -16,6 +16,7 @@ import {
 } from '../delta/delta-layout.js';
 import type { DeltaId } from '../delta-id.js';
 import { ChainMap } from '../shared/chain-map.js';
+import { MapLoader } from '../shared/map-loader.js';
 import { DATA, levelsFor, UNMAPPED, ZERO } from '../shared/map-words.js';
 import type { NodePool } from '../shared/node-pool.js';
 import {
@@ -130,11 +131,15 @@ export function loadChain(
       used.push(header.id);
     }
     const apply = (from: number, end: number): void => {
+      const place = { root: row.get(VOLUME.mapRoot), levels: row.get(VOLUME.mapLevels) };
+      const loader = new MapLoader(new ChainMap(tools.nodes, place));
       for (let at = end - 1; at >= from; at -= 1) {
         const isHead = options.writable && at === 0;
         const delta = table.get(headers[at]!.id)!;
-        applyDelta(tools, row, delta, isHead ? 'head' : options.found?.get(delta.id));
+        const known = isHead ? 'head' : options.found?.get(delta.id);
+        applyDelta(tools, { row, loader }, delta, known);
       }
+      row.set(VOLUME.mappedBlocks, row.get(VOLUME.mappedBlocks) + loader.finish());
     };
     const stand = (map: SealedMap): void => {
       sealed = map;
@@ -206,14 +211,12 @@ function spaceOf({ views, nodes }: ChainTools, index: number): SlotSpace {
 /** Brings one delta's records into the map. @param known that it is the head, or what it holds. */
 function applyDelta(
   tools: ChainTools,
-  row: VolumeRow,
+  { row, loader }: { readonly row: VolumeRow; readonly loader: MapLoader },
   delta: OpenDelta,
   known: 'head' | SealedDelta | undefined,
 ): void {
-  const { nodes, table } = tools;
+  const { table } = tools;
   const isHead = known === 'head';
-  const place = { root: row.get(VOLUME.mapRoot), levels: row.get(VOLUME.mapLevels) };
-  const map = new ChainMap(nodes, place);
   const space = spaceOf(tools, row.index);
   const segments = new Map<number, number>();
   const addressOf = (slot: number): number => {
@@ -228,18 +231,17 @@ function applyDelta(
   };
   const blocks = divCeil(row.size, BLOCK_SIZE);
   const hidden = row.get(VOLUME.base) === 0 ? UNMAPPED : ZERO;
-  let mapped = row.get(VOLUME.mappedBlocks);
   const apply = (record: TupleRecord): void => {
     // A delta from before the disk was made smaller may know blocks past its end.
     const count = Math.min(record.count, blocks - record.block);
     if (record.kind === RECORD_ZERO) {
-      if (count > 0) mapped += map.set(record.block, count, hidden);
+      if (count > 0) loader.add(record.block, count, hidden);
       return;
     }
     for (let done = 0; done < count; ) {
       const slot = record.slot + done;
       const part = Math.min(count - done, SEGMENT_SLOTS - (slot % SEGMENT_SLOTS));
-      mapped += map.set(record.block + done, part, DATA, addressOf(slot));
+      loader.add(record.block + done, part, DATA, addressOf(slot));
       done += part;
     }
   };
@@ -247,7 +249,6 @@ function applyDelta(
     typeof known === 'object'
       ? table.loadSealed(delta, known, apply)
       : table.load(delta, known ?? 'below', apply);
-  row.set(VOLUME.mappedBlocks, mapped);
   if (!isHead) return;
   row.set(VOLUME.head, delta.index);
   row.set(VOLUME.recordCount, scan.count);

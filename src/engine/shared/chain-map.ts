@@ -23,6 +23,7 @@ import {
   DATA,
   entryBlocks,
   FANOUT_BITS,
+  FANOUT_MASK,
   KIND_MASK,
   type MapKind,
   NODE,
@@ -235,14 +236,39 @@ export class ChainMap extends MapReader {
 
   /** Makes the leaf under the entry at `at` anew, with some blocks set. */
   #redraft(at: number, inner: number, part: number, value: number): number {
-    const words = this.words;
-    const old = words[at]!;
     const { draft } = this.nodes;
-    const before = this.#dataUnder(old);
+    const before = this.#dataUnder(this.words[at]!);
     draft.clear();
     this.#addOld(at, 0, inner);
     draft.add(inner, part, value);
     this.#addOld(at, inner + part, LEAF_BLOCKS);
+    return this.#putDraft(at, before);
+  }
+
+  /**
+   * Changes many blocks of one leaf (which begins at block `leaf` * 1,024).
+   * @param change gets a word for each block: 0 unmapped, 1 zero, else an address.
+   * @returns as `set`.
+   */
+  changeLeaf(leaf: number, change: (words: Uint32Array) => void): number {
+    let node = this.root * PAGE_WORDS;
+    for (let level = this.levels; level > 1; level -= 1) {
+      node = this.#child(node + ((leaf >>> (FANOUT_BITS * (level - 1))) & FANOUT_MASK) * 2);
+    }
+    const at = node + (leaf & FANOUT_MASK) * 2;
+    const { draft } = this.nodes;
+    const before = this.#dataUnder(this.words[at]!);
+    draft.clear();
+    this.#addOld(at, 0, LEAF_BLOCKS);
+    draft.change(change);
+    return this.#putDraft(at, before);
+  }
+
+  /** Puts the draft in the place of what the entry at `at` has. @returns as above. */
+  #putDraft(at: number, before: number): number {
+    const words = this.words;
+    const old = words[at]!;
+    const { draft } = this.nodes;
     const { run, count, data } = draft;
     if (count === 0) return this.#setEntry(at, UNMAPPED, before);
     if (run !== 0) return this.#setEntry(at, run, before);
@@ -265,7 +291,8 @@ export class ChainMap extends MapReader {
     const word = this.words[at]!;
     if (from >= end) return;
     if ((word & KIND_MASK) === NODE) {
-      this.nodes.draft.addLeaf(this.nodes.pages, nodeOf(word), from, end);
+      if ((word & PACKED) === 0) this.nodes.draft.addWords(this.words, nodeOf(word), from, end);
+      else this.nodes.draft.addLeaf(this.nodes.pages, nodeOf(word), from, end);
     } else {
       const value = word === RUN ? this.words[at + 1]! + from : word;
       this.nodes.draft.add(from, end - from, value);

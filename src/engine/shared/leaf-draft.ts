@@ -18,6 +18,11 @@ import { EXTENT_ROOM, eachPackedRun, MAX_LENGTH, writeExtents } from './packed-l
 /** The class of a dense leaf with next to nothing in it. */
 const SMALLEST_DENSE = denseClass({ blocks: 1, lowest: 0, highest: 0 });
 
+/** The word of the block `count` further on in a run. */
+function sameRun(value: number, count: number): number {
+  return value === 0 ? 0 : following(value, count);
+}
+
 /** Neighbours of one kind are joined as far as an extent may be long. */
 export class LeafDraft implements Runs {
   /** Extents so far. */
@@ -27,6 +32,7 @@ export class LeafDraft implements Runs {
   readonly blocks = new Uint16Array(LEAF_BLOCKS);
   readonly lengths = new Uint16Array(LEAF_BLOCKS);
   readonly addresses = new Uint32Array(LEAF_BLOCKS);
+  readonly #words = new Uint32Array(LEAF_BLOCKS);
 
   readonly #add = (block: number, count: number, address: number): void => {
     this.add(block, count, address);
@@ -72,6 +78,26 @@ export class LeafDraft implements Runs {
   /** Adds what the leaf at `at` says of the blocks in [from, end). */
   addLeaf(memory: LeafMemory, at: number, from: number, end: number): void {
     eachPackedRun(memory, at, { from, end }, this.#add);
+  }
+
+  /** Adds blocks [from, end) as a page at `at` has a word for each. */
+  addWords(words: Uint32Array, at: number, from: number, end: number): void {
+    for (let block = from; block < end; ) {
+      const value = words[at + block]!;
+      let count = 1;
+      while (block + count < end && words[at + block + count] === sameRun(value, count)) count += 1;
+      this.add(block, count, value);
+      block += count;
+    }
+  }
+
+  /** Has a word for each block changed. */
+  change(change: (words: Uint32Array) => void): void {
+    const words = this.#words.fill(0);
+    this.spell(words, 0);
+    change(words);
+    this.clear();
+    this.addWords(words, 0, 0, LEAF_BLOCKS);
   }
 
   /** The address of block 0 when all blocks are one run (1: of zeroes), 0 when they are not. */
