@@ -125,6 +125,14 @@ export class StoreNamespace implements Namespace {
     }
   }
 
+  async beforeReopen(nodes: readonly NodeId[]): Promise<void> {
+    const heads = nodes.flatMap((node) => {
+      const found = this.#find(node);
+      return found?.kind === 'disk' && found.disk.writable ? [found.disk.top] : [];
+    });
+    await this.#options.engine.deltas.prepareToOpen(heads);
+  }
+
   async reopen(node: NodeId, handle: number): Promise<void> {
     const { volumes } = this.#options.engine;
     const found = this.#find(node);

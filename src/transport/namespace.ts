@@ -81,6 +81,8 @@ export interface Namespace {
   readdir(node: NodeId): Awaitable<readonly DirectoryEntry[]>;
   /** @throws DiskError with errno EROFS when `write` is asked of what is read-only. */
   open(node: NodeId, intent: OpenIntent): Awaitable<OpenedNode>;
+  /** Told of all nodes that `reopen` is about to be asked for. Never fails: `reopen` tells. */
+  beforeReopen?(nodes: readonly NodeId[]): Awaitable<void>;
   /**
    * Opens a disk again under the handle that an earlier daemon gave for it.
    * @throws DiskError when it cannot be had: requests for `handle` then fail on every thread.

@@ -52,6 +52,21 @@ export class StoreDeltas implements Deltas {
     };
   }
 
+  /** Does at once what the opening of these heads would wait for one after the other. */
+  async prepareToOpen(heads: Iterable<DeltaId>): Promise<void> {
+    const ids = new Set<DeltaId>();
+    for (const head of heads) {
+      try {
+        const { below } = this.#files.readHeader(head).current;
+        ids.add(head);
+        if (below.kind === 'delta') ids.add(below.id);
+      } catch {
+        // Whoever opens it is told.
+      }
+    }
+    await this.#files.inheritAhead(ids);
+  }
+
   isUntouched(id: DeltaId): boolean {
     return !this.#files.hasRecords(id);
   }

@@ -81,6 +81,7 @@ export class OpenTable {
     const failures: unknown[] = [];
     const lost = new Set<number>();
     this.#lastSerial = lastSerial;
+    await this.#namespace.beforeReopen?.(open.map(({ node }) => node));
     for (const record of open) {
       // Tried again it might be opened, and closed one day: its number would go to another disk,
       // whose bytes those would get who were lost here.
