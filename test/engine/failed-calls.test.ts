@@ -7,7 +7,7 @@ import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
 import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
-import type { DeltaId } from '../../src/engine/delta-id.js';
+import { type DeltaId, newDeltaId } from '../../src/engine/delta-id.js';
 import { flatFileOf } from '../../src/engine/volume/flat-file.js';
 import { CrashStates } from '../support/crash-states.js';
 import { ScratchEngine } from '../support/engine.js';
@@ -64,6 +64,23 @@ t.test('what a killed process had not synced is synced before it is used', async
   const synced = labels.filter((label) => label === 'inherit.sync-tuples').length;
   t.equal(synced, 2, `the head ${head} and what it stands on, ${below}`);
   volumes.release(opened);
+});
+
+t.test('the same for many disks ahead of their opening', async (t) => {
+  const scratch = scratchEngine(t);
+  const { head } = await twoDeltas(scratch);
+  scratch.crash();
+  const { deltas, volumes } = scratch.engine;
+  const { labels, end } = failing(t, 'inherit.sync-tuples');
+  await deltas.prepareToOpen([newDeltaId(), head, head]);
+  t.equal(tupleSyncs(labels), 2, 'the head and what it stands on');
+  await t.rejects(volumes.acquire(head, { writable: true }), { code: 'failed' }, 'told here');
+  end();
+  await deltas.prepareToOpen([head]);
+  t.equal(tupleSyncs(labels), 2, 'tried again');
+  labels.length = 0;
+  volumes.release(await volumes.acquire(head, { writable: true }));
+  t.equal(tupleSyncs(labels), 0, 'and not a second time');
 });
 
 t.test('a tuple file that can be read in part only is not taken for a short one', async (t) => {

@@ -192,6 +192,7 @@ export class DeltaFiles {
         const fd = openStored(this.tuplesPath(id), 'r+');
         await hostCalls.syncDataLater(fd, 'inherit.sync-tuples').finally(() => closeSync(fd));
         this.#inherited.add(id);
+        this.#notInherited.delete(id);
       } catch (error) {
         this.#notInherited.set(id, error);
       }

@@ -8,6 +8,7 @@
 import { basename, resolve } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { DiskError, errnoName } from '../../common/errors.js';
+import { together } from '../../common/together.js';
 import {
   type DurableFiles,
   hostFiles,
@@ -107,9 +108,8 @@ export class VmStore {
       removeTemporaries(layout);
       // An earlier daemon may have died between a rename and making it durable: what is built on it
       // from now on must not lose it.
-      for (const folder of [layout.root, layout.vms, layout.bases]) {
-        await files.syncFolder(folder, 'store.sync-folder');
-      }
+      const folders = [layout.root, layout.vms, layout.bases];
+      await together(folders.map((folder) => files.syncFolder(folder, 'store.sync-folder')));
       const store = new VmStore(layout, identity, files, lock);
       store.#loadAll();
       for (const { name } of store.catalog.list()) {
