@@ -6,18 +6,19 @@ import type { ChainMap } from './chain-map.js';
 import { LEAF_BLOCKS } from './leaf-shape.js';
 import { DATA, type MapKind, ZERO } from './map-words.js';
 
-/** So many ranges are gathered. */
+/** So many ranges are gathered at most, and room is made for so many at first. */
 const BATCH = 16_384;
+const AT_FIRST = 64;
 /** Fewer in one leaf are set one by one: to look at all of its blocks takes longer. */
 const FEW = 8;
 
 export class MapLoader {
   readonly #map: ChainMap;
-  readonly #blocks = new Float64Array(BATCH);
-  readonly #counts = new Uint16Array(BATCH);
-  readonly #values = new Uint32Array(BATCH);
+  #blocks = new Float64Array(AT_FIRST);
+  #counts = new Uint16Array(AT_FIRST);
+  #values = new Uint32Array(AT_FIRST);
   /** Leaf times BATCH plus the number of the range: sorted by it they are in order in each leaf. */
-  readonly #keys = new Float64Array(BATCH);
+  #keys = new Float64Array(AT_FIRST);
   #size = 0;
   #grown = 0;
 
@@ -41,12 +42,25 @@ export class MapLoader {
 
   #add(block: number, count: number, value: number): void {
     if (this.#size === BATCH) this.#flush();
+    if (this.#size === this.#keys.length) this.#makeRoom();
     const index = this.#size;
     this.#blocks[index] = block;
     this.#counts[index] = count;
     this.#values[index] = value;
     this.#keys[index] = Math.floor(block / LEAF_BLOCKS) * BATCH + index;
     this.#size += 1;
+  }
+
+  #makeRoom(): void {
+    const room = this.#size * 4;
+    const grow = <A extends Float64Array | Uint32Array | Uint16Array>(larger: A, from: A): A => {
+      larger.set(from);
+      return larger;
+    };
+    this.#blocks = grow(new Float64Array(room), this.#blocks);
+    this.#counts = grow(new Uint16Array(room), this.#counts);
+    this.#values = grow(new Uint32Array(room), this.#values);
+    this.#keys = grow(new Float64Array(room), this.#keys);
   }
 
   /**
