@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { drawChart } from './chart.mjs';
 import { FORMAT_NAMES } from './convert.mjs';
+import { printGoals } from './goals.mjs';
 import { interrupted } from './interrupt.mjs';
 import { SUITES } from './suites.mjs';
 import { Workbench } from './targets.mjs';
@@ -60,7 +61,9 @@ async function main() {
   if (unknown !== undefined) throw new Error(`--suite ${unknown} is none of those in --help`);
   const groups = [];
   for (const name of values.suite) {
-    groups.push(await runSuite(name, await baseFolder(values.folder), options));
+    const group = await runSuite(name, await baseFolder(values.folder), options);
+    printGoals(group);
+    groups.push(group);
   }
   const report = { when: new Date().toISOString(), node: process.version, options, groups };
   if (values.json) await writeFile(values.json, `${JSON.stringify(report, null, 2)}\n`);

@@ -93,7 +93,8 @@ export class Workbench {
       await daemon.call('snapshot.take', { vm, snapshot: `s${layer}` });
       await scatter(file, this.sizeMib, writeBytes);
     }
-    return { name: `layerdisk, depth ${depth}`, file };
+    const { pid } = await daemon.call('daemon.status');
+    return { name: `layerdisk, depth ${depth}`, file, pid, isOurs: true };
   }
 
   /** A raw file with random content on the host's file system. */
@@ -230,8 +231,14 @@ async function cpuTicks(folder) {
 
 /** CPU time that a process has taken so far, in ticks of 10 ms. */
 export async function ticksOf(pid) {
+  const { program, kernel } = await cpuTimeOf(pid);
+  return program + kernel;
+}
+
+/** The same apart: in the program itself and in the kernel for it. */
+export async function cpuTimeOf(pid) {
   const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1].split(' ');
-  return Number(fields[11]) + Number(fields[12]);
+  return { program: Number(fields[11]), kernel: Number(fields[12]) };
 }
 
 /** Unmounts by path, and waits for the process that served it. */

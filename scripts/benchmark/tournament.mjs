@@ -1,6 +1,6 @@
 /** A B A B: the same job on several targets in turn, so that the machine's moods hit all alike. */
 import { measure } from './fio.mjs';
-import { ticksOf } from './targets.mjs';
+import { cpuTimeOf } from './targets.mjs';
 
 const TICK_US = 10_000;
 
@@ -15,19 +15,23 @@ export function median(values) {
  * @param {Record<string, {what: string, args: string[]}>} jobs
  * @param {{rounds: number, seconds: number, sizeMib: number}} options
  * @returns rows: for each job and target the median of operations a second, and how many times as
- *   fast ours was, pair by pair; with `pid` also microseconds of CPU for each operation, and how
- *   many times as much a target took as the first, which says the same on a busy machine.
+ *   fast ours was, pair by pair; with `pid` also microseconds of CPU for each operation, the
+ *   kernel's share of it, and how many times as much a target took as the first, which says the
+ *   same on a busy machine.
  */
 export async function compete(targets, jobs, options) {
   const rows = [];
   for (const [name, job] of Object.entries(jobs)) {
     const seen = targets.map(() => []);
     const cpu = targets.map(() => []);
+    const inKernel = targets.map(() => []);
     for (let round = 0; round < options.rounds; round += 1) {
       for (const [index, target] of targets.entries()) {
-        const { iops, cpuUs } = await run(target, job, options);
+        const { iops, cpuUs, kernelUs } = await run(target, job, options);
         seen[index].push(iops);
-        if (cpuUs !== undefined) cpu[index].push(cpuUs);
+        if (cpuUs === undefined) continue;
+        cpu[index].push(cpuUs);
+        inKernel[index].push(kernelUs / cpuUs);
       }
     }
     for (const [index, target] of targets.entries()) {
@@ -39,7 +43,8 @@ export async function compete(targets, jobs, options) {
         ...speed,
       };
       if (target.pid !== undefined) {
-        row.cpu = { us: median(cpu[index]) };
+        row.isOurs = target.isOurs === true;
+        row.cpu = { us: median(cpu[index]), kernel: median(inKernel[index]) };
         // Where ours has one, too: of a daemon that serves others at the same time it says nothing.
         if (cpu[0].length > 0) {
           Object.assign(row.cpu, spread(cpu[index].map((value, round) => value / cpu[0][round])));
@@ -55,10 +60,13 @@ export async function compete(targets, jobs, options) {
 /** Operations a second, and microseconds of CPU for each where the target has a process. */
 async function run(target, job, { seconds, sizeMib }) {
   const { file, pid, buffered = false } = target;
-  const before = pid === undefined ? 0 : await ticksOf(pid);
+  const before = pid === undefined ? undefined : await cpuTimeOf(pid);
   const iops = await measure(file, job, { seconds, sizeMib, buffered });
   if (pid === undefined) return { iops };
-  return { iops, cpuUs: (((await ticksOf(pid)) - before) * TICK_US) / (iops * seconds) };
+  const after = await cpuTimeOf(pid);
+  const kernelUs = ((after.kernel - before.kernel) * TICK_US) / (iops * seconds);
+  const programUs = ((after.program - before.program) * TICK_US) / (iops * seconds);
+  return { iops, cpuUs: kernelUs + programUs, kernelUs };
 }
 
 function spread(ratios) {
