@@ -85,7 +85,7 @@ function judge(goal, rows, figures) {
   if (row?.[field] === undefined) return undefined;
   const spread = field === 'ratio' ? ` (${number(row.least)}..${number(row.most)})` : '';
   const text = `${job} against ${row.target}: ${number(row[field])}x${spread}`;
-  return verdict(goal, row[field], `${text}${profileOf(rows, job)}`);
+  return verdict(goal, row[field], `${text}${profileOf(rows, row)}`);
 }
 
 /** `depth 6` is not meant by `depth 64`. */
@@ -100,8 +100,10 @@ function verdict({ goal, kind }, value, text) {
 }
 
 /** Where our time goes: what a request costs us, and how much of that is the kernel's part. */
-function profileOf(rows, job) {
-  const cpu = rows.find((row) => row.job === job && row.cpu !== undefined && row.isOurs)?.cpu;
+function profileOf(rows, row) {
+  // Ours comes first of those that a job compares.
+  const upTo = rows.slice(0, rows.indexOf(row) + 1);
+  const { cpu } = upTo.findLast((each) => each.job === row.job && each.isOurs) ?? {};
   if (cpu === undefined) return '';
   const kernel = Math.round(cpu.kernel * 100);
   return `, ours takes ${number(cpu.us)} us of CPU a request, ${kernel} % of it in the kernel`;
