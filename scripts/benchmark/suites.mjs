@@ -15,6 +15,7 @@ export const SUITES = {
   depth: { title: 'Deep chains against one layer', run: depth },
   flat: { title: 'A snapshot that is one raw file, against that file', run: flat },
   loop: { title: 'Through a loop device, against the file itself', run: loop },
+  grid: { title: 'Every job at every depth, on the file and through loop devices', run: grid },
   'first-write': { title: 'First writes to a fresh clone', run: firstWrite },
   clones: { title: 'Reads spread over 64 clones, against one of them', run: clones },
   cpu: { title: 'What a request costs the processes that serve it', run: cpu },
@@ -61,6 +62,8 @@ async function peers(bench, options) {
   return { rows };
 }
 
+const DEPTHS = [1, 8, 64, 200];
+
 async function depth(bench, options) {
   const daemon = await bench.daemon('ours');
   const jobs = pick('rr1', 'rr4', 'sr');
@@ -71,7 +74,7 @@ async function depth(bench, options) {
   ]) {
     const tag = kind.slice(0, 1);
     const targets = [];
-    for (const level of [1, 8, 64, 200]) {
+    for (const level of DEPTHS) {
       const disk = await bench.layerdisk(daemon, `d${tag}${level}`, { depth: level, writeBytes });
       targets.push({ ...disk, name: `${disk.name}, ${kind}` });
     }
@@ -175,6 +178,18 @@ async function loop(bench, options) {
       options,
     ),
   };
+}
+
+async function grid(bench, options) {
+  const daemon = await bench.daemon('ours');
+  const targets = [];
+  for (const level of DEPTHS) {
+    const disk = (name) => bench.layerdisk(daemon, `${name}${level}`, { depth: level });
+    const file = await disk('disk');
+    const buffered = await bench.loop(await disk('other'), { directIo: false });
+    targets.push(file, await bench.loop(file, { directIo: true }), { ...buffered, buffered: true });
+  }
+  return { rows: await competeAtRest(bench, targets, JOBS, options) };
 }
 
 /**
