@@ -10,7 +10,6 @@ import { SlotSet } from '../delta/slot-set.js';
 import { type ApplyRecord, type ScanResult, scanTuples } from '../delta/tuple-scan.js';
 import type { DeltaId } from '../delta-id.js';
 import { ChainMap } from '../shared/chain-map.js';
-import { MapLoader } from '../shared/map-loader.js';
 import { DATA, levelsFor, UNMAPPED } from '../shared/map-words.js';
 import { NodePool } from '../shared/node-pool.js';
 import { PagePool } from '../shared/page-pool.js';
@@ -75,12 +74,10 @@ export class DeltaIndex {
     const pool = new PagePool({ pages: words, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
     const place = { root: pool.allocate(), levels: levelsFor(blocks) };
     const map = new ChainMap(new NodePool(pool), place);
-    const loader = new MapLoader(map);
     const { nextSlot } = scanCommitted(files, id, ({ kind, block, count, slot }) => {
-      if (kind === RECORD_ZERO) loader.add(block, count, UNMAPPED);
-      else loader.add(block, count, DATA, slot + FIRST_ADDRESS);
+      if (kind === RECORD_ZERO) map.set(block, count, UNMAPPED);
+      else map.set(block, count, DATA, slot + FIRST_ADDRESS);
     });
-    loader.finish();
     return new DeltaIndex(map, blocks, nextSlot);
   }
 

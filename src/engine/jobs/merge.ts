@@ -33,7 +33,6 @@ import { scanTuples } from '../delta/tuple-scan.js';
 import { type DeltaId, newDeltaId } from '../delta-id.js';
 import type { JobWork } from '../engine.js';
 import { ChainMap } from '../shared/chain-map.js';
-import { MapLoader } from '../shared/map-loader.js';
 import { DATA, levelsFor, UNMAPPED, ZERO } from '../shared/map-words.js';
 import { NodePool } from '../shared/node-pool.js';
 import { PagePool } from '../shared/page-pool.js';
@@ -111,7 +110,6 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
   const pool = new PagePool({ pages, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
   const levels = levelsFor(divCeil(largestOf(headers), BLOCK_SIZE));
   const map = new ChainMap(new NodePool(pool), { root: pool.allocate(), levels });
-  const loader = new MapLoader(map);
   let firstAddress = 2;
   for (const header of headers) {
     const path = files.tuplesPath(header.id);
@@ -120,8 +118,8 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
     try {
       scanTuples(tuples, path, readHeaderFrom(tuples, path, header.id), NO_EPOCH, (record) => {
         const { kind, block, count, slot } = record;
-        if (kind === RECORD_ZERO) loader.add(block, count, ZERO);
-        else loader.add(block, count, DATA, firstAddress + slot);
+        if (kind === RECORD_ZERO) map.set(block, count, ZERO);
+        else map.set(block, count, DATA, firstAddress + slot);
         endAddress = Math.max(endAddress, firstAddress + slot + count);
       });
     } finally {
@@ -138,7 +136,6 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
     source.sums = SumsReader.open(files, header);
     firstAddress = endAddress;
   }
-  loader.finish();
   return map;
 }
 
