@@ -3,6 +3,7 @@ import { DiskError } from '../common/errors.js';
 import { formatsReady } from '../formats/base.js';
 import { exitNow } from '../storage/libc.js';
 import { Daemon } from './daemon.js';
+import { makeMallocFrugal } from './frugal-malloc.js';
 import { dieLoudly } from './last-words.js';
 import { LoadedThreads } from './loaded-threads.js';
 import { createLogger, type Logger } from './logger.js';
@@ -19,6 +20,7 @@ const THREADS_GRACE_MS = 2000;
 
 /** Starts a daemon and stays until it has ended. @returns the exit code. */
 export async function serve(options: DaemonOptions): Promise<number> {
+  makeMallocFrugal();
   const log = createLogger({ level: options.logLevel });
   const loaded = new LoadedThreads(options.transport === 'fuse-native' ? 0 : options.threads);
   await formatsReady;

@@ -44,6 +44,9 @@ export const MNT_FORCE = 1;
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
 
+export const M_TRIM_THRESHOLD = -1;
+export const M_MMAP_THRESHOLD = -3;
+
 /** SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER. */
 const WRITE_AND_WAIT = 1 | 2 | 4;
 
@@ -269,6 +272,21 @@ export function memoryFile(name: string): number {
 /** Ends the process at once, whatever its threads are at: `process.exit` waits for them. */
 export function exitNow(status: number): void {
   posix.exit(status);
+}
+
+/**
+ * mallopt(3), with M_*: for the whole process, what is allocated from now on.
+ * @returns false where the C library has none (musl) or does not know the parameter.
+ */
+export function setMallocOption(parameter: number, value: number): boolean {
+  let mallopt: (parameter: number, value: number) => number;
+  try {
+    mallopt = libc.func('int mallopt(int parameter, int value)');
+  } catch {
+    // The one thing that can be wrong with it: there is no such function.
+    return false;
+  }
+  return mallopt(parameter, value) === 1;
 }
 
 /** koffi unloads a library when the object for it is collected: these stay. */

@@ -36,7 +36,7 @@ import { ChainMap } from '../shared/chain-map.js';
 import { DATA, levelsFor, UNMAPPED, ZERO } from '../shared/map-words.js';
 import { NodePool } from '../shared/node-pool.js';
 import { PagePool } from '../shared/page-pool.js';
-import { PAGE_WORDS } from '../shared/shared-memory.js';
+import { allocatePool, PAGE_WORDS } from '../shared/shared-memory.js';
 import { Pace } from './pace.js';
 
 /** A row is merged when so many of its deltas are of comparable size. */
@@ -105,7 +105,7 @@ function largestOf(headers: readonly DeltaHeader[]): number {
 
 /** One map of all deltas of the row; opens their data files into `sources`. */
 function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Source[]): ChainMap {
-  const memory = new SharedArrayBuffer(POOL_BYTES);
+  const memory = allocatePool(POOL_BYTES);
   const pages = new Uint32Array(memory);
   const pool = new PagePool({ pages, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
   const levels = levelsFor(divCeil(largestOf(headers), BLOCK_SIZE));

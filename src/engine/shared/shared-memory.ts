@@ -152,8 +152,12 @@ export function createSharedMemory(threadCount: number, suspectsFd = NOT_KEPT): 
   };
 }
 
-/** Asks for address space, taking less where the host's overcommit policy refuses. */
-function allocatePool(wanted: number): SharedArrayBuffer {
+/**
+ * Asks for address space, taking less where the host's overcommit policy refuses.
+ * @param wanted bytes.
+ * @throws DiskError `failed` when not even `SMALLEST_POOL` is to be had.
+ */
+export function allocatePool(wanted: number): SharedArrayBuffer {
   let size = Math.floor(wanted / MiB) * MiB;
   for (;;) {
     try {
