@@ -150,12 +150,16 @@ t.test(
     for (const id of [first, head]) {
       const path = chain.files.tuplesPath(id);
       const whole = readFileSync(path);
-      for (const offset of HEADER_OFFSETS) {
+      for (const [offset, byte] of HEADER_OFFSETS.flatMap((at) => [
+        [at, 0xff] as const,
+        [at, 0] as const,
+      ])) {
         const spoilt = Buffer.from(whole);
-        spoilt.fill(0xff, offset, offset + HEADER_SIZE);
+        spoilt.fill(byte, offset, offset + HEADER_SIZE);
         writeFileSync(path, spoilt);
         const { committedRecords, sealed } = chain.files.readHeader(id).current;
         t.same([committedRecords, sealed], [1, id === first]);
+        t.match((await chain.findings()).findings, [{ part: 'header', offset, remedy: 'copy' }]);
         t.equal(await health.repairHeader(id), true);
         t.same((await chain.findings()).findings, []);
         t.equal(await health.repairHeader(id), false, 'nothing left to do');
@@ -163,6 +167,19 @@ t.test(
     }
   },
 );
+
+t.test('what an early store left blank until the first commit is no damage', async (t) => {
+  const chain = new Chain(t);
+  const path = chain.files.tuplesPath(await chain.push());
+  const whole = readFileSync(path);
+  for (const [index, offset] of HEADER_OFFSETS.entries()) {
+    const blank = Buffer.from(whole).fill(0, offset, offset + HEADER_SIZE);
+    writeFileSync(path, blank);
+    const expected = index === 0 ? [] : [{ part: 'header', offset }];
+    t.match((await chain.findings()).findings, expected);
+    t.equal((await chain.findings()).findings.length, expected.length);
+  }
+});
 
 t.test('summing a delta that has lost a header copy ends, and the copy comes back', async (t) => {
   const chain = new Chain(t);

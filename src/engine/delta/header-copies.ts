@@ -22,6 +22,11 @@ import {
 } from './delta-layout.js';
 import { scanTuples } from './tuple-scan.js';
 
+/** Of a delta that was made and never committed to. */
+const FIRST_GENERATION = 1;
+/** The copy that early stores did not write before. */
+const WRITTEN_LATER = HEADER_OFFSETS[0];
+
 /** No epoch has this name: only committed records count. */
 export const NO_EPOCH = '';
 
@@ -36,13 +41,13 @@ export interface HeaderCopy {
   readonly offset: number;
   /** Undefined when it is damaged, or was never written. */
   readonly header: DeltaHeader | undefined;
-  /** All zeroes: early stores wrote the second copy with the first commit. */
-  readonly isBlank: boolean;
+  /** Nothing was ever written there: early stores wrote this copy with the first commit. */
+  readonly isUnused: boolean;
 }
 
 /** @throws DiskError `not-supported` for a newer version, `failed` when the host can't read. */
 export function readCopies(fd: number, path: string, id: DeltaId): HeaderCopy[] {
-  return HEADER_OFFSETS.map((offset) => {
+  const copies = HEADER_OFFSETS.map((offset) => {
     const bytes = Buffer.alloc(HEADER_SIZE);
     try {
       readSync(fd, bytes, 0, HEADER_SIZE, offset);
@@ -52,6 +57,11 @@ export function readCopies(fd: number, path: string, id: DeltaId): HeaderCopy[] 
     const header = decodeHeader(bytes, path);
     const isBlank = bytes.every((byte) => byte === 0);
     return { offset, header: header?.id === id ? header : undefined, isBlank };
+  });
+  // Once there was a commit, zeroes are damage, too.
+  const isNew = copies.some(({ header }) => header?.generation === FIRST_GENERATION);
+  return copies.map(({ offset, header, isBlank }) => {
+    return { offset, header, isUnused: isBlank && isNew && offset === WRITTEN_LATER };
   });
 }
 

@@ -95,7 +95,7 @@ async function checkDelta(run: CheckRun, id: DeltaId, deep: boolean): Promise<vo
 async function readSteadily(fd: number, path: string, id: DeltaId): Promise<HeaderCopy[]> {
   for (let tries = 1; ; tries += 1) {
     const copies = readCopies(fd, path, id);
-    const isWhole = copies.every(({ header, isBlank }) => header !== undefined || isBlank);
+    const isWhole = copies.every(({ header, isUnused }) => header !== undefined || isUnused);
     if (isWhole || tries === TRIES) return copies;
     await delay(TRY_AGAIN_MS);
   }
@@ -111,8 +111,8 @@ function checkCopies(
   const headers = copies
     .flatMap(({ header }) => (header === undefined ? [] : [header]))
     .sort((a, b) => b.generation - a.generation);
-  for (const [index, { offset, header, isBlank }] of copies.entries()) {
-    if (header !== undefined || (isBlank && headers.length > 0)) continue;
+  for (const [index, { offset, header, isUnused }] of copies.entries()) {
+    if (header !== undefined || isUnused) continue;
     const which = ['first', 'second'][index];
     run.found({
       delta,
