@@ -7,6 +7,10 @@ import { hostCalls } from './host-calls.js';
 /** What to do about a store that runs full. */
 export const FULL_HINT = 'free space there, or delete snapshots and run: layerdisk gc';
 
+/** What to do about a store that is somebody else's, or whose files may not be changed. */
+export const OWNER_HINT =
+  "run as the owner of the store's files, or as root; ls -l and lsattr tell more";
+
 /**
  * What a host error becomes: its errno goes on to whoever made the request. One that says already
  * what is wrong stays as it is.
@@ -26,6 +30,13 @@ export function hostError(what: string, error: unknown): DiskError {
     return new DiskError('failed', `${what}: its file system is read-only (${errno})`, {
       errno,
       hint: 'see the log of the host, and remount it',
+      cause: error,
+    });
+  }
+  if (errno === 'EACCES' || errno === 'EPERM') {
+    return new DiskError('not-permitted', `${what}: ${errno}`, {
+      errno,
+      hint: OWNER_HINT,
       cause: error,
     });
   }

@@ -5,7 +5,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
-import { writeExact } from './exact-io.js';
+import { OWNER_HINT, writeExact } from './exact-io.js';
 import { hostCalls } from './host-calls.js';
 import { flock, LOCK_EX } from './libc.js';
 
@@ -105,17 +105,21 @@ export class FileLock {
   }
 }
 
+const LOCK_HINTS: Readonly<Record<string, string>> = {
+  EACCES: OWNER_HINT,
+  EROFS: 'its file system is read-only: remount it, or copy the store',
+};
+
 function openLockFile(path: string): number {
   try {
     return openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
   } catch (error) {
     const errno = errnoName(error) ?? 'EIO';
     const code = errno === 'EACCES' || errno === 'EROFS' ? 'not-permitted' : 'failed';
-    const hint =
-      errno === 'EROFS' ? 'its file system is read-only: remount it, or copy the store' : '';
+    const hint = LOCK_HINTS[errno];
     throw new DiskError(code, `cannot open the lock file ${path} (${errno})`, {
       errno,
-      ...(hint === '' ? {} : { hint }),
+      ...(hint === undefined ? {} : { hint }),
     });
   }
 }

@@ -5,7 +5,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -250,6 +250,22 @@ async function checkPlacesOfOthers(t: Test, space: UserSpace): Promise<void> {
   t.equal(await space.mounts(), '', 'nothing was mounted anywhere');
 }
 
+/** As a store that root has used, or restored from a backup. */
+async function checkFilesOfOthers(t: Test, space: UserSpace): Promise<void> {
+  const store = space.in('data', 'layerdisk');
+  for (const name of ['lock', 'store.json', 'deltas']) {
+    const path = join(store, name);
+    const { uid, gid } = statSync(path);
+    chownSync(path, 0, 0);
+    const start = answer(await space.as(USER, ['node', CLI, 'daemon', 'start']));
+    checkRefusal(t, start, [EXIT.notPermitted], new RegExp(`layerdisk/${name}.*EACCES`));
+    t.match(start.stderr, /hint: run as the owner of the store's files/);
+    chownSync(path, uid, gid);
+  }
+  await space.ok(t, 'daemon', 'start');
+  await space.ok(t, 'daemon', 'stop');
+}
+
 t.test('an ordinary user', { skip: cannotServe() }, async (t) => {
   const space = await UserSpace.open(t);
   const names = ['home', 'run', 'data', 'tmp'].map((name) => space.in(name));
@@ -260,4 +276,5 @@ t.test('an ordinary user', { skip: cannotServe() }, async (t) => {
   await t.test('may ask root', (t) => checkRootIsNotInTheWay(t, space));
   await t.test('gains nothing', (t) => checkGainsNothing(t, space));
   await t.test('is refused the places of others', (t) => checkPlacesOfOthers(t, space));
+  await t.test('is told of files of others in the store', (t) => checkFilesOfOthers(t, space));
 });

@@ -17,11 +17,12 @@ import { randomUUID } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
-import { DiskError, errnoName } from '../../common/errors.js';
+import { DiskError } from '../../common/errors.js';
 import { requireSafeFolder, STORE_SAFETY } from '../../common/safe-folder.js';
 import { formatSealed, parseSealed, type SealedJson } from '../../common/sealed-json.js';
 import { type DurableFiles, isTemporaryName, replaceFile } from '../../storage/atomic-write.js';
 import { makeFolder } from '../../storage/directories.js';
+import { hostError } from '../../storage/exact-io.js';
 import { listFolder, readText, removeFile } from '../../storage/small-files.js';
 
 const STORE_VERSION = 1;
@@ -129,9 +130,7 @@ export function readIdentity(layout: StoreLayout): StoreIdentity | undefined {
   try {
     text = readText(layout.identity);
   } catch (error) {
-    if (error instanceof DiskError) throw error;
-    const errno = errnoName(error) ?? 'EIO';
-    throw new DiskError('failed', `cannot read ${layout.identity} (${errno})`, { errno });
+    throw hostError(`cannot read ${layout.identity}`, error);
   }
   if (text === undefined) return undefined;
   const { json, intact } = parse(text);
@@ -194,9 +193,10 @@ function look(folder: string): string[] | undefined {
   try {
     return listFolder(folder);
   } catch (error) {
-    const errno = errnoName(error) ?? 'EIO';
-    throw new DiskError('failed', `cannot use the folder ${folder} (${errno})`, {
-      errno,
+    const known = hostError(`cannot use the folder ${folder}`, error);
+    if (known.hint !== undefined) throw known;
+    throw new DiskError(known.code, known.message, {
+      ...(known.errno === undefined ? {} : { errno: known.errno }),
       hint: 'see what is in its place: ls -l; bring the folder back',
       cause: error,
     });
