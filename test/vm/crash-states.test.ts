@@ -25,12 +25,12 @@ import { scratchParent } from '../support/vm-operations.js';
 import { digestContents, VmWorld } from '../support/vm-world.js';
 import { Tally, triesOr } from '../torture/tally.js';
 
-const STATES = triesOr(600);
+const STATES = triesOr(10_000);
 /** States of one piece of work, and its steps. */
-const OF_ONE = 200;
+const OF_ONE = 400;
 const STEPS = 24;
 /** One state of so many is also collected, checked, written to and opened again. */
-const WHOLE = 6;
+const WHOLE = 10;
 const MOST_LOSSES = 20;
 
 /** What is wrong with a state that was laid out; undefined for nothing. */
