@@ -1,6 +1,7 @@
 /** The daemon proper as a process: log, signals, readiness, and what it says to its supervisor. */
-import { DiskError } from '../common/errors.js';
+import { DiskError, errnoName } from '../common/errors.js';
 import { formatsReady } from '../formats/base.js';
+import { hostError } from '../storage/exact-io.js';
 import { exitNow } from '../storage/libc.js';
 import { Daemon } from './daemon.js';
 import { makeMallocFrugal } from './frugal-malloc.js';
@@ -78,7 +79,10 @@ function refuse(
   link: SupervisorLink | undefined,
 ): number {
   log.error('cannot start', { error });
-  const known = error instanceof DiskError ? error : new DiskError('failed', String(error));
+  const known =
+    errnoName(error) === undefined && !(error instanceof DiskError)
+      ? new DiskError('failed', String(error))
+      : hostError('cannot start', error);
   const hint = known.hint ?? 'other places: layerdisk daemon start --help';
   const said = { error: { ...known.toJSON(), hint } };
   if (link === undefined) announce(readyFd, said);

@@ -1,7 +1,7 @@
 /**
  * Positioned reads and writes that either move every byte or say why not. Labels: host-calls.ts.
  */
-import { DiskError, errnoName } from '../common/errors.js';
+import { DiskError, type ErrorCode, errnoName } from '../common/errors.js';
 import { hostCalls } from './host-calls.js';
 
 /** What to do about a store that runs full. */
@@ -11,6 +11,42 @@ export const FULL_HINT = 'free space there, or delete snapshots and run: layerdi
 export const OWNER_HINT =
   "run as the owner of the store's files, or as root; ls -l and lsattr tell more";
 
+interface Known {
+  /** Default: the errno. */
+  readonly says?: string;
+  /** Default: `failed`. */
+  readonly code?: ErrorCode;
+  readonly hint: string;
+  readonly passing?: true;
+}
+
+const NO_SPACE: Known = {
+  says: "no space left in the store's file system",
+  hint: FULL_HINT,
+  passing: true,
+};
+const NOT_OURS: Known = { code: 'not-permitted', hint: OWNER_HINT };
+
+/** Errors of the host that people can do something about. */
+const KNOWN: Readonly<Record<string, Known>> = {
+  ENOSPC: NO_SPACE,
+  EDQUOT: NO_SPACE,
+  EROFS: {
+    says: 'its file system is read-only (EROFS)',
+    hint: 'see the log of the host, and remount it',
+  },
+  EACCES: NOT_OURS,
+  EPERM: NOT_OURS,
+  EMFILE: {
+    says: 'the daemon may open no more files (EMFILE)',
+    hint: 'close disks, or raise its limit (ulimit -n, LimitNOFILE=) and start it anew',
+  },
+  ENFILE: {
+    says: 'the host has too many open files (ENFILE)',
+    hint: 'raise its limit: sysctl fs.file-max',
+  },
+};
+
 /**
  * What a host error becomes: its errno goes on to whoever made the request. One that says already
  * what is wrong stays as it is.
@@ -18,29 +54,13 @@ export const OWNER_HINT =
 export function hostError(what: string, error: unknown): DiskError {
   if (error instanceof DiskError) return error;
   const errno = errnoName(error) ?? 'EIO';
-  if (errno === 'ENOSPC' || errno === 'EDQUOT') {
-    return new DiskError('failed', `${what}: no space left in the store's file system`, {
-      errno,
-      hint: FULL_HINT,
-      passing: true,
-      cause: error,
-    });
-  }
-  if (errno === 'EROFS') {
-    return new DiskError('failed', `${what}: its file system is read-only (${errno})`, {
-      errno,
-      hint: 'see the log of the host, and remount it',
-      cause: error,
-    });
-  }
-  if (errno === 'EACCES' || errno === 'EPERM') {
-    return new DiskError('not-permitted', `${what}: ${errno}`, {
-      errno,
-      hint: OWNER_HINT,
-      cause: error,
-    });
-  }
-  return new DiskError('failed', `${what}: ${errno}`, { errno, cause: error });
+  const known = KNOWN[errno];
+  return new DiskError(known?.code ?? 'failed', `${what}: ${known?.says ?? errno}`, {
+    errno,
+    ...(known === undefined ? {} : { hint: known.hint }),
+    ...(known?.passing === undefined ? {} : { passing: known.passing }),
+    cause: error,
+  });
 }
 
 /** Runs calls to the host. @throws DiskError `what`, with the host's errno, when one fails. */

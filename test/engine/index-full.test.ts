@@ -51,3 +51,34 @@ t.test('what cannot be noted in the index is not recorded', async (t) => {
   t.equal(first(9000), 0, 'a write that was refused');
   scratch.engine.volumes.release(again);
 });
+
+t.test('a disk that nobody uses makes room for another', async (t) => {
+  const scratch = new ScratchEngine();
+  t.teardown(() => scratch.close());
+  const { deltas, volumes } = scratch.engine;
+  const spec = { below: { kind: 'none' }, virtualSize: 64 * MiB, allocation: 'dynamic' } as const;
+  const heads = [await deltas.create(spec), await deltas.create(spec)] as const;
+  for (const [index, head] of heads.entries()) {
+    const opened = await volumes.acquire(head, { writable: true });
+    const volume = scratch.volumeOf(opened.handle);
+    for (let block = 0; block < 9000; block += 3000) {
+      volume.write(Buffer.alloc(BLOCK_SIZE, index + 1), 0, block * BLOCK_SIZE, BLOCK_SIZE);
+    }
+    volumes.release(opened);
+    await volumes.close(head);
+  }
+  const [resting, wanted] = heads;
+  const used = await volumes.acquire(resting, { writable: true });
+  fillIndex(scratch);
+  const full = { code: 'failed', errno: 'ENOMEM' };
+  await t.rejects(volumes.acquire(wanted, { writable: true }), full, 'one that is in use stays');
+  volumes.release(used);
+  const both = [0, 1].map(() => volumes.acquire(wanted, { writable: true }));
+  const [one, other] = await Promise.all(both);
+  t.equal(one!.handle, other!.handle);
+  t.equal(volumes.openCount, 1, 'the other one was closed');
+  const bytes = Buffer.alloc(BLOCK_SIZE);
+  scratch.volumeOf(one!.handle).read(bytes, 0, 6000 * BLOCK_SIZE, BLOCK_SIZE);
+  t.equal(bytes[0], 2);
+  for (const opened of [one!, other!]) volumes.release(opened);
+});

@@ -6,6 +6,7 @@ import { closeSync, fstatSync } from 'node:fs';
 import { invariant } from '../../common/assert.js';
 import { DiskError, errnoName } from '../../common/errors.js';
 import { BLOCK_SIZE } from '../../common/units.js';
+import { DescriptorReserve } from '../../storage/descriptor-reserve.js';
 import { hostError, orHostError } from '../../storage/exact-io.js';
 import { hostCalls } from '../../storage/host-calls.js';
 import { openStored } from '../../storage/stored-file.js';
@@ -29,6 +30,7 @@ export class DeltaTable {
   readonly #views: SharedViews;
   readonly #open = new Map<DeltaId, OpenDelta>();
   readonly #freeIndexes: number[] = [];
+  readonly #reserve = new DescriptorReserve();
   /** Index 0 stays unused: a zeroed row names no delta. */
   #nextIndex = 1;
   #sumsStamp = 0;
@@ -48,7 +50,7 @@ export class DeltaTable {
       known.users += 1;
       return known;
     }
-    const data = openFile(this.#files.dataPath(header.id, header.dataGeneration));
+    const data = this.#openFile(this.#files.dataPath(header.id, header.dataGeneration));
     const index = this.#freeIndexes.pop() ?? this.#nextIndex++;
     invariant(index * DELTA_WORDS < this.#views.deltas.length, 'the delta table is full');
     const delta: OpenDelta = { id: header.id, index, users: 1 };
@@ -88,7 +90,7 @@ export class DeltaTable {
   ): ScanResult {
     const path = this.#files.tuplesPath(delta.id);
     const opened = this.#fd(delta, DELTA.tuplesFd);
-    const tuples = opened === CLOSED ? openFile(path) : opened;
+    const tuples = opened === CLOSED ? this.#openFile(path) : opened;
     let keep = opened !== CLOSED;
     try {
       const copies = readHeaderFrom(tuples, path, delta.id);
@@ -228,18 +230,18 @@ export class DeltaTable {
   #setFd(delta: OpenDelta, field: number, fd: number): void {
     Atomics.store(this.#views.deltas, delta.index * DELTA_WORDS + field, fd);
   }
-}
 
-function openFile(path: string): number {
-  try {
-    return openStored(path, 'r+');
-  } catch (error) {
-    if (errnoName(error) === 'ENOENT') {
-      throw new DiskError('damaged', `${path}: this file of the store is missing`, {
-        errno: 'EIO',
-        hint: 'restore it from a backup of the store',
-      });
+  #openFile(path: string): number {
+    try {
+      return this.#reserve.leave(openStored(path, 'r+'));
+    } catch (error) {
+      if (errnoName(error) === 'ENOENT') {
+        throw new DiskError('damaged', `${path}: this file of the store is missing`, {
+          errno: 'EIO',
+          hint: 'restore it from a backup of the store',
+        });
+      }
+      throw hostError(`cannot open ${path}`, error);
     }
-    throw hostError(`cannot open ${path}`, error);
   }
 }

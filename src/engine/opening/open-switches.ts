@@ -1,5 +1,5 @@
 /** What a switch of heads holds of the volumes that it finds open. Main thread only. */
-
+import type { DeltaFiles } from '../delta/delta-files.js';
 import type { DeltaId } from '../delta-id.js';
 import type { HeadSwitch } from '../engine.js';
 import { type ChainTools, walkChain } from './chain-loader.js';
@@ -10,14 +10,19 @@ export interface SwitchHolder {
   readonly tools: ChainTools;
   readonly bases: OpenBases;
   readonly byTop: ReadonlyMap<DeltaId, OpenEntry>;
-  readonly isSnapshot: (change: HeadSwitch) => boolean;
   readonly flush: (entry: OpenEntry) => Promise<void>;
   readonly release: (entry: OpenEntry) => void;
 }
 
+/** Whether the new head stands on the old one, which is sealed then; else it is a restore. */
+export function isSnapshot(files: DeltaFiles, { from, to }: HeadSwitch): boolean {
+  const { below } = files.readHeader(to).current;
+  return below.kind === 'delta' && below.id === from;
+}
+
 /** The switches whose volume is open, kept from closing; restores hold the base they move to. */
 export async function holdSwitches(
-  { tools, bases, byTop, isSnapshot, flush, release }: SwitchHolder,
+  { tools, bases, byTop, flush, release }: SwitchHolder,
   switches: readonly HeadSwitch[],
 ): Promise<OpenSwitch[]> {
   const held = switches.flatMap((change) => {
@@ -32,7 +37,7 @@ export async function holdSwitches(
   const open: OpenSwitch[] = [];
   try {
     for (const { change, entry } of held) {
-      const snapshot = isSnapshot(change);
+      const snapshot = isSnapshot(tools.files, change);
       const chain = snapshot ? [] : walkChain(tools, change.to);
       open.push({ ...change, entry, snapshot, base: await bases.useUnder(chain) });
       // What a restore leaves need not be kept.

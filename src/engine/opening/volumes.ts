@@ -1,5 +1,4 @@
 /** Chains that are open, by top delta: who uses them, and the moving of heads. Main thread only. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { invariant } from '../../common/assert.js';
 import type { DeltaId } from '../delta-id.js';
 import type { HeadSwitch, OpenVolume, Volumes } from '../engine.js';
@@ -15,13 +14,14 @@ import {
   unloadChain,
   walkChain,
 } from './chain-loader.js';
+import { closeEach, withRoom } from './closing.js';
 import { type CopyOptions, copyInto } from './copy-into.js';
-import { inUse, type OpenEntry, switchOpenHeads } from './head-switch.js';
+import { type OpenEntry, switchOpenHeads } from './head-switch.js';
 import { MovedHeads } from './moved-heads.js';
 import { OpenBases } from './open-bases.js';
-import { holdSwitches } from './open-switches.js';
+import { holdSwitches, isSnapshot } from './open-switches.js';
 import { VolumeFlusher } from './volume-flusher.js';
-import { CLOSING, REST_MS, type VolumesOptions } from './volumes-options.js';
+import { REST_MS, type VolumesOptions } from './volumes-options.js';
 
 export class OpenVolumes implements Volumes {
   readonly changes: ChainChanges;
@@ -69,8 +69,12 @@ export class OpenVolumes implements Volumes {
   async acquire(top: DeltaId, options: { readonly writable: boolean }): Promise<OpenVolume> {
     const present = (): DeltaId => (options.writable ? this.#heads.follow(top) : top);
     await this.#bases.verify(this.#byTop.get(present())?.chain.base);
-    await this.#stillness(present);
-    const entry = await this.#entry(present(), options.writable);
+    let entry: OpenEntry;
+    do {
+      await this.#stillness(present);
+      entry = await this.#entry(present(), options.writable);
+      // Others may have needed the room meanwhile.
+    } while (this.#byHandle.get(entry.index) !== entry);
     invariant(entry.chain.writable || !options.writable, `head ${top} was opened as a snapshot`);
     entry.users += 1;
     clearTimeout(entry.rest);
@@ -123,7 +127,8 @@ export class OpenVolumes implements Volumes {
     if (open !== undefined) return open;
     let opening = this.#opening.get(top);
     if (opening === undefined) {
-      opening = this.#open(top, writable);
+      const open = (): Promise<OpenEntry> => this.#open(top, writable);
+      opening = withRoom(open, () => this.#closeResting());
       this.#opening.set(top, opening);
       const done = (): unknown => this.#opening.delete(top);
       opening.then(done, done);
@@ -174,12 +179,20 @@ export class OpenVolumes implements Volumes {
   /** Closes the volume a little later unless somebody comes back. */
   #startRest(entry: OpenEntry): void {
     clearTimeout(entry.rest);
-    entry.rest = setTimeout(() => {
-      this.#retire(entry).catch((error: unknown) => {
-        this.#options.onError('cannot close a disk cleanly', error);
-      });
-    }, REST_MS);
+    entry.rest = setTimeout(() => void this.#retireQuietly(entry), REST_MS);
     entry.rest.unref();
+  }
+
+  async #retireQuietly(entry: OpenEntry): Promise<void> {
+    await this.#retire(entry).catch((error: unknown) => {
+      this.#options.onError('cannot close a disk cleanly', error);
+    });
+  }
+
+  async #closeResting(): Promise<number> {
+    const resting = this.#entries.filter(({ users }) => users === 0);
+    await Promise.all(resting.map((entry) => this.#retireQuietly(entry)));
+    return resting.length;
   }
 
   /** Flushes and closes a volume that nobody uses. */
@@ -211,24 +224,14 @@ export class OpenVolumes implements Volumes {
 
   async close(top: DeltaId): Promise<void> {
     await this.#opening.get(top);
-    await this.#closeEach(() => this.#byTop.get(top));
+    const next = () => this.#byTop.get(top);
+    await closeEach(next, (entry) => this.#retire(entry));
   }
 
   async closeOn(base: string): Promise<void> {
     await Promise.allSettled(this.#opening.values());
-    await this.#closeEach(() => this.#entries.find(({ chain }) => chain.base?.id === base));
-  }
-
-  /** Closes what `next` finds until it finds nothing. */
-  async #closeEach(next: () => OpenEntry | undefined): Promise<void> {
-    for (let tries = 0; ; tries += 1) {
-      const entry = next();
-      if (entry === undefined) return;
-      if (entry.users === 0) await this.#retire(entry);
-      // What flushes in the background uses it for a moment.
-      else if (tries < CLOSING.tries) await sleep(CLOSING.everyMs);
-      else throw inUse();
-    }
+    const next = () => this.#entries.find(({ chain }) => chain.base?.id === base);
+    await closeEach(next, (entry) => this.#retire(entry));
   }
 
   isOpen(top: DeltaId): boolean {
@@ -303,15 +306,11 @@ export class OpenVolumes implements Volumes {
   ): Promise<void> {
     const { tools } = this.#options;
     const closed = switches.filter(({ from }) => !this.#byTop.has(from));
-    const isSnapshot = ({ from, to }: HeadSwitch): boolean => {
-      const { below } = tools.files.readHeader(to).current;
-      return below.kind === 'delta' && below.id === from;
-    };
-    const sealed = closed.filter(isSnapshot);
+    const sealed = closed.filter((each) => isSnapshot(tools.files, each));
     for (const { from } of sealed) settleClosed(tools.files, from, false);
     const open = await holdSwitches(
       {
-        ...{ tools, isSnapshot, bases: this.#bases, byTop: this.#byTop },
+        ...{ tools, bases: this.#bases, byTop: this.#byTop },
         flush: ({ index }) => this.flushHandle(index),
         release: ({ index }) => this.release({ handle: index }),
       },
