@@ -14,6 +14,12 @@
 /** @type {readonly Line[]} */
 export const LINES = [
   {
+    id: 'R1',
+    title: 'images of the corpus: opened and right, or refused, as its manifest says',
+    tries: 135,
+    file: 'test/formats/corpus.test.ts',
+  },
+  {
     id: 'R5',
     title: 'the daemon killed under fio, a random exerciser, snapshots and restores',
     tries: 1000,

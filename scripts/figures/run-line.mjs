@@ -1,7 +1,8 @@
 /**
  * Runs one line of scripts/torture: a test file, told by its environment how often to try and from
  * which seed. It prints `# figure: N tries, M losses, ...` as often as it likes; the numbers are
- * added up. A file that fails without a loss of its own counts as one.
+ * added up. A file that fails without a loss of its own counts as one, and one that tries nothing
+ * fails, with what it skipped and why.
  */
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -18,6 +19,7 @@ const MOST_PROBLEMS = 20;
 export async function runLine({ file, env = {} }, { seed, tries, verbose }) {
   const begin = performance.now();
   const sum = { tries: 0, losses: 0, facts: [], problems: [] };
+  const skipped = [];
   const args = ['--reporter=tap', '--jobs=1', `--timeout=${LIMIT_SECONDS}`, file];
   const child = spawn('node_modules/.bin/tap', args, {
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -32,6 +34,8 @@ export async function runLine({ file, env = {} }, { seed, tries, verbose }) {
       if (found[3] !== undefined) sum.facts.push(found[3]);
     } else if (/^\s*not ok /.test(text) && sum.problems.length < MOST_PROBLEMS) {
       sum.problems.push(text.trim());
+    } else if (/^\s*ok .* # SKIP/.test(text)) {
+      skipped.push(text.trim());
     }
   };
   createInterface(child.stdout).on('line', note);
@@ -42,7 +46,7 @@ export async function runLine({ file, env = {} }, { seed, tries, verbose }) {
   });
   const seconds = Math.round((performance.now() - begin) / 1000);
   const losses = status !== 0 && sum.losses === 0 ? 1 : sum.losses;
-  if (status === 0 && sum.tries === 0) sum.problems.push(`${file} printed no figure`);
+  if (status === 0 && sum.tries === 0) sum.problems.push(`${file} tried nothing`, ...skipped);
   return {
     ...{ tries: sum.tries, losses, seconds, facts: sum.facts.join('; ') },
     ...{ problems: sum.problems, ok: losses === 0 && sum.tries > 0 },

@@ -9,11 +9,11 @@ import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import t, { type Test } from 'tap';
-import { GiB, KiB, MiB } from '../../src/common/units.js';
-import { seekData } from '../../src/storage/sparse-file.js';
+import { GiB, MiB } from '../../src/common/units.js';
 import { ControlSocket, RpcFailure } from '../support/control-socket.js';
 import { type Corpus, type CorpusImage, openCorpus } from '../support/corpus.js';
 import { startDaemon, type TestDaemon, TRANSPORTS } from '../support/daemon.js';
+import { hashOfBlocks, traitsOf } from '../support/file-traits.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { runProgram, tool } from '../support/run-program.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
@@ -27,38 +27,11 @@ const WHOLE_LIFE = ['raw', 'vdi'];
 const MAX_WHOLE = (LONG ? 256 : 64) * MiB;
 /** Through fuse-native every byte is read: it cannot say where the holes of a file are. */
 const MAX_WITHOUT_HOLES = 4 * GiB;
-const UNIT = 64 * KiB;
 
 async function sha256(path: string, length = Number.POSITIVE_INFINITY): Promise<string> {
   const hash = createHash('sha256');
   await pipeline(createReadStream(path, { end: length - 1, highWaterMark: MiB }), hash);
   return hash.digest('hex');
-}
-
-/**
- * `nz64k` of the manifest: number (64 bits, little endian) and bytes of every 64 KiB that are not
- * all zero. Reads only what the file does not call a hole.
- */
-async function hashOfBlocks(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  const bytes = Buffer.alloc(UNIT);
-  const zeroes = Buffer.alloc(UNIT);
-  const number = Buffer.alloc(8);
-  const file = await open(path, 'r');
-  try {
-    for (let at = 0; ; at += UNIT) {
-      const data = seekData(file.fd, at);
-      if (data < 0) return hash.digest('hex');
-      at = data - (data % UNIT);
-      const { bytesRead } = await file.read(bytes, 0, UNIT, at);
-      const block = bytes.subarray(0, bytesRead);
-      if (block.equals(zeroes.subarray(0, bytesRead))) continue;
-      number.writeBigUInt64LE(BigInt(at / UNIT));
-      hash.update(number).update(block);
-    }
-  } finally {
-    await file.close();
-  }
 }
 
 /** A digest of a disk's content, and how it is taken from a raw file. */
@@ -73,16 +46,6 @@ function digestOf(image: CorpusImage, size: number): Digest | undefined {
   if (size > MAX_WHOLE && blocks !== undefined) return { expected: blocks, of: hashOfBlocks };
   if (whole === undefined) return undefined;
   return { expected: whole, of: (path) => sha256(path, image.virtual_size ?? size) };
-}
-
-/** Everything about a file that an import must not touch. */
-async function traitsOf(paths: readonly string[]) {
-  return Promise.all(
-    paths.map(async (path) => {
-      const { size, mode, mtimeMs, ctimeMs } = await stat(path);
-      return { path, size, mode, mtimeMs, ctimeMs, content: await hashOfBlocks(path) };
-    }),
-  );
 }
 
 async function scribble(path: string, generation: number): Promise<void> {
