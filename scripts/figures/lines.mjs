@@ -116,6 +116,12 @@ export const LINES = [
     file: 'test/engine/model.test.ts',
   },
   {
+    id: 'R20',
+    title: 'files that an image of the corpus, or a hostile one, has us open outside its folder',
+    tries: 135,
+    file: 'test/formats/opened-files.test.ts',
+  },
+  {
     id: 'S1',
     title: 'random messages to the control socket',
     tries: 1_000_000,

@@ -6,9 +6,10 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { openCorpus } from '../support/corpus.js';
+import { type Corpus, type CorpusImage, openCorpus } from '../support/corpus.js';
 import { tool } from '../support/run-program.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { Tally, triesOr } from '../torture/tally.js';
 
 const PROGRAM = fileURLToPath(new URL('../support/use-image.mjs', import.meta.url));
 
@@ -17,9 +18,17 @@ async function openedWith(folder: string, files: readonly string[]): Promise<str
   const trace = join(folder, 'trace');
   const strace = ['-f', '-qq', '-s', '4096', '-e', 'trace=open,openat,openat2', '-o', trace];
   await tool('strace', [...strace, 'node', PROGRAM, '4', '4', ...files]);
-  const paths = [...readFileSync(trace, 'utf8').matchAll(/open(?:at2?)?\((?:AT_FDCWD, )?"(.*?)"/g)];
-  const all = paths.map(([, path = '']) => path);
+  const calls = /open(?:at2?)?\((?:AT_FDCWD, )?"((?:[^"\\]|\\.)*)"/g;
+  const all = [...readFileSync(trace, 'utf8').matchAll(calls)].map(([, text = '']) => named(text));
   return all.slice(all.indexOf(files[0] as string));
+}
+
+/** A path as it was before strace wrote its bytes: octal numbers, and backslashes. */
+function named(text: string): string {
+  const bytes = text.replace(/\\(?:([0-7]{1,3})|(.))/g, (_, octal: string, other: string) =>
+    octal === undefined ? other : String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+  return Buffer.from(bytes, 'latin1').toString('utf8');
 }
 
 /** What any program of Node reads. */
@@ -50,17 +59,23 @@ async function hostileImages(folder: string, secret: string): Promise<string[]> 
   return files;
 }
 
-async function checkNoStrangers(t: Test, folder: string, files: readonly string[]): Promise<void> {
+/** Each image is a try: it was looked at, and nothing that is not of the images was opened. */
+async function countStrangers(t: Test, folder: string, files: readonly string[]): Promise<void> {
+  const tally = new Tally(t);
   const opened = await openedWith(folder, files);
-  for (const file of files) t.ok(opened.includes(file), `${file} was looked at`);
-  t.same(strangers(opened, files), [], 'nothing outside the folders of the images');
+  for (const file of files) {
+    tally.judge(file, opened.includes(file) ? undefined : 'was not looked at');
+  }
+  const outside = strangers(opened, files);
+  for (const path of outside) tally.lost(`${path} was opened`);
+  tally.print({ 'paths opened': opened.length, strangers: outside.length });
 }
 
 t.test('images that name what is not theirs', async (t) => {
   const folder = tempFolder(t);
   const secret = join(folder, 'secret');
   writeFileSync(secret, Buffer.alloc(4096, 's'));
-  await checkNoStrangers(t, folder, await hostileImages(folder, secret));
+  await countStrangers(t, folder, await hostileImages(folder, secret));
 });
 
 t.test('what an image may name is seen', async (t) => {
@@ -72,12 +87,19 @@ t.test('what an image may name is seen', async (t) => {
   t.ok((await openedWith(folder, [image])).includes(base));
 });
 
-t.test('malformed images of the corpus', async (t) => {
+/** The malformed ones, which may try anything, come first; the sound ones where time is. */
+function chosenOf({ images }: Corpus): CorpusImage[] {
+  const isMalformed = ({ files }: CorpusImage) => /^malformed/.test(files[0]?.stored ?? '');
+  const malformed = images.filter(isMalformed);
+  const others = images.filter((image) => !isMalformed(image));
+  return [...malformed, ...others].slice(0, triesOr(malformed.length));
+}
+
+t.test('images of the corpus', async (t) => {
   const folder = tempFolder(t);
   const corpus = openCorpus(t, folder);
   if (corpus === undefined) return;
-  const malformed = corpus.images.filter(({ files }) => /^malformed/.test(files[0]?.stored ?? ''));
-  t.ok(malformed.length > 50, `${malformed.length} images`);
-  const files = malformed.map((image) => corpus.unpack(image)[0]);
-  await checkNoStrangers(t, folder, files);
+  const files = chosenOf(corpus).map((image) => corpus.unpack(image)[0]);
+  t.ok(files.length > 0, `${files.length} images`);
+  await countStrangers(t, folder, files);
 });
