@@ -20,6 +20,42 @@ export const LINES = [
     file: 'test/formats/corpus.test.ts',
   },
   {
+    id: 'R3',
+    title: 'mutants of images of the corpus: wrong answers, errors that nobody caught',
+    tries: 20_000,
+    file: 'test/formats/corpus-fuzz.test.ts',
+  },
+  {
+    id: 'R3d',
+    title: 'mutants of VDIs and VMDKs, and noise behind every magic',
+    tries: 20_000,
+    file: 'test/formats/fuzz.test.ts',
+  },
+  {
+    id: 'R3q',
+    title: 'mutants of qcow2 images',
+    tries: 20_000,
+    file: 'test/formats/qcow2-fuzz.test.ts',
+  },
+  {
+    id: 'R3v',
+    title: 'mutants of VHDs, every other one with checksums that fit',
+    tries: 20_000,
+    file: 'test/formats/vhd-fuzz.test.ts',
+  },
+  {
+    id: 'R3x',
+    title: 'mutants of VHDXs, every other one with checksums that fit',
+    tries: 20_000,
+    file: 'test/formats/vhdx-fuzz.test.ts',
+  },
+  {
+    id: 'R3m',
+    title: 'mutants of machine files of every maker',
+    tries: 20_000,
+    file: 'test/machines/fuzz.test.ts',
+  },
+  {
     id: 'R5',
     title: 'the daemon killed under fio, a random exerciser, snapshots and restores',
     tries: 1000,

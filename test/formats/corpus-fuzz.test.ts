@@ -1,15 +1,17 @@
 /**
  * Mutants of images that the corpus has: crafted differencing chains, and ones that were malformed
- * before. LAYERDISK_FUZZ=N makes N mutants of each image.
+ * before. LAYERDISK_TRIES=N makes N mutants, dealt out to all
+ * images evenly.
  */
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, relative } from 'node:path';
 import t from 'tap';
 import { KiB, MiB } from '../../src/common/units.js';
 import { type CorpusImage, openCorpus } from '../support/corpus.js';
-import { type FuzzSubject, type FuzzTarget, fuzzImage, fuzzRounds } from '../support/image-fuzz.js';
+import { type FuzzSubject, type FuzzTarget, fuzzImage } from '../support/image-fuzz.js';
 import { createRandom, newSeed } from '../support/random.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { dealt, Tally, triesOr } from '../torture/tally.js';
 
 /** Larger ones are mostly data. */
 const MAX_FILES = 16 * MiB;
@@ -44,14 +46,21 @@ function subjectOf(image: CorpusImage, paths: readonly [string, ...string[]]): F
 
 t.test('mutants of the corpus', { timeout: 3_600_000 }, async (t) => {
   const corpus = openCorpus(t, tempFolder(t));
+  if (corpus === undefined) return;
   const seed = newSeed();
   t.comment(`seed ${seed}: LAYERDISK_SEED=${seed} replays it`);
   const random = createRandom(seed);
-  for (const image of corpus?.images ?? []) {
-    const paths = corpus!.unpack(image);
+  const tally = new Tally(t);
+  const unpacked = corpus.images.map((image) => ({ image, paths: corpus.unpack(image) }));
+  const fit = unpacked.filter(({ paths }) => {
     const bytes = paths.reduce((sum, path) => sum + statSync(path).size, 0);
-    if (bytes === 0 || bytes > MAX_FILES) continue;
-    const folder = dirname(paths[0]);
-    await fuzzImage(t, folder, subjectOf(image, paths), random, fuzzRounds(2));
+    return bytes > 0 && bytes <= MAX_FILES;
+  });
+  const shares = dealt(triesOr(2 * fit.length), fit.length);
+  for (const [index, { image, paths }] of fit.entries()) {
+    const rounds = shares[index] ?? 0;
+    if (rounds === 0) continue;
+    await fuzzImage(t, dirname(paths[0]), subjectOf(image, paths), { random, rounds, tally });
   }
+  tally.print({ images: fit.length });
 });

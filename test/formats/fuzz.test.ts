@@ -1,6 +1,6 @@
 /**
- * Mutated headers, tables and descriptors of raw, VDI and VMDK images. LAYERDISK_FUZZ=N makes N
- * mutants of each.
+ * Mutated headers, tables and descriptors of VDI and VMDK images, and noise. LAYERDISK_TRIES=N makes
+ * N mutants, dealt out to all of them evenly.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,11 +8,12 @@ import t from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import { openImage } from '../../src/formats/registry.js';
 import { stampedModel } from '../support/disk-model.js';
-import { type FuzzSubject, fuzzImage, fuzzRounds } from '../support/image-fuzz.js';
+import { type FuzzSubject, fuzzImage } from '../support/image-fuzz.js';
 import { createRandom, newSeed } from '../support/random.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { buildVdi } from '../support/vdi-writer.js';
 import { buildCowd, buildSeSparse, buildSparse, descriptorText } from '../support/vmdk-writer.js';
+import { dealt, Tally, triesOr } from '../torture/tally.js';
 
 const seed = newSeed();
 t.comment(`seed ${seed}`);
@@ -124,16 +125,16 @@ const VMDK: readonly FuzzSubject[] = [
   },
 ];
 
-t.test('VDI', { timeout: 3_600_000 }, async (t) => {
-  for (const subject of VDI) {
-    await fuzzImage(t, tempFolder(t), subject, createRandom(seed), fuzzRounds(2000));
-  }
-});
+/** The first share is the noise's. */
+const [NOISE = 0, ...SHARES] = dealt(triesOr(10_500), 1 + VDI.length + VMDK.length);
 
-t.test('VMDK', { timeout: 3_600_000 }, async (t) => {
-  for (const subject of VMDK) {
-    await fuzzImage(t, tempFolder(t), subject, createRandom(seed), fuzzRounds(1000));
+t.test('mutants', { timeout: 3_600_000 }, async (t) => {
+  const tally = new Tally(t);
+  for (const [index, subject] of [...VDI, ...VMDK].entries()) {
+    const how = { random: createRandom(seed), rounds: SHARES[index] ?? 0, tally };
+    await fuzzImage(t, tempFolder(t), subject, how);
   }
+  tally.print();
 });
 
 t.test('noise behind every magic, under auto', { timeout: 3_600_000 }, async (t) => {
@@ -149,9 +150,9 @@ t.test('noise behind every magic, under auto', { timeout: 3_600_000 }, async (t)
     'vhdxfile',
     'conectix',
   ];
-  const rounds = fuzzRounds(3000);
-  const failures: string[] = [];
-  for (let round = 0; round < rounds && failures.length < 5; round += 1) {
+  const tally = new Tally(t);
+  for (let round = 0; round < NOISE; round += 1) {
+    tally.tried();
     const bytes = random.bytes(random.below(2048));
     const magic = Buffer.from(random.pick(magics), 'latin1');
     magic.copy(bytes, random.pick([0, 0, 64]) % Math.max(1, bytes.length));
@@ -159,8 +160,9 @@ t.test('noise behind every magic, under auto', { timeout: 3_600_000 }, async (t)
     try {
       openImage(path).close();
     } catch (error) {
-      if (!(error instanceof DiskError)) failures.push(`round ${round}: ${error}`);
+      if (error instanceof DiskError) continue;
+      tally.lost(`noise, seed ${seed}, round ${round}: ${error}`);
     }
   }
-  t.strictSame(failures, [], `seed ${seed}`);
+  tally.print();
 });

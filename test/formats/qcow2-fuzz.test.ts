@@ -6,9 +6,10 @@ import { readQcow2Header } from '../../src/formats/qcow2/qcow2-header.js';
 import { Qcow2Image } from '../../src/formats/qcow2/qcow2-image.js';
 import { stampedModel } from '../support/disk-model.js';
 import { MemoryFile } from '../support/memory-file.js';
-import { type FuzzSubject, fuzzCount, fuzzImages } from '../support/mutation-fuzz.js';
+import { type FuzzSubject, fuzzImages } from '../support/mutation-fuzz.js';
 import { type Qcow2Plan, writeQcow2 } from '../support/qcow2-writer.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { triesOr } from '../torture/tally.js';
 
 interface Shape extends Omit<Qcow2Plan, 'model'> {
   readonly size: number;
@@ -59,6 +60,6 @@ t.test('mutants', async (t) => {
   await fuzzImages(
     t,
     SHAPES.map((shape, index) => subjectOf(folder, shape, index)),
-    fuzzCount(4_000),
+    triesOr(4_000),
   );
 });

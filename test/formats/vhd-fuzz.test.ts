@@ -6,9 +6,10 @@ import { readVhd } from '../../src/formats/vhd/vhd-image.js';
 import { DYNAMIC_HEADER, FOOTER, LOCATOR_RELATIVE } from '../../src/formats/vhd/vhd-layout.js';
 import { stampedModel } from '../support/disk-model.js';
 import { MemoryFile } from '../support/memory-file.js';
-import { type FuzzSubject, fuzzCount, fuzzImages } from '../support/mutation-fuzz.js';
+import { type FuzzSubject, fuzzImages } from '../support/mutation-fuzz.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { HEADER_OFFSET, sealVhd, type VhdPlan, writeVhd } from '../support/vhd-writer.js';
+import { triesOr } from '../torture/tally.js';
 
 const PARENT = {
   uuid: 'dddddddd-0000-0000-0000-000000000001',
@@ -60,5 +61,5 @@ t.test('mutants', async (t) => {
     subjectOf(folder, 'differencing', { blockSize: 65536, type: 'differencing', parent: PARENT }),
     subjectOf(folder, 'fixed', { type: 'fixed' }),
   ];
-  await fuzzImages(t, subjects, fuzzCount(4_000));
+  await fuzzImages(t, subjects, triesOr(4_000));
 });

@@ -12,7 +12,7 @@ import {
 } from '../../src/formats/vhdx/vhdx-layout.js';
 import { stampedModel } from '../support/disk-model.js';
 import { MemoryFile } from '../support/memory-file.js';
-import { type FuzzSubject, fuzzCount, fuzzImages } from '../support/mutation-fuzz.js';
+import { type FuzzSubject, fuzzImages } from '../support/mutation-fuzz.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { buildLogEntry, sealLogEntry } from '../support/vhdx-log-writer.js';
 import {
@@ -24,6 +24,7 @@ import {
   type VhdxPlan,
   writeVhdx,
 } from '../support/vhdx-writer.js';
+import { triesOr } from '../torture/tally.js';
 
 const SIZE = 3 * MiB;
 const PARENT = {
@@ -91,5 +92,5 @@ t.test('mutants', async (t) => {
     subjectOf(folder, 'large-sectors', { parent: PARENT, logicalSectorSize: 4096 }),
     subjectOf(folder, 'dirty', { logGuid: LOG_GUID }),
   ];
-  await fuzzImages(t, subjects, fuzzCount(4_000));
+  await fuzzImages(t, subjects, triesOr(4_000));
 });

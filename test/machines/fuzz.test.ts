@@ -10,9 +10,10 @@ import {
   writeVboxMachine,
   writeVmwareMachine,
 } from '../support/machine-writer.js';
-import { breathe, fuzzCount } from '../support/mutation-fuzz.js';
+import { breathe } from '../support/mutation-fuzz.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { Tally, triesOr } from '../torture/tally.js';
 
 interface Subject {
   /** The file that is mutated. */
@@ -76,30 +77,33 @@ t.test('mutated machine files', { timeout: 3_600_000 }, async (t) => {
   const seed = newSeed();
   t.comment(`seed ${seed}: LAYERDISK_SEED=${seed} replays it`);
   const random = createRandom(seed);
-  const tallies = subjects.map(() => ({ taken: 0, refused: 0 }));
+  const sums = subjects.map(() => ({ taken: 0, refused: 0 }));
   for (const { main } of subjects) t.doesNotThrow(() => readMachine(main), 'sound, it is taken');
-  const count = fuzzCount(1050);
+  const count = triesOr(1050);
+  const tally = new Tally(t);
   for (let round = 0; round < count; round += 1) {
     await breathe(round);
     const { path, main, sound, mutate } = subjects[round % subjects.length]!;
-    const tally = tallies[round % subjects.length]!;
+    const outcomes = sums[round % subjects.length]!;
     writeFileSync(path, mutate(sound, random));
+    tally.tried();
     try {
       readMachine(main);
-      tally.taken += 1;
+      outcomes.taken += 1;
     } catch (error) {
       if (!(error instanceof DiskError) || error.message.includes('\n')) {
-        t.error(error, `${path}, round ${round}`);
-        return;
+        tally.lost(`${path}, seed ${seed}, round ${round}: ${error}`);
+        break;
       }
-      tally.refused += 1;
+      outcomes.refused += 1;
     }
     writeFileSync(path, sound);
   }
-  for (const [index, { taken, refused }] of tallies.entries()) {
+  for (const [index, { taken, refused }] of sums.entries()) {
     const { path } = subjects[index]!;
     t.ok(taken > 0 && refused > 0, `${path}: ${taken} taken, ${refused} refused`);
   }
+  tally.print();
 });
 
 /** Fields of a tar header: name, size, type, link, magic, prefix. */

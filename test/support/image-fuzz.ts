@@ -10,6 +10,7 @@ import { MiB } from '../../src/common/units.js';
 import type { DiskImage, Extent } from '../../src/engine/disk-image.js';
 import { ImageBase } from '../../src/formats/base.js';
 import { openChain } from '../../src/formats/open-chain.js';
+import type { Tally } from '../torture/tally.js';
 import { breathe } from './mutation-fuzz.js';
 import type { Random } from './random.js';
 
@@ -36,6 +37,8 @@ interface Mutation {
 }
 
 const MEMORY_LIMIT = 256 * MiB;
+/** More tell nothing new. */
+const MOST_LOSSES = 5;
 const MAX_EXTENTS = 200;
 const MAX_READ = 70_000;
 /** Numbers at which size arithmetic breaks. */
@@ -60,20 +63,15 @@ const DELICATE = [
   (1n << 64n) - 1n,
 ];
 
-/** How many mutants the default run makes; LAYERDISK_FUZZ=N asks for another number. */
-export function fuzzRounds(byDefault: number): number {
-  return Number(process.env.LAYERDISK_FUZZ ?? byDefault);
-}
-
 /**
- * Opens `rounds` mutants of `subject`. A failure names seed and round; LAYERDISK_SEED replays it.
+ * Opens `rounds` mutants of `subject`, each a try. A loss names seed and round; LAYERDISK_SEED with
+ * as many tries replays it.
  */
 export async function fuzzImage(
   t: Test,
   folder: string,
   subject: FuzzSubject,
-  random: Random,
-  rounds: number,
+  { random, rounds, tally }: { random: Random; rounds: number; tally: Tally },
 ): Promise<void> {
   const descriptors = new Map<string, number>();
   for (const [name, bytes] of Object.entries(subject.files)) {
@@ -84,8 +82,7 @@ export async function fuzzImage(
   const memory = process.memoryUsage().rss;
   const outcomes = { refused: 0, opened: 0 };
   let slowest = 0;
-  const failures: string[] = [];
-  for (let round = 0; round < rounds && failures.length < 5; round += 1) {
+  for (let round = 0; round < rounds && tally.losses < MOST_LOSSES; round += 1) {
     await breathe(round);
     const mutations = mutate(subject, random);
     for (const { file, offset, bytes } of mutations) {
@@ -96,19 +93,22 @@ export async function fuzzImage(
       ftruncateSync(descriptors.get(cut)!, random.below(subject.files[cut]!.length + 1));
     }
     const started = performance.now();
+    tally.tried();
     try {
       outcomes[useImage(path, random)] += 1;
     } catch (error) {
       const what = error instanceof Error ? error.stack : String(error);
       const how = mutations.map((m) => `${m.file}@${m.offset}=${m.bytes.toString('hex')}`);
-      failures.push(`seed ${random.seed} round ${round} [${how}] cut ${cut}: ${what}`);
+      const where = `${subject.name}, seed ${random.seed}, round ${round}`;
+      tally.lost(`${where} [${how}] cut ${cut}: ${what}`);
     }
     slowest = Math.max(slowest, performance.now() - started);
     restore(subject, descriptors, mutations, cut);
   }
   for (const fd of descriptors.values()) closeSync(fd);
-  t.strictSame(failures, [], `${subject.name}: ${JSON.stringify(outcomes)}, seed ${random.seed}`);
-  t.comment(`${subject.name}: the slowest mutant took ${Math.round(slowest)} ms`);
+  const { refused, opened } = outcomes;
+  const took = `the slowest took ${Math.round(slowest)} ms`;
+  t.comment(`${subject.name}: ${refused} refused, ${opened} opened, ${took}`);
   t.ok(process.memoryUsage().rss - memory < MEMORY_LIMIT, 'memory stays bounded');
 }
 

@@ -2,6 +2,7 @@
 import type { Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
 import type { DiskImage, Extent } from '../../src/engine/disk-image.js';
+import { Tally } from '../torture/tally.js';
 import { createRandom, newSeed, type Random } from './random.js';
 
 export interface FuzzSubject {
@@ -45,11 +46,6 @@ const WORDS = [
   0x40000000ffffffffn,
 ];
 
-/** How many mutants each format gets: LAYERDISK_FUZZ, else `usual`. */
-export function fuzzCount(usual: number): number {
-  return Number(process.env.LAYERDISK_FUZZ ?? usual);
-}
-
 /**
  * Every few rounds: a turn of the event loop. What native code has given up (descriptors of files,
  * streams of zlib, memory of buffers) goes only then, and a loop without turns grows without end.
@@ -58,7 +54,10 @@ export async function breathe(round: number): Promise<void> {
   if (round % 64 === 0) await new Promise((resolve) => setImmediate(resolve));
 }
 
-/** Runs `count` mutants spread over the subjects. Prints the seed; LAYERDISK_SEED replays it. */
+/**
+ * Runs `count` mutants spread over the subjects, each a try. Prints the seed; LAYERDISK_SEED
+ * replays it.
+ */
 export async function fuzzImages(
   t: Test,
   subjects: readonly FuzzSubject[],
@@ -68,7 +67,8 @@ export async function fuzzImages(
   t.comment(`seed ${seed}: LAYERDISK_SEED=${seed} replays it`);
   const random = createRandom(seed);
   let mostMemory = 0;
-  const tally = { refused: 0, failedReads: 0, sound: 0 };
+  const tally = new Tally(t);
+  const outcomes = { refused: 0, failedReads: 0, sound: 0 };
   const copies = subjects.map(({ bytes }) => Buffer.from(bytes));
   for (let round = 0; round < count; round += 1) {
     await breathe(round);
@@ -79,17 +79,20 @@ export async function fuzzImages(
     }
     const mutant = mutate(subject, copy, random, round);
     const before = memoryUsed();
+    tally.tried();
     try {
-      tryMutant(subject, mutant, random, tally);
+      tryMutant(subject, mutant, random, outcomes);
     } catch (error) {
-      t.error(error, `${subject.name}, round ${round}, seed ${seed}`);
-      return;
+      const what = error instanceof Error ? error.stack : String(error);
+      tally.lost(`${subject.name}, round ${round}, seed ${seed}: ${what}`);
+      break;
     }
     mostMemory = Math.max(mostMemory, memoryUsed() - before);
   }
   t.ok(mostMemory < MEMORY_LIMIT, `no image took more than ${mostMemory} bytes`);
-  t.comment(`${count} mutants: ${JSON.stringify(tally)}`);
-  t.ok(tally.refused > 0 && tally.sound > 0, 'mutants of every kind were met');
+  t.comment(`${count} mutants: ${JSON.stringify(outcomes)}`);
+  t.ok(outcomes.refused > 0 && outcomes.sound > 0, 'mutants of every kind were met');
+  tally.print();
 }
 
 function memoryUsed(): number {
@@ -126,20 +129,20 @@ function tryMutant(
   subject: FuzzSubject,
   mutant: Buffer,
   random: Random,
-  tally: { refused: number; failedReads: number; sound: number },
+  outcomes: { refused: number; failedReads: number; sound: number },
 ): void {
   let image: DiskImage;
   try {
     image = subject.open(mutant);
   } catch (error) {
     checkError(error);
-    tally.refused += 1;
+    outcomes.refused += 1;
     return;
   }
   const failed = use(image, random);
   image.close();
-  if (failed === 0) tally.sound += 1;
-  else tally.failedReads += failed;
+  if (failed === 0) outcomes.sound += 1;
+  else outcomes.failedReads += failed;
 }
 
 /**

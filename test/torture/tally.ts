@@ -49,6 +49,12 @@ export class Tally {
   }
 }
 
+/** `tries` dealt out to so many parts, as evenly as whole numbers can be. */
+export function dealt(tries: number, parts: number): number[] {
+  const upTo = (part: number) => Math.floor((tries * part) / parts);
+  return Array.from({ length: parts }, (_, part) => upTo(part + 1) - upTo(part));
+}
+
 /** How many tries somebody asked for, or what is enough for every day. */
 export function triesOr(usual: number): number {
   const asked = process.env.LAYERDISK_TRIES;
