@@ -21,43 +21,10 @@ import {
 } from '../support/image-sources.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { qemuImg } from '../support/tools.js';
-import {
-  type Written,
-  type WrittenFormat,
-  writeTestChain,
-  writeTestImage,
-} from '../support/written-image.js';
+import { type Written, writeTestChain, writeTestImage } from '../support/written-image.js';
 import { firstDifference, openDescriptors } from './image-suite.js';
 import { failureSuite } from './writer-failures.js';
-
-export interface WriterCapabilities extends WrittenFormat {
-  /** Whether the subformat may have a parent. */
-  readonly differencing: boolean;
-  /** Absent where QEMU cannot read it. */
-  readonly qemu?: {
-    /** QEMU's name of the format. */
-    readonly format: string;
-    /** Whether `qemu-img check` knows it. */
-    readonly check: boolean;
-    /** Whether QEMU follows the parents. */
-    readonly chains: boolean;
-    /** False where QEMU reads what an image does not hold: terabytes of zeroes. */
-    readonly holes?: boolean;
-  };
-  /** Bytes of the largest disk; default 64 TiB. */
-  readonly maxSize?: number;
-  /** Takes the whole disk's space at once, so that every byte may be `data`. */
-  readonly preallocated?: boolean;
-  /**
-   * Whether a unit (`unitSize` of its info) is `data` as a whole, even where less of it was
-   * written; default false.
-   */
-  readonly wholeUnits?: boolean;
-  /** Of the image that a chain begins with, where the subformat itself always has a parent. */
-  readonly baseSubformat?: string;
-  /** Whether a child may be larger than its parent; default false. */
-  readonly resizes?: boolean;
-}
+import type { WriterCapabilities } from './written-formats.js';
 
 /** Runs the suite as a subtest. */
 export function writerSuite(t: Test, capabilities: WriterCapabilities): void {

@@ -1,8 +1,6 @@
 /** qcow2 images that we write, judged by our reader and by qemu-img. */
 import t from 'tap';
 import { writerSuite } from '../conformance/writer-suite.js';
+import { writtenSubformats } from '../conformance/written-formats.js';
 
-const qemu = { format: 'qcow2', check: true, chains: true };
-for (const subformat of ['plain', 'compressed']) {
-  writerSuite(t, { format: 'qcow2', subformat, differencing: true, resizes: true, qemu });
-}
+for (const each of writtenSubformats('qcow2')) writerSuite(t, each);

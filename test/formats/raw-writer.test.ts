@@ -4,23 +4,14 @@ import { join } from 'node:path';
 import t from 'tap';
 import { MiB } from '../../src/common/units.js';
 import { writerSuite } from '../conformance/writer-suite.js';
+import { writtenSubformats } from '../conformance/written-formats.js';
 import { islandSource } from '../support/image-sources.js';
 import { cannotMount, mountOn } from '../support/mount-guard.js';
 import { tool } from '../support/run-program.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { writeTestImage } from '../support/written-image.js';
 
-const qemu = { format: 'raw', check: false, chains: false };
-// A file of an ext4 file system ends at 16 TiB.
-const sparse = { format: 'raw', subformat: 'sparse', differencing: false, qemu } as const;
-writerSuite(t, { ...sparse, maxSize: 8 * MiB * MiB });
-writerSuite(t, {
-  format: 'raw',
-  subformat: 'static',
-  differencing: false,
-  qemu,
-  preallocated: true,
-});
+for (const each of writtenSubformats('raw')) writerSuite(t, each);
 
 t.test('space is taken by static images alone', async (t) => {
   const folder = tempFolder(t);

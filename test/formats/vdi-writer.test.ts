@@ -7,23 +7,14 @@ import { NIL_UUID } from '../../src/common/uuid.js';
 import { openImage } from '../../src/formats/registry.js';
 import { VDI_BLOCK_FREE, VDI_BLOCK_ZERO, VDI_HEADER } from '../../src/formats/vdi/vdi-layout.js';
 import { writerSuite } from '../conformance/writer-suite.js';
+import { writtenSubformats } from '../conformance/written-formats.js';
 import { stampedModel } from '../support/disk-model.js';
 import { islandSource, modelSource } from '../support/image-sources.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { writeVdi } from '../support/vdi-writer.js';
 import { writeTestChain, writeTestImage } from '../support/written-image.js';
 
-const qemu = { format: 'vdi', check: true, chains: false };
-const plain = { format: 'vdi', differencing: false, wholeUnits: true, qemu } as const;
-writerSuite(t, { ...plain, subformat: 'dynamic' });
-writerSuite(t, { ...plain, subformat: 'static', preallocated: true });
-writerSuite(t, {
-  format: 'vdi',
-  subformat: 'diff',
-  differencing: true,
-  baseSubformat: 'dynamic',
-  resizes: true,
-});
+for (const each of writtenSubformats('vdi')) writerSuite(t, each);
 
 t.test('what VirtualBox checks in a child', async (t) => {
   const folder = tempFolder(t);

@@ -10,6 +10,7 @@ import { openImage } from '../../src/formats/registry.js';
 import { DYNAMIC_HEADER, EPOCH_SECONDS, FOOTER } from '../../src/formats/vhd/vhd-layout.js';
 import type { ImageSource } from '../../src/formats/write-image.js';
 import { writerSuite } from '../conformance/writer-suite.js';
+import { writtenSubformats } from '../conformance/written-formats.js';
 import { stampedModel } from '../support/disk-model.js';
 import { islandSource, modelSource } from '../support/image-sources.js';
 import { vhdiInfo } from '../support/second-readers.js';
@@ -18,16 +19,7 @@ import { qemuImg } from '../support/tools.js';
 import { writeVhd } from '../support/vhd-writer.js';
 import { writeTestImage } from '../support/written-image.js';
 
-const qemu = { format: 'vpc', check: false, chains: false };
-const plain = { format: 'vhd', differencing: false, qemu, maxSize: 2040 * GiB } as const;
-writerSuite(t, { ...plain, subformat: 'dynamic' });
-writerSuite(t, { ...plain, subformat: 'fixed', preallocated: true });
-writerSuite(t, {
-  format: 'vhd',
-  subformat: 'differencing',
-  differencing: true,
-  baseSubformat: 'dynamic',
-});
+for (const each of writtenSubformats('vhd')) writerSuite(t, each);
 
 const MODEL = stampedModel({ size: 2 * MiB + 512, unitSize: 512, pattern: 'duzuuuuu', salt: 1 });
 

@@ -9,6 +9,7 @@ import { openImage } from '../../src/formats/registry.js';
 import { HEADER, HEADER_OFFSETS } from '../../src/formats/vhdx/vhdx-layout.js';
 import { firstDifference } from '../conformance/image-suite.js';
 import { writerSuite } from '../conformance/writer-suite.js';
+import { writtenSubformats } from '../conformance/written-formats.js';
 import { readChain } from '../support/chain-reader.js';
 import { mergedContent, stampedModel } from '../support/disk-model.js';
 import { islandSource, modelSource } from '../support/image-sources.js';
@@ -16,17 +17,7 @@ import { tempFolder } from '../support/temp-folder.js';
 import { writeVhdx } from '../support/vhdx-writer.js';
 import { writeTestChain, writeTestImage } from '../support/written-image.js';
 
-const qemu = { format: 'vhdx', check: true, chains: false, holes: false };
-const plain = { format: 'vhdx', differencing: false, wholeUnits: true, qemu } as const;
-writerSuite(t, { ...plain, subformat: 'dynamic' });
-writerSuite(t, { ...plain, subformat: 'fixed', preallocated: true });
-writerSuite(t, {
-  format: 'vhdx',
-  subformat: 'differencing',
-  differencing: true,
-  baseSubformat: 'dynamic',
-  resizes: true,
-});
+for (const each of writtenSubformats('vhdx')) writerSuite(t, each);
 
 const SIZE = 5 * MiB + 4096;
 const BASE = stampedModel({ size: SIZE, unitSize: MiB, pattern: 'du', salt: 1 });

@@ -3,41 +3,21 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { GiB, MiB, SECTOR_SIZE, TiB } from '../../src/common/units.js';
+import { GiB, MiB, SECTOR_SIZE } from '../../src/common/units.js';
 import { openChain } from '../../src/formats/open-chain.js';
 import { openImage } from '../../src/formats/registry.js';
 import { SPLIT_SIZE, vmdkWriting } from '../../src/formats/vmdk/vmdk-writer.js';
 import { writerSuite } from '../conformance/writer-suite.js';
+import { writtenSubformats } from '../conformance/written-formats.js';
 import { stampedModel } from '../support/disk-model.js';
 import { islandSource, modelSource } from '../support/image-sources.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { qemuImg, tool } from '../support/tools.js';
 import { writeTestImage } from '../support/written-image.js';
 
-const LONG = process.env.LAYERDISK_LONG === '1';
 const GRAIN = 65536;
-/** Split disks: thousands of files are made durable one by one. */
-const SPLIT_MAX = LONG ? 4096 * SPLIT_SIZE : 20 * GiB;
-/** Flat ones: largest file of ext4 is 16 TiB. */
-const MAX_SIZES: Readonly<Record<string, number>> = {
-  // Every table of them is there, and walking all of 64 TiB takes its time.
-  ...(LONG ? {} : { monolithicSparse: 2 * TiB }),
-  monolithicFlat: 15 * TiB,
-  twoGbMaxExtentSparse: SPLIT_MAX,
-  twoGbMaxExtentFlat: SPLIT_MAX,
-};
-const qemu = { format: 'vmdk', check: true, chains: true, holes: false };
 
-for (const subformat of vmdkWriting.subformats) {
-  const maxSize = MAX_SIZES[subformat];
-  writerSuite(t, {
-    format: 'vmdk',
-    subformat,
-    differencing: vmdkWriting.differencing.includes(subformat),
-    qemu,
-    ...(maxSize === undefined ? {} : { maxSize }),
-  });
-}
+for (const each of writtenSubformats('vmdk')) writerSuite(t, each);
 
 /** The whole disk as our reader shows it equals the model. */
 function checkAgainst(t: Test, path: string, content: Buffer): void {
