@@ -146,6 +146,12 @@ export const LINES = [
     file: 'test/torture/crashed-guests.test.ts',
   },
   {
+    id: 'R17',
+    title: 'random disks in every subformat we write, read by us, by QEMU and by 7-Zip',
+    tries: 1200,
+    file: 'test/formats/random-disks.test.ts',
+  },
+  {
     id: 'R18',
     title: 'random operations of the engine against a model',
     tries: 1_000_000,

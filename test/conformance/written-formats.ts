@@ -1,6 +1,6 @@
 /** Every subformat that we write, and what it and its readers can do. */
 
-import { GiB, MiB, TiB } from '../../src/common/units.js';
+import { GiB, KiB, MiB, TiB } from '../../src/common/units.js';
 import type { FormatName } from '../../src/formats/image-format.js';
 import { SPLIT_SIZE, vmdkWriting } from '../../src/formats/vmdk/vmdk-writer.js';
 import type { WrittenFormat } from '../support/written-image.js';
@@ -18,6 +18,13 @@ export interface WriterCapabilities extends WrittenFormat {
     readonly chains: boolean;
     /** False where QEMU reads what an image does not hold: terabytes of zeroes. */
     readonly holes?: boolean;
+  };
+  /** Absent where 7-Zip cannot read it. */
+  readonly sevenZip?: {
+    /** Whether 7-Zip follows the parents. */
+    readonly chains: boolean;
+    /** Bytes of which the disk's size must be a multiple; default 1. */
+    readonly unit?: number;
   };
   /** Bytes of the largest disk; default 64 TiB. */
   readonly maxSize?: number;
@@ -56,11 +63,13 @@ const VDI = {
   differencing: false,
   wholeUnits: true,
   qemu: { format: 'vdi', check: true, chains: false },
+  sevenZip: { chains: false },
 } as const;
 const VHD = {
   format: 'vhd',
   differencing: false,
   qemu: { format: 'vpc', check: false, chains: false },
+  sevenZip: { chains: true },
   maxSize: 2040 * GiB,
 } as const;
 const VHDX = {
@@ -68,12 +77,14 @@ const VHDX = {
   differencing: false,
   wholeUnits: true,
   qemu: { format: 'vhdx', check: true, chains: false, holes: false },
+  sevenZip: { chains: true, unit: 4 * KiB },
 } as const;
 const QCOW2 = {
   format: 'qcow2',
   differencing: true,
   resizes: true,
   qemu: { format: 'qcow2', check: true, chains: true },
+  sevenZip: { chains: false },
 } as const;
 
 function vmdk(subformat: string): WriterCapabilities {
@@ -83,6 +94,7 @@ function vmdk(subformat: string): WriterCapabilities {
     subformat,
     differencing: vmdkWriting.differencing.includes(subformat),
     qemu: { format: 'vmdk', check: true, chains: true, holes: false },
+    sevenZip: { chains: false },
     ...(maxSize === undefined ? {} : { maxSize }),
   };
 }
@@ -102,7 +114,13 @@ export const WRITTEN_FORMATS: readonly WriterCapabilities[] = [
   },
   { ...VHD, subformat: 'dynamic' },
   { ...VHD, subformat: 'fixed', preallocated: true },
-  { format: 'vhd', subformat: 'differencing', differencing: true, baseSubformat: 'dynamic' },
+  {
+    format: 'vhd',
+    subformat: 'differencing',
+    differencing: true,
+    baseSubformat: 'dynamic',
+    sevenZip: VHD.sevenZip,
+  },
   { ...VHDX, subformat: 'dynamic' },
   { ...VHDX, subformat: 'fixed', preallocated: true },
   {
@@ -110,6 +128,7 @@ export const WRITTEN_FORMATS: readonly WriterCapabilities[] = [
     subformat: 'differencing',
     differencing: true,
     baseSubformat: 'dynamic',
+    sevenZip: VHDX.sevenZip,
     resizes: true,
   },
   ...vmdkWriting.subformats.map(vmdk),
