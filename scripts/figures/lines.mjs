@@ -56,6 +56,12 @@ export const LINES = [
     file: 'test/machines/fuzz.test.ts',
   },
   {
+    id: 'R4',
+    title: 'random chains of every format, written and crafted, in process and through the mount',
+    tries: 310,
+    file: 'test/integration/random-chains.test.ts',
+  },
+  {
     id: 'R5',
     title: 'the daemon killed under fio, a random exerciser, snapshots and restores',
     tries: 1000,

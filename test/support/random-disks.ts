@@ -21,18 +21,23 @@ export function randomChain(
   let size = randomSize(random);
   return Array.from({ length: depth }, (_, level) => {
     if (level > 0 && resizes && random.below(3) === 0) size += randomSize(random);
-    return randomModel(random, size, random.pick(UNITS), level + 1);
+    return randomModel(random, { size, unitSize: random.pick(UNITS), salt: level + 1 });
   });
 }
 
-/** @param salt another one for each disk of a chain, so that none can pass for another. */
-export function randomModel(
-  random: Random,
-  size: number,
-  unitSize: number,
-  salt: number,
-): DiskModel {
-  const letters = random.pick(LETTERS);
+export interface RandomModelOptions {
+  readonly size: number;
+  readonly unitSize: number;
+  /** Another one for each disk of a chain, so that none can pass for another. */
+  readonly salt: number;
+  /** False where the format has no units that are zero; default true. */
+  readonly zero?: boolean;
+}
+
+export function randomModel(random: Random, options: RandomModelOptions): DiskModel {
+  const { zero = true, size, unitSize, salt } = options;
+  const kinds = zero ? LETTERS : LETTERS.filter((kind) => !kind.includes('z'));
+  const letters = random.pick(kinds);
   const runs = Array.from({ length: 1 + random.below(40) }, () =>
     random.pick([...letters]).repeat(1 + random.below(random.pick(RUNS))),
   );
@@ -46,7 +51,7 @@ export function randomModel(
 }
 
 /** Whole sectors: small ones as likely as large ones, and often next to a border. */
-function randomSize(random: Random): number {
+export function randomSize(random: Random): number {
   const sectors = 1 + random.below(2 ** random.below(17));
   if (random.below(3) > 0) return Math.min(MAX_SIZE, sectors * SECTOR_SIZE);
   const border = random.pick(BORDERS);
