@@ -164,6 +164,12 @@ export const LINES = [
     file: 'test/engine/model.test.ts',
   },
   {
+    id: 'R19',
+    title: 'a chain of so many layers, a disk of 64 TiB, so many disks in one daemon',
+    tries: 1000,
+    file: 'test/torture/extremes.test.ts',
+  },
+  {
     id: 'R20',
     title: 'files that an image of the corpus, or a hostile one, has us open outside its folder',
     tries: 135,
