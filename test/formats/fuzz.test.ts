@@ -1,6 +1,6 @@
 /**
- * Mutated headers, tables and descriptors of VDI and VMDK images, and noise. LAYERDISK_TRIES=N makes
- * N mutants, dealt out to all of them evenly.
+ * Mutated headers, tables and descriptors of VDI and VMDK images, and noise. LAYERDISK_TRIES=N
+ * makes N mutants, dealt out to all of them evenly.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
