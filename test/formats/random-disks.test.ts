@@ -87,8 +87,10 @@ function zip(t: Test): Reader[] {
       name: '7-Zip',
       reads({ sevenZip: able }, levels) {
         if (able === undefined) return false;
-        const isWhole = levels.every(({ content }) => content.length % (able.unit ?? 1) === 0);
-        return isWhole && (able.chains || levels.length === 1);
+        const sizes = new Set(levels.map(({ content }) => content.length));
+        const isWhole = [...sizes].every((size) => size % (able.unit ?? 1) === 0);
+        // Past the end of a parent that is smaller it finds no zeroes, but an end of data.
+        return isWhole && (able.chains || levels.length === 1) && sizes.size === 1;
       },
       judge: (_, { written, content }) => differs(read(written.path), content),
     },
