@@ -8,6 +8,7 @@
 import { DiskError } from '../common/errors.js';
 import { type ControlServer, serveControl } from '../control/server.js';
 import { LocalEngine } from '../engine/local-engine.js';
+import type { BaseNotice } from '../engine/volume/base-table.js';
 import { volumesOf } from '../engine/volume/thread.js';
 import { openBase } from '../formats/base.js';
 import { createKernelTransport, type KernelTransportOptions } from '../transport/kernel/channel.js';
@@ -93,7 +94,7 @@ export class Daemon {
       openBase,
       resolveBase: (id) => bases.resolve(id),
       baseAllocatedSize: (id) => bases.read(id).spec.allocatedSize,
-      publishBase: (notice) => this.#threads.publishBase(notice),
+      publishBase: (notice) => this.#publishBase(notice),
       runCopy: (job) => this.#threads.runCopy(job),
       runReclaim: (order, work) => this.#threads.runReclaim(order, work),
       onError: (what, error) => this.#events.failed(what, error),
@@ -121,6 +122,12 @@ export class Daemon {
       ...{ runExport: this.#threads.runExport, runDiff: this.#threads.runDiff },
       onProblem: (error) => log.error('background work failed', { error }),
     });
+  }
+
+  #publishBase(notice: BaseNotice): void {
+    this.#threads.publishBase(notice);
+    // One that is closed; any other is met with the first request for it.
+    if (notice.spec === undefined) this.#transport?.wakeThreads?.();
   }
 
   #gatherEvents(): StoreEvents {

@@ -73,6 +73,11 @@ export interface Transport {
    *   requests cannot exit by `process.exit`, only by a signal.
    */
   stop(options?: StopOptions): Promise<void>;
+  /**
+   * Has threads that wait for requests look soon at what was left for them; absent where none
+   * waits.
+   */
+  wakeThreads?(): void;
   /** Who uses the mount now. */
   holders(): Promise<readonly Holder[]>;
 }

@@ -1,8 +1,11 @@
-/** Closing chains before their time: for who must have them closed, and for lack of room. */
+/**
+ * Closing chains: a while after the last user left, at once for who must have them closed, and for
+ * lack of room.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoName } from '../../common/errors.js';
 import { inUse, type OpenEntry } from './head-switch.js';
-import { CLOSING } from './volumes-options.js';
+import { CLOSING, REST_MS, type VolumesOptions } from './volumes-options.js';
 
 /** What is missing that a chain which is open has: descriptors, memory of the block index. */
 const SHORTAGES: ReadonlySet<string | undefined> = new Set(['EMFILE', 'ENOMEM']);
@@ -39,4 +42,39 @@ export async function withRoom<T>(
     if (!SHORTAGES.has(errnoName(error)) || (await closeResting()) === 0) throw error;
   }
   return await open();
+}
+
+/** Volumes that nobody uses: they stay open for a while, in case somebody comes back. */
+export class RestingVolumes {
+  readonly #parts: RestingParts;
+
+  constructor(parts: RestingParts) {
+    this.#parts = parts;
+  }
+
+  /** From when the last user left: what looks after volumes in the background is none. */
+  begin(entry: OpenEntry): void {
+    clearTimeout(entry.rest);
+    const left = entry.leftAt + REST_MS - performance.now();
+    entry.rest = setTimeout(() => void this.#retire(entry), Math.max(0, left));
+    entry.rest.unref();
+  }
+
+  async #retire(entry: OpenEntry): Promise<void> {
+    const { retire, onError } = this.#parts;
+    await retire(entry).catch((error: unknown) => onError('cannot close a disk cleanly', error));
+  }
+
+  /** @returns how many were closed. */
+  async closeAll(): Promise<number> {
+    const resting = this.#parts.entries().filter(({ users }) => users === 0);
+    await Promise.all(resting.map((entry) => this.#retire(entry)));
+    return resting.length;
+  }
+}
+
+interface RestingParts extends Pick<VolumesOptions, 'onError'> {
+  readonly entries: () => OpenEntry[];
+  /** Flushes and closes one. */
+  readonly retire: (entry: OpenEntry) => Promise<void>;
 }

@@ -42,7 +42,10 @@ export interface OpenEntry {
   readonly index: number;
   chain: LoadedChain;
   users: number;
+  /** Closes it when nobody uses it for a while. */
   rest: NodeJS.Timeout | undefined;
+  /** When a user left last, by `performance.now()`. */
+  leftAt: number;
 }
 
 export interface OpenSwitch extends HeadSwitch {

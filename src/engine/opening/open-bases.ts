@@ -14,7 +14,10 @@ export interface UsedBase {
   readonly spec: BaseSpec;
 }
 
-type OpenBasesOptions = Pick<VolumesOptions, 'resolveBase' | 'publishBase' | 'onError'>;
+interface OpenBasesOptions extends Pick<VolumesOptions, 'resolveBase' | 'publishBase' | 'onError'> {
+  /** Whether somebody uses a volume that stands on it; one that rests is looked at when it is. */
+  readonly isInUse: (id: string) => boolean;
+}
 
 export class OpenBases {
   readonly #options: OpenBasesOptions;
@@ -43,7 +46,7 @@ export class OpenBases {
         await this.#options.resolveBase(id);
         this.#changed.delete(id);
       } catch (error) {
-        if (this.#changed.has(id)) continue;
+        if (this.#changed.has(id) || !this.#options.isInUse(id)) continue;
         this.#changed.add(id);
         this.#options.onError('a base image was changed under a disk that is open', error);
       }

@@ -14,14 +14,14 @@ import {
   unloadChain,
   walkChain,
 } from './chain-loader.js';
-import { closeEach, withRoom } from './closing.js';
+import { closeEach, RestingVolumes, withRoom } from './closing.js';
 import { type CopyOptions, copyInto } from './copy-into.js';
 import { type OpenEntry, switchOpenHeads } from './head-switch.js';
 import { MovedHeads } from './moved-heads.js';
 import { OpenBases } from './open-bases.js';
 import { holdSwitches, isSnapshot } from './open-switches.js';
 import { VolumeFlusher } from './volume-flusher.js';
-import { REST_MS, type VolumesOptions } from './volumes-options.js';
+import type { VolumesOptions } from './volumes-options.js';
 
 export class OpenVolumes implements Volumes {
   readonly changes: ChainChanges;
@@ -33,16 +33,21 @@ export class OpenVolumes implements Volumes {
   readonly #rows = new RowNumbers();
   readonly #bases: OpenBases;
   readonly #flusher: VolumeFlusher;
+  readonly #resting: RestingVolumes;
 
   constructor(options: VolumesOptions) {
     this.#options = options;
-    this.#bases = new OpenBases(options);
+    const isInUse = (id: string): boolean =>
+      this.#entries.some(({ users, chain }) => users > 0 && chain.base?.id === id);
+    this.#bases = new OpenBases({ ...options, isInUse });
     const entries = {
       entries: () => this.#entries,
       holding: (entry: OpenEntry, task: () => Promise<void>) => this.#holding(entry, task),
     };
     this.changes = new ChainChanges({ ...options, ...entries });
     this.#flusher = new VolumeFlusher({ ...options, ...entries });
+    const retire = (entry: OpenEntry): Promise<void> => this.#retire(entry);
+    this.#resting = new RestingVolumes({ ...options, ...entries, retire });
   }
 
   startFlushing(): void {
@@ -62,7 +67,8 @@ export class OpenVolumes implements Volumes {
     try {
       await task();
     } finally {
-      this.release({ handle: entry.index });
+      entry.users -= 1;
+      if (entry.users === 0) this.#resting.begin(entry);
     }
   }
 
@@ -128,7 +134,7 @@ export class OpenVolumes implements Volumes {
     let opening = this.#opening.get(top);
     if (opening === undefined) {
       const open = (): Promise<OpenEntry> => this.#open(top, writable);
-      opening = withRoom(open, () => this.#closeResting());
+      opening = withRoom(open, () => this.#resting.closeAll());
       this.#opening.set(top, opening);
       const done = (): unknown => this.#opening.delete(top);
       opening.then(done, done);
@@ -161,11 +167,11 @@ export class OpenVolumes implements Volumes {
       if (base !== undefined) this.#bases.release(base.spec.id);
       throw error;
     }
-    const entry: OpenEntry = { index, chain, users: 0, rest: undefined };
+    const entry: OpenEntry = { index, chain, users: 0, rest: undefined, leftAt: performance.now() };
     this.#byTop.set(top, entry);
     this.#byHandle.set(index, entry);
     this.#options.onOpen(index);
-    this.#startRest(entry);
+    this.#resting.begin(entry);
     return entry;
   }
 
@@ -173,26 +179,8 @@ export class OpenVolumes implements Volumes {
     const entry = this.#byHandle.get(volume.handle);
     invariant(entry !== undefined && entry.users > 0, `volume ${volume.handle} is not in use`);
     entry.users -= 1;
-    if (entry.users === 0) this.#startRest(entry);
-  }
-
-  /** Closes the volume a little later unless somebody comes back. */
-  #startRest(entry: OpenEntry): void {
-    clearTimeout(entry.rest);
-    entry.rest = setTimeout(() => void this.#retireQuietly(entry), REST_MS);
-    entry.rest.unref();
-  }
-
-  async #retireQuietly(entry: OpenEntry): Promise<void> {
-    await this.#retire(entry).catch((error: unknown) => {
-      this.#options.onError('cannot close a disk cleanly', error);
-    });
-  }
-
-  async #closeResting(): Promise<number> {
-    const resting = this.#entries.filter(({ users }) => users === 0);
-    await Promise.all(resting.map((entry) => this.#retireQuietly(entry)));
-    return resting.length;
+    entry.leftAt = performance.now();
+    if (entry.users === 0) this.#resting.begin(entry);
   }
 
   /** Flushes and closes a volume that nobody uses. */

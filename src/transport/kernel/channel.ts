@@ -16,6 +16,7 @@ import type { HandleLog } from './handle-log.js';
 import { RequestHandler } from './handlers.js';
 import { WriteHold } from './held-writes.js';
 import { type HoldWords, makeHoldWords } from './hold-budget.js';
+import { IdleThreads } from './idle-threads.js';
 import type { ChannelMessage, ReadyMessage, TroubleMessage } from './messages.js';
 import { Notifier } from './notify.js';
 import { Passthrough } from './passthrough.js';
@@ -124,6 +125,10 @@ class KernelTransport implements Transport {
   readonly ended: Promise<TransportEnd>;
   readonly #options: KernelTransportOptions;
   readonly #search = new HolderSearch();
+  readonly #idle = new IdleThreads(
+    () => this.mountpoint,
+    () => this.#running,
+  );
   readonly held: WriteHold | undefined;
   readonly #holdWords: HoldWords;
   #session: Session | undefined;
@@ -200,6 +205,10 @@ class KernelTransport implements Transport {
     await this.#session?.notifier.invalidateEntry(parent, name);
   }
 
+  wakeThreads(): void {
+    this.#idle.wakeSoon();
+  }
+
   async holders(): Promise<readonly Holder[]> {
     if (this.#session === undefined) return [];
     const { mountpoint, device } = whereItIs(this.#session.mount);
@@ -213,10 +222,12 @@ class KernelTransport implements Transport {
     // Those who wait get to know why; whoever unmounts by force would give them another error.
     if (options.force === true) this.held?.refuseAll();
     let unmounted = false;
+    await this.#idle.stop();
     try {
       unmounted = await unmountKernelChannel(mount, options.force === true);
     } finally {
       this.#stopping = unmounted;
+      if (!unmounted) this.#idle.goOn();
     }
     if (!unmounted) throw inUse(mount.mountpoint, await this.holders());
     if (await this.#isOver()) return;
