@@ -2,6 +2,7 @@
  * The methods of the control protocol that bring disks into the host: loop devices and mounted file
  * systems.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../../common/errors.js';
 import { shellWord } from '../../common/shell-word.js';
 import type { AttachView, Handlers, Params } from '../../control/protocol.js';
@@ -27,6 +28,10 @@ import type { DiskUsers, LoopUse } from './disk-users.js';
 import { mount, unmount } from './mount-handlers.js';
 import { describeProcesses, findProcesses } from './processes.js';
 import { resolveTarget } from './targets.js';
+
+/** How often, and how long after, who uses a device is looked at once more, milliseconds. */
+const MOST_LOOKS = 6;
+const LOOK_AGAIN_MS = 100;
 
 export type AttachMethod = 'attach' | 'detach' | 'mount' | 'unmount';
 
@@ -130,11 +135,20 @@ async function refuseWhileUsed({ loop, mounts }: LoopUse): Promise<void> {
       hint: `end that one first: unmount it, or losetup -d ${upper.device}`,
     });
   }
-  const users = describeProcesses(findProcesses(device));
+  const users = await lastingUsers(device);
   if (users !== '') {
     throw new DiskError('busy', `${device} is in use by ${users}`, {
       errno: 'EBUSY',
       hint: 'end those programs first',
     });
+  }
+}
+
+/** Without those who only look at it, as `losetup --list` and udev do: they are gone at once. */
+async function lastingUsers(device: string): Promise<string> {
+  for (let looks = 1; ; looks += 1) {
+    const users = describeProcesses(findProcesses(device));
+    if (users === '' || looks === MOST_LOOKS) return users;
+    await delay(LOOK_AGAIN_MS);
   }
 }

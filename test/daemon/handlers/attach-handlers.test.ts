@@ -127,6 +127,16 @@ t.test('a device in use is not detached', { skip }, async (t) => {
   t.same(await world.handlers.detach({ device }), { devices: [device] });
 });
 
+t.test('who looks at a device for a moment does not keep it', { skip }, async (t) => {
+  const world = await open(t);
+  await world.expose('web', undefined, 4 * MiB);
+  const { device } = await world.handlers.attach({ vm: 'web' });
+  const looker = spawn('sh', ['-c', `exec 3<${device}; echo ready; exec sleep 0.2`]);
+  t.teardown(() => looker.kill());
+  await once(looker.stdout, 'data');
+  t.same(await world.handlers.detach({ device }), { devices: [device] });
+});
+
 t.test('mount and unmount', { skip }, async (t) => {
   const world = await open(t);
   const { handlers } = world;
