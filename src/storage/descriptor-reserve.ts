@@ -14,13 +14,22 @@ const SHARE = 4;
 export class DescriptorReserve {
   /** The first descriptor that is one of the last. */
   readonly #from = firstReserved();
+  #lifted = 0;
+
+  /** Lets others have the reserve, too. @returns what ends that. */
+  lift(): () => void {
+    this.#lifted += 1;
+    return () => {
+      this.#lifted -= 1;
+    };
+  }
 
   /**
    * Closes a descriptor that is one of the last: open(2) gives the lowest that is free.
    * @throws SystemCallError EMFILE then.
    */
   leave(fd: number): number {
-    if (fd < this.#from) return fd;
+    if (fd < this.#from || this.#lifted > 0) return fd;
     closeSync(fd);
     throw new SystemCallError('open', constants.errno.EMFILE);
   }

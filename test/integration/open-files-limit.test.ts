@@ -1,6 +1,6 @@
 /**
  * A daemon that may open few files: when disks have taken what there is for them, no more of them
- * open, what is open works, and it can still be talked to.
+ * open, what is open works, also when the next daemon takes over, and it can still be talked to.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import t from 'tap';
@@ -10,7 +10,7 @@ import { startDaemon } from '../support/daemon.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { stampedPattern } from '../support/stamped-pattern.js';
-import { eventually } from '../support/takeover.js';
+import { cannotTakeOver, eventually, successor } from '../support/takeover.js';
 
 const LIMIT = 100;
 /** More than there can be: each takes two descriptors. */
@@ -20,7 +20,8 @@ const KEPT = 6;
 const LENGTH = 4 * KiB;
 
 t.test('more disks than it may open files', { skip: cannotServe() }, async (t) => {
-  const daemon = await startDaemon(t, { through: ['prlimit', `--nofile=${LIMIT}:${LIMIT}`] });
+  const through = ['prlimit', `--nofile=${LIMIT}:${LIMIT}`];
+  const daemon = await startDaemon(t, { through, supervise: true });
   const disks = Array.from({ length: DISKS }, (_, index) => `disk${index}`);
   await daemon.ok('create', 'vm', ...disks.flatMap((disk) => ['--disk', `${disk}=1M`]));
   const files: FileHandle[] = [];
@@ -47,6 +48,11 @@ t.test('more disks than it may open files', { skip: cannotServe() }, async (t) =
   await daemon.ok('create', 'other', '--disk', '1M');
   await daemon.ok('delete', 'other');
   await daemon.ok('check', '--deep');
+  if (!cannotTakeOver()) {
+    const former = daemon.servingPid;
+    process.kill(former, 'SIGKILL');
+    await eventually('the next daemon', () => successor(daemon, former));
+  }
   const bytes = Buffer.alloc(LENGTH);
   for (const [index, file] of files.entries()) {
     await file.read(bytes, 0, LENGTH, 0);

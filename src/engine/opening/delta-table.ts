@@ -30,7 +30,8 @@ export class DeltaTable {
   readonly #views: SharedViews;
   readonly #open = new Map<DeltaId, OpenDelta>();
   readonly #freeIndexes: number[] = [];
-  readonly #reserve = new DescriptorReserve();
+  /** Of descriptors: what stays open leaves it to others. */
+  readonly reserve = new DescriptorReserve();
   /** Index 0 stays unused: a zeroed row names no delta. */
   #nextIndex = 1;
   #sumsStamp = 0;
@@ -233,7 +234,7 @@ export class DeltaTable {
 
   #openFile(path: string): number {
     try {
-      return this.#reserve.leave(openStored(path, 'r+'));
+      return this.reserve.leave(openStored(path, 'r+'));
     } catch (error) {
       if (errnoName(error) === 'ENOENT') {
         throw new DiskError('damaged', `${path}: this file of the store is missing`, {

@@ -112,10 +112,12 @@ export class OpenVolumes implements Volumes {
     const { writable, row } = options;
     let entry = this.#byTop.get(top);
     if (entry === undefined) {
-      const { views } = this.#options.tools;
+      const { views, table } = this.#options.tools;
       const suspect = views.suspects.has(row);
       this.#rows.claim(row);
-      entry = await this.#open(top, writable, row);
+      // What that one had open is open again, whatever is left then.
+      const over = table.reserve.lift();
+      entry = await this.#open(top, writable, row).finally(over);
       if (suspect) new VolumeRow(views, row).markFailed();
     }
     invariant(entry.index === row, `volume ${row} is open as ${entry.index}`);
