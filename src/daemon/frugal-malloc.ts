@@ -12,6 +12,7 @@ import { M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, setMallocOption } from '../storage/
 const OWN_MAPPING_BYTES = 128 * KiB;
 /** Free bytes at the end of an arena that go back to the host. */
 const TRIM_BYTES = MiB;
+
 /** For the whole process; to be called before it has much. */
 export function makeMallocFrugal(): void {
   setMallocOption(M_MMAP_THRESHOLD, OWN_MAPPING_BYTES);

@@ -234,6 +234,13 @@ export function firstDifference(left: Buffer, right: Buffer): number {
   return length;
 }
 
+/** @returns what is wrong with bytes that should be `content`. */
+export function differs(found: Buffer, content: Buffer): string | undefined {
+  if (found.length !== content.length) return `${found.length} bytes of ${content.length}`;
+  const at = firstDifference(found, content);
+  return at < 0 ? undefined : `other bytes at ${at}`;
+}
+
 function fileStates(files: readonly string[]): unknown[] {
   return files.map((path) => {
     const { size, mtimeMs, ctimeMs } = statSync(path);

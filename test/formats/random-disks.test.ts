@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { ImageBase } from '../../src/formats/base.js';
 import { openChain } from '../../src/formats/open-chain.js';
-import { firstDifference } from '../conformance/image-suite.js';
+import { differs } from '../conformance/image-suite.js';
 import { WRITTEN_FORMATS, type WriterCapabilities } from '../conformance/written-formats.js';
 import { createRandom, newSeed } from '../support/random.js';
 import { randomChain } from '../support/random-disks.js';
@@ -27,12 +27,6 @@ interface Reader {
   reads(kind: WriterCapabilities, levels: readonly WrittenLevel[]): boolean;
   /** @returns what is wrong. */
   judge(kind: WriterCapabilities, top: WrittenLevel, folder: string): string | undefined;
-}
-
-function differs(found: Buffer, content: Buffer): string | undefined {
-  if (found.length !== content.length) return `${found.length} bytes of ${content.length}`;
-  const at = firstDifference(found, content);
-  return at < 0 ? undefined : `other bytes at ${at}`;
 }
 
 const ours: Reader = {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { FormatName } from '../../src/formats/image-format.js';
 import { openChain } from '../../src/formats/open-chain.js';
-import { firstDifference } from '../conformance/image-suite.js';
+import { differs } from '../conformance/image-suite.js';
 import { WRITTEN_FORMATS } from '../conformance/written-formats.js';
 import { readChain } from '../support/chain-reader.js';
 import { CRAFTED_FORMATS, type CraftedLevel, craftChain } from '../support/crafted-chains.js';
@@ -48,12 +48,6 @@ const KINDS: readonly Kind[] = [
 /** Every kind once. */
 const TRIES = triesOr(KINDS.length);
 const VM = 'chain';
-
-function differs(found: Buffer, content: Buffer): string | undefined {
-  if (found.length !== content.length) return `${found.length} bytes of ${content.length}`;
-  const at = firstDifference(found, content);
-  return at < 0 ? undefined : `other bytes at ${at}`;
-}
 
 /** @returns what is wrong with an image of a chain. */
 function readHere({ path, content }: CraftedLevel, format: FormatName): string | undefined {
