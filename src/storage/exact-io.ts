@@ -50,14 +50,16 @@ const KNOWN: Readonly<Record<string, Known>> = {
 /**
  * What a host error becomes: its errno goes on to whoever made the request. One that says already
  * what is wrong stays as it is.
+ * @param otherwise what to do about an error of which nothing better is known.
  */
-export function hostError(what: string, error: unknown): DiskError {
+export function hostError(what: string, error: unknown, otherwise?: string): DiskError {
   if (error instanceof DiskError) return error;
   const errno = errnoName(error) ?? 'EIO';
   const known = KNOWN[errno];
+  const hint = known?.hint ?? otherwise;
   return new DiskError(known?.code ?? 'failed', `${what}: ${known?.says ?? errno}`, {
     errno,
-    ...(known === undefined ? {} : { hint: known.hint }),
+    ...(hint === undefined ? {} : { hint }),
     ...(known?.passing === undefined ? {} : { passing: known.passing }),
     cause: error,
   });

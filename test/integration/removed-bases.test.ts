@@ -3,12 +3,12 @@
  * uses the mount any more: no thread goes on holding it open, and nothing is said of it.
  */
 import { randomBytes } from 'node:crypto';
-import { readdirSync, readlinkSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { MiB } from '../../src/common/units.js';
 import { startDaemon } from '../support/daemon.js';
+import { openFiles } from '../support/footprint.js';
 import { cannotServe } from '../support/mount-guard.js';
 import { eventually } from '../support/takeover.js';
 
@@ -16,16 +16,7 @@ const IMAGES = 8;
 
 /** Paths of removed files that a process has open. */
 function removedFiles(pid: number): string[] {
-  const folder = `/proc/${pid}/fd`;
-  return readdirSync(folder).flatMap((fd) => {
-    try {
-      const path = readlinkSync(join(folder, fd));
-      return path.startsWith('/') && path.endsWith(' (deleted)') ? [path] : [];
-    } catch {
-      // Closed since.
-      return [];
-    }
-  });
+  return openFiles(pid).filter((path) => path.startsWith('/') && path.endsWith(' (deleted)'));
 }
 
 t.test('bases that were removed', { skip: cannotServe() }, async (t) => {

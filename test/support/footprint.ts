@@ -46,17 +46,23 @@ export function residentBytes(pid: number): number {
 }
 
 function descriptorsOf(pid: number): string[] {
-  const folder = `/proc/${pid}/fd`;
-  return readdirSync(folder)
-    .map((fd) => kindOf(join(folder, fd)))
-    .filter((kind) => kind !== undefined)
+  return openFiles(pid)
+    .map((target) => target.replace(/:\[\d+\]$/, ''))
     .sort();
 }
 
+/** What each open descriptor of a process leads to: a path, ` (deleted)` after it, `socket:[7]`. */
+export function openFiles(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder)
+    .map((fd) => targetOf(join(folder, fd)))
+    .filter((target) => target !== undefined);
+}
+
 /** Undefined for one that was closed meanwhile. */
-function kindOf(path: string): string | undefined {
+function targetOf(path: string): string | undefined {
   try {
-    return readlinkSync(path).replace(/:\[\d+\]$/, '');
+    return readlinkSync(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;

@@ -105,7 +105,7 @@ function largestOf(headers: readonly DeltaHeader[]): number {
 
 /** One map of all deltas of the row; opens their data files into `sources`. */
 function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Source[]): ChainMap {
-  const memory = allocatePool(POOL_BYTES);
+  const memory = allocatePool(POOL_BYTES, 'merging deltas');
   const pages = new Uint32Array(memory);
   const pool = new PagePool({ pages, pageWords: new Int32Array(memory, 0, PAGE_WORDS) });
   const levels = levelsFor(divCeil(largestOf(headers), BLOCK_SIZE));

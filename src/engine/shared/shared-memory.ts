@@ -141,7 +141,7 @@ const SMALLEST_POOL = 64 * MiB;
  */
 export function createSharedMemory(threadCount: number, suspectsFd = NOT_KEPT): SharedMemory {
   return {
-    pages: allocatePool(Math.min(LARGEST_POOL, totalmem() / 2)),
+    pages: allocatePool(Math.min(LARGEST_POOL, totalmem() / 2), 'the block index'),
     volumes: new SharedArrayBuffer(MAX_VOLUMES * VOLUME_WORDS * 4),
     deltas: new SharedArrayBuffer(MAX_DELTAS * DELTA_WORDS * 4),
     threads: new SharedArrayBuffer(MAX_THREADS * THREAD_WORDS * 4),
@@ -155,16 +155,17 @@ export function createSharedMemory(threadCount: number, suspectsFd = NOT_KEPT): 
 /**
  * Asks for address space, taking less where the host's overcommit policy refuses.
  * @param wanted bytes.
+ * @param purpose what the memory is for, in words.
  * @throws DiskError `failed` when not even `SMALLEST_POOL` is to be had.
  */
-export function allocatePool(wanted: number): SharedArrayBuffer {
+export function allocatePool(wanted: number, purpose: string): SharedArrayBuffer {
   let size = Math.floor(wanted / MiB) * MiB;
   for (;;) {
     try {
       return new SharedArrayBuffer(size);
     } catch (error) {
       if (size <= SMALLEST_POOL) {
-        throw new DiskError('failed', 'not enough memory for the block index', { cause: error });
+        throw new DiskError('failed', `not enough memory for ${purpose}`, { cause: error });
       }
       size = Math.floor(size / 2 / MiB) * MiB;
     }

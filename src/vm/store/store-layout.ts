@@ -193,12 +193,7 @@ function look(folder: string): string[] | undefined {
   try {
     return listFolder(folder);
   } catch (error) {
-    const known = hostError(`cannot use the folder ${folder}`, error);
-    if (known.hint !== undefined) throw known;
-    throw new DiskError(known.code, known.message, {
-      ...(known.errno === undefined ? {} : { errno: known.errno }),
-      hint: 'see what is in its place: ls -l; bring the folder back',
-      cause: error,
-    });
+    const hint = 'see what is in its place: ls -l; bring the folder back';
+    throw hostError(`cannot use the folder ${folder}`, error, hint);
   }
 }
