@@ -20,6 +20,12 @@ export const LINES = [
     file: 'test/formats/corpus.test.ts',
   },
   {
+    id: 'R2',
+    title: 'malformed and hostile images, made anew: wrong bytes, wrongly opened or refused',
+    tries: 4000,
+    file: 'test/formats/malformed.test.ts',
+  },
+  {
     id: 'R3',
     title: 'mutants of images of the corpus: wrong answers, errors that nobody caught',
     tries: 20_000,

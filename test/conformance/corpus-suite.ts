@@ -3,7 +3,6 @@
  * of wrong bytes.
  */
 import { createHash } from 'node:crypto';
-import { readdirSync, readlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Test } from 'tap';
 import { DiskError } from '../../src/common/errors.js';
@@ -17,6 +16,7 @@ import { createRandom, newSeed, type Random } from '../support/random.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { Tally, triesOr } from '../torture/tally.js';
 import { openDescriptors } from './image-suite.js';
+import { filesOpenedBesides, openRegularFiles } from './opened-files.js';
 
 const UNIT = 64 * 1024;
 /** Disks above this are compared by their parts that are not zero. */
@@ -74,35 +74,17 @@ function checkImage(t: Test, corpus: Corpus, image: CorpusImage, path: string): 
 
 function tryOpen(t: Test, path: string): Base | DiskError {
   const before = openDescriptors();
-  const others = new Set(openPaths());
+  const others = openRegularFiles();
   try {
     const base = openBase(describeBase(path).spec);
-    checkOpenFiles(t, dirname(path), others);
+    const outside = filesOpenedBesides(others, dirname(path));
+    t.strictSame(outside, [], 'no file outside the folder is opened');
     return base;
   } catch (error) {
     t.equal(openDescriptors(), before, 'nothing stays open');
     if (error instanceof DiskError) return error;
     throw error;
   }
-}
-
-/** What was opened since lies in the image's folder. */
-function checkOpenFiles(t: Test, folder: string, others: ReadonlySet<string>): void {
-  const outside = openPaths().filter((path) => !others.has(path) && !path.startsWith(folder));
-  t.strictSame(outside, [], 'no file outside the folder is opened');
-}
-
-/** Ordinary files that this process has open. */
-function openPaths(): string[] {
-  return readdirSync('/proc/self/fd').flatMap((fd) => {
-    try {
-      const path = readlinkSync(`/proc/self/fd/${fd}`);
-      return /^\/(?!proc|dev|sys)/.test(path) ? [path] : [];
-    } catch {
-      // The descriptor of the listing itself is gone by now.
-      return [];
-    }
-  });
 }
 
 function checkContent(t: Test, image: CorpusImage, base: Base): void {

@@ -1,0 +1,75 @@
+/** Names that an image may give for a parent, an extent or a data file, but that are not opened. */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, symlinkSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { between, type Scene } from './kind.js';
+
+export interface HostileName {
+  readonly title: string;
+  /** @param secret a file outside that would do, were it not outside. */
+  name(scene: Scene, secret: string): string;
+}
+
+export const HOSTILE_NAMES: readonly HostileName[] = [
+  { title: 'an absolute path', name: (_, secret) => secret },
+  {
+    title: 'a way up',
+    name: ({ outside }, secret) => `../${basename(outside)}/${basename(secret)}`,
+  },
+  {
+    title: 'a way up behind a folder',
+    name({ folder, outside }, secret) {
+      mkdirSync(join(folder, 'sub'));
+      return `sub/../../${basename(outside)}/${basename(secret)}`;
+    },
+  },
+  { title: 'a missing file', name: ({ random }) => `missing-${random.below(1000)}.img` },
+  {
+    title: 'a link',
+    name({ folder }, secret) {
+      symlinkSync(secret, join(folder, 'link.img'));
+      return 'link.img';
+    },
+  },
+  {
+    title: 'a linked folder',
+    name({ folder, outside }, secret) {
+      symlinkSync(outside, join(folder, 'linked'));
+      return `linked/${basename(secret)}`;
+    },
+  },
+  {
+    title: 'a link to itself',
+    name({ folder }) {
+      symlinkSync('round.img', join(folder, 'round.img'));
+      return 'round.img';
+    },
+  },
+  {
+    title: 'a folder',
+    name({ folder }) {
+      mkdirSync(join(folder, 'sub'));
+      return 'sub';
+    },
+  },
+  {
+    title: 'a pipe',
+    name({ folder }) {
+      execFileSync('mkfifo', [join(folder, 'pipe')]);
+      return 'pipe';
+    },
+  },
+  { title: 'a device', name: ({ random }) => random.pick(['/dev/zero', '/dev/full', '/dev/tty']) },
+  { title: 'a file of the kernel', name: () => '/proc/self/mem' },
+  { title: 'the password file', name: () => '/etc/passwd' },
+  {
+    title: 'a protocol',
+    name: ({ random }, secret) =>
+      random.pick([`file:${secret}`, `nbd://127.0.0.1:${between(random, 1, 65535)}/x`]),
+  },
+  {
+    title: 'options of QEMU',
+    name: (_, secret) => `json:{"file.driver":"file","file.filename":"${secret}"}`,
+  },
+  { title: 'a very long name', name: ({ random }) => 'n'.repeat(between(random, 256, 1000)) },
+];
