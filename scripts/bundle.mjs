@@ -11,6 +11,8 @@ import { build } from 'esbuild';
 
 const DIST = fileURLToPath(new URL('../dist/', import.meta.url));
 const MODULES = `${DIST}modules/`;
+/** Written by the compiler, therefore not there before. */
+const { V8_FLAGS } = await import(`${MODULES}daemon/v8-flags.js`);
 const NATIVE = ['koffi', 'fuse-native', '@node-rs/crc32'];
 /** Packages of the older kind ask for Node's own modules with it. */
 const REQUIRE = [
@@ -127,13 +129,13 @@ function keepCode(name, work = 'async () => {}') {
     });`;
 }
 
-function run(script) {
-  execFileSync(process.execPath, ['-e', script], { stdio: 'ignore' });
+function run(script, flags) {
+  execFileSync(process.execPath, [...flags, '-e', script], { stdio: 'ignore' });
 }
 
-function runInThread(script) {
+function runInThread(script, flags) {
   const thread = "new (require('node:worker_threads').Worker)";
-  run(`${thread}(${JSON.stringify(script)}, { eval: true });`);
+  run(`${thread}(${JSON.stringify(script)}, { eval: true });`, flags);
 }
 
 await build({
@@ -151,6 +153,6 @@ for (const name of ['serve', 'io-thread', 'background-thread']) {
 
 // What a command line runs that gets as far as asking a daemon is what is worth keeping.
 const ASK = "(it) => it.runCommandLine(['list', '--quiet', '--socket', '/nonexistent/socket'])";
-run(keepCode('cli/main', ASK));
-run(keepCode('daemon/serve'));
-runInThread(keepCode('daemon/io-thread'));
+run(keepCode('cli/main', ASK), []);
+run(keepCode('daemon/serve'), V8_FLAGS);
+runInThread(keepCode('daemon/io-thread'), V8_FLAGS);

@@ -15,6 +15,7 @@ import {
   type SupervisorWord,
 } from './supervision.js';
 import { hurry } from './urgency.js';
+import { V8_FLAGS } from './v8-flags.js';
 
 /** How often a dead process is looked for that cannot go away. */
 const STUCK_CHECK_MS = 500;
@@ -58,7 +59,7 @@ interface Started {
 function startProcess({ program, args, keptFds }: LifeOptions): Started {
   const [theirs, ours] = socketPair();
   try {
-    const child = spawn(process.execPath, [program, ...args, '--supervised'], {
+    const child = spawn(process.execPath, [...V8_FLAGS, program, ...args, '--supervised'], {
       // A ctrl-C at the terminal reaches the supervisor alone, which passes it on once.
       detached: true,
       env: { UV_THREADPOOL_SIZE: String(POOL_THREADS), ...process.env },

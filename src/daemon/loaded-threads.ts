@@ -6,12 +6,6 @@ import { Worker } from 'node:worker_threads';
 import { BUILD_ID } from '../common/build-id.js';
 import { DiskError } from '../common/errors.js';
 
-/**
- * What V8 may take for new objects, MiB; a third of it is one of its spaces. By default it is 48 in
- * each thread, which all of them reach within minutes of work, and need none of.
- */
-const YOUNG_MIB = 12;
-
 /** What a loaded thread says first. */
 export interface ThreadLoaded {
   readonly type: 'loaded';
@@ -24,8 +18,7 @@ type ThreadProgram = 'io-thread' | 'background-thread';
 /** A thread that loads its program; until it is given work it keeps no process. */
 export function loadThread(program: ThreadProgram, name: string): Worker {
   const url = new URL(`../daemon/${program}.js`, import.meta.url);
-  const resourceLimits = { maxYoungGenerationSizeMb: YOUNG_MIB };
-  const worker = new Worker(url, { execArgv: [], name, resourceLimits });
+  const worker = new Worker(url, { execArgv: [], name });
   worker.unref();
   return worker;
 }

@@ -25,9 +25,9 @@ import { triesOr } from './tally.js';
 
 const SECONDS = triesOr(process.env.LAYERDISK_LONG === '1' ? 120 : 8);
 const IS_LONG = SECONDS >= 60;
-/** The daemon dies in the first two thirds; in the last one its memory is watched. */
-const CALM_MS = (SECONDS * 1000) / 3;
-const DISTURBED_MS = 2 * CALM_MS;
+/** The daemon dies in the first half; in the other one its memory is watched. */
+const CALM_MS = (SECONDS * 1000) / 2;
+const DISTURBED_MS = CALM_MS;
 const PAUSE_MS = Math.min(2000, SECONDS * 100);
 const SNAPSHOT_MS = 1000;
 const TIMEOUT_MS = 340_000 + SECONDS * 3000;
@@ -45,10 +45,10 @@ const IDLE = 'idle';
 const FILES_OF_IDLE = 2;
 /** Growth of memory from the first half of the calm to the second that is no leak. */
 const MOST_GROWTH = 1.1;
-/** A new daemon uses everything for the first time. */
-const WARM_UP_SECONDS = 30;
+/** V8 collects what has come to be old for the first time after two minutes of such work. */
+const WARM_UP_SECONDS = 120;
 /** From which on growth of memory says something. */
-const LONG_CALM_MS = 180_000;
+const LONG_CALM_MS = 300_000;
 
 /** Of each snapshot that goes, what it held is looked at first. */
 class Snapshotter {
@@ -269,7 +269,7 @@ function median(numbers: readonly number[]): number {
  * heaps go up for a minute or two, and down again with a collection.
  */
 function growthOf(samples: readonly number[]): number {
-  const warm = samples.slice(IS_LONG ? WARM_UP_SECONDS : 0);
+  const warm = samples.slice(CALM_MS >= LONG_CALM_MS ? WARM_UP_SECONDS : 0);
   const half = warm.length >> 1;
   return Math.min(...warm.slice(half)) / Math.min(...warm.slice(0, half));
 }
