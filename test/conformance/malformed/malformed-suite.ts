@@ -126,6 +126,9 @@ function judgeRefusal(kind: Kind, { path }: Specimen, refusal: DiskError): strin
 
 function judgeContent(kind: Kind, { content }: Specimen, base: Base): string | undefined {
   if (kind.expect === 'refuse') return 'opened';
+  if (kind.expect !== 'careful' && base.virtualSize !== content.length) {
+    return `${base.virtualSize} bytes instead of ${content.length}`;
+  }
   const bytes = Buffer.alloc(SECTOR_SIZE);
   let failed = 0;
   for (let at = 0; at < Math.min(base.virtualSize, content.length); at += SECTOR_SIZE) {
