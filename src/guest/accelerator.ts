@@ -19,46 +19,72 @@ export interface ChosenAccelerator {
 
 /** A real machine does it in a tenth of this. */
 const PROBE_TIMEOUT_MS = 5000;
+/**
+ * From which on KVM is compared with translation: where a hypervisor imitates it, it is the slower
+ * one of both.
+ */
+const SLOW_MS = 1000;
 /** The port of isa-debug-exit: QEMU exits with twice what is written there, plus one. */
 const EXIT_PORT = 0xf4;
 const PROBE_VALUE = 0x2a;
 const PROBE_STATUS = PROBE_VALUE * 2 + 1;
 
+/** How a guest of one sector started. */
+export interface Booted {
+  /** What went wrong; undefined when it booted. */
+  readonly problem: string | undefined;
+  /** How long it took. */
+  readonly ms: number;
+}
+
 /**
+ * @param boot what tries an accelerator.
  * @throws DiskError `not-supported` when KVM was asked for and does not work, or QEMU is not
  * installed.
  */
-export async function chooseAccelerator(choice: AcceleratorChoice): Promise<ChosenAccelerator> {
+export async function chooseAccelerator(
+  choice: AcceleratorChoice,
+  boot: (accelerator: Accelerator) => Promise<Booted> = bootSector,
+): Promise<ChosenAccelerator> {
   if (choice === 'tcg') return { accelerator: 'tcg' };
-  const problem = await kvmProblem();
-  if (problem === undefined) return { accelerator: 'kvm' };
-  if (choice === 'auto') return { accelerator: 'tcg', reason: problem };
-  throw new DiskError('not-supported', `KVM does not work here: ${problem}`, {
-    hint: 'run it without: --accel tcg',
-  });
+  const kvm = await tryKvm(boot);
+  if (choice === 'kvm') {
+    if (kvm.problem === undefined) return { accelerator: 'kvm' };
+    throw new DiskError('not-supported', `KVM does not work here: ${kvm.problem}`, {
+      hint: 'run it without: --accel tcg',
+    });
+  }
+  if (kvm.problem !== undefined) return { accelerator: 'tcg', reason: kvm.problem };
+  if (kvm.ms < SLOW_MS) return { accelerator: 'kvm' };
+  const tcg = await boot('tcg');
+  if (tcg.problem !== undefined || tcg.ms > kvm.ms) return { accelerator: 'kvm' };
+  const [slow, fast] = [kvm.ms, tcg.ms].map((ms) => `${(ms / 1000).toFixed(1)} s`);
+  return { accelerator: 'tcg', reason: `it takes ${slow} to start what else takes ${fast}` };
 }
 
-async function kvmProblem(): Promise<string | undefined> {
+async function tryKvm(boot: (accelerator: Accelerator) => Promise<Booted>): Promise<Booted> {
   try {
     accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
   } catch (error) {
     const errno = errnoName(error);
-    return errno === 'ENOENT' ? 'there is no /dev/kvm' : `/dev/kvm cannot be opened (${errno})`;
+    const cannot = `/dev/kvm cannot be opened (${errno})`;
+    return { problem: errno === 'ENOENT' ? 'there is no /dev/kvm' : cannot, ms: 0 };
   }
-  return probe('kvm');
+  return boot('kvm');
 }
 
 /**
  * Boots a sector that does nothing but end QEMU with a status that nothing else has: through the
  * firmware, so that real and protected mode, port I/O and disk reads have been seen to work.
- * @returns what went wrong; undefined when it booted.
  */
-export async function probe(accelerator: Accelerator): Promise<string | undefined> {
+export async function bootSector(accelerator: Accelerator): Promise<Booted> {
   const folder = mkdtempSync(join(tmpdir(), 'layerdisk-probe-'));
   try {
     const image = join(folder, 'sector');
     writeFileSync(image, probeSector());
-    return await runProbe(accelerator, image);
+    const started = performance.now();
+    const problem = await runProbe(accelerator, image);
+    return { problem, ms: performance.now() - started };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { VERSION } from '../../src/common/version.js';
+import { V8_FLAGS } from '../../src/daemon/v8-flags.js';
 import { runProgram, tool } from '../support/run-program.js';
 
 const DIST = fileURLToPath(new URL('../../dist/', import.meta.url));
@@ -15,14 +16,15 @@ const node = (...args: string[]) => tool('env', ['-u', 'NODE_OPTIONS', 'node', .
 
 t.test('V8 takes the code that was kept', async (t) => {
   const ask = 'console.log(require(process.argv[1]).script.cachedDataRejected)';
-  for (const program of ['cli/main', 'daemon/serve']) {
-    t.equal(await node('-e', ask, join(DIST, `${program}.js`)), 'false\n', program);
-  }
+  const [command, daemon] = ['cli/main', 'daemon/serve'].map((name) => join(DIST, `${name}.js`));
+  t.equal(await node('-e', ask, command as string), 'false\n', 'the command');
+  t.equal(await node(...V8_FLAGS, '-e', ask, daemon as string), 'false\n', 'the daemon');
   const thread = `const { Worker } = require('node:worker_threads');
     const program = process.argv[1];
     const say = 'process.argv[1] = ' + JSON.stringify(program) + ';' + process.argv[2];
     new Worker(say + '; process.exit()', { eval: true });`;
-  t.equal(await node('-e', thread, join(DIST, 'daemon/io-thread.js'), ask), 'false\n', 'a thread');
+  const taken = await node(...V8_FLAGS, '-e', thread, join(DIST, 'daemon/io-thread.js'), ask);
+  t.equal(taken, 'false\n', 'a thread');
 });
 
 t.test('without it, or with other code, the command is compiled', async (t) => {
