@@ -87,17 +87,19 @@ function applied(before: Buffer, op: TapeOp, keeps: (sector: number) => boolean)
     return resized(before, op.size);
   }
   if (op.kind !== 'write' && op.kind !== 'zero') return before;
-  let bytes = before;
   const end = op.kind === 'write' ? op.offset + op.data.length : Math.min(op.end, before.length);
+  const kept: { at: number; next: number }[] = [];
   for (let at = op.offset; at < end; ) {
     const sector = Math.floor(at / SECTOR);
     const next = Math.min(end, (sector + 1) * SECTOR);
-    if (keeps(sector)) {
-      if (next > bytes.length) bytes = resized(bytes, next);
-      if (op.kind === 'write') op.data.copy(bytes, at, at - op.offset, next - op.offset);
-      else bytes.fill(0, at, next);
-    }
+    if (keeps(sector)) kept.push({ at, next });
     at = next;
+  }
+  const size = Math.max(before.length, kept.at(-1)?.next ?? 0);
+  const bytes = size === before.length ? before : resized(before, size);
+  for (const { at, next } of kept) {
+    if (op.kind === 'write') op.data.copy(bytes, at, at - op.offset, next - op.offset);
+    else bytes.fill(0, at, next);
   }
   return bytes;
 }

@@ -25,7 +25,7 @@ import { scratchParent } from '../support/vm-operations.js';
 import { digestContents, VmWorld } from '../support/vm-world.js';
 import { Tally, triesOr } from '../torture/tally.js';
 
-const STATES = triesOr(10_000);
+const STATES = triesOr(20_000);
 /** States of one piece of work, and its steps. */
 const OF_ONE = 400;
 const STEPS = 24;
