@@ -59,7 +59,7 @@ export async function chooseAccelerator(
   const tcg = await boot('tcg');
   if (tcg.problem !== undefined || tcg.ms > kvm.ms) return { accelerator: 'kvm' };
   const [slow, fast] = [kvm.ms, tcg.ms].map((ms) => `${(ms / 1000).toFixed(1)} s`);
-  return { accelerator: 'tcg', reason: `it takes ${slow} to start what else takes ${fast}` };
+  return { accelerator: 'tcg', reason: `KVM takes ${slow} to start what TCG starts in ${fast}` };
 }
 
 async function tryKvm(boot: (accelerator: Accelerator) => Promise<Booted>): Promise<Booted> {
