@@ -3,7 +3,7 @@ import { type MessagePort, parentPort } from 'node:worker_threads';
 import { invariant } from '../common/assert.js';
 import { BUILD_ID } from '../common/build-id.js';
 import type { DiffPart } from '../common/disk-diff.js';
-import { DiskError, type DiskErrorJson } from '../common/errors.js';
+import { DiskError, type DiskErrorJson, errnoName } from '../common/errors.js';
 import type { JobWork } from '../engine/engine.js';
 import { copyVolume } from '../engine/jobs/copy-volume.js';
 import { type DiffOrder, diffVolumes } from '../engine/jobs/diff-volumes.js';
@@ -15,6 +15,7 @@ import { createThreadContext } from '../engine/volume/thread.js';
 import type { ThreadContext } from '../engine/volume/volume.js';
 import { formatsReady, openBase } from '../formats/base.js';
 import type { WriteHooks } from '../formats/write-image.js';
+import { hostError } from '../storage/exact-io.js';
 import type { ExportJob, ExportOutcome } from '../vm/exchange/exports.js';
 import { exportImage } from './export-image.js';
 import type { RotMessage } from './io-thread.js';
@@ -148,9 +149,10 @@ class Jobs {
     try {
       this.#answer({ type: 'done', id, outcome: await job() });
     } catch (error) {
+      const failure = failureOf(error);
       // A bug ends the thread, loudly; what the host or the user did is the job's outcome.
-      if (!(error instanceof DiskError)) throw error;
-      this.#answer({ type: 'done', id, outcome: NOTHING, error: error.toJSON() });
+      if (failure === undefined) throw error;
+      this.#answer({ type: 'done', id, outcome: NOTHING, error: failure.toJSON() });
     }
   }
 
@@ -199,4 +201,13 @@ class Jobs {
       this.#answer({ type: 'progress', id, ...progress });
     };
   }
+}
+
+/** @returns undefined for a bug. */
+function failureOf(error: unknown): DiskError | undefined {
+  if (error instanceof DiskError) return error;
+  const errno = errnoName(error);
+  // Node.js calls its own complaints so, about arguments and the like.
+  if (errno === undefined || errno.startsWith('ERR_')) return undefined;
+  return hostError(error instanceof Error ? error.message : 'a call to the host', error);
 }

@@ -6,6 +6,7 @@
  */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { DiskError, errnoName } from '../common/errors.js';
+import { hostError } from './exact-io.js';
 
 const ACCESS = { r: constants.O_RDONLY, 'r+': constants.O_RDWR } as const;
 /** What open(2) itself says of folders and sockets. */
@@ -30,6 +31,22 @@ export function openStored(path: string, access: keyof typeof ACCESS): number {
   }
   if (isFile) return fd;
   throw notRegular(path);
+}
+
+/**
+ * The same for who cannot go on without it.
+ * @throws DiskError that names the file, `damaged` where it is gone.
+ */
+export function requireStored(path: string, access: keyof typeof ACCESS): number {
+  try {
+    return openStored(path, access);
+  } catch (error) {
+    if (errnoName(error) !== 'ENOENT') throw hostError(`cannot open ${path}`, error);
+    throw new DiskError('damaged', `${path}: this file of the store is missing`, {
+      errno: 'EIO',
+      hint: 'restore it from a backup of the store',
+    });
+  }
 }
 
 function notRegular(path: string): DiskError {

@@ -7,7 +7,7 @@ import { readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import type { CheckView } from '../../src/control/protocol.js';
+import type { CheckView, CompactView } from '../../src/control/protocol.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import {
   checkContents,
@@ -136,7 +136,13 @@ t.test('removed while the daemon runs', { skip }, async (t) => {
   for (const vm of ['data', 'tuples']) {
     checkRefusal(t, await daemon.quick(['snapshot', 'take', `${vm}@two`]), [EXIT.damaged], /delta/);
   }
+  const pid = (await daemon.cli(['daemon', 'status', '--json'])).json<{ pid: number }>().pid;
+  const compacted = await daemon.quick(['compact', 'data-below', '--json']);
+  t.match(compacted.json<CompactView>().left.at(-1), /\.1\.data: .* is missing/, 'is named');
+  await daemon.ok('snapshot', 'delete', 'data-below@one');
   await checkWhole(t, daemon);
+  const status = await daemon.cli(['daemon', 'status', '--json']);
+  t.equal(status.json<{ pid: number }>().pid, pid, 'nothing of that ends the daemon');
   await daemon.ok('create', 'new', '--disk', '1M');
   await daemon.quick(['check', '--repair']);
   t.ok(existsSync(join(daemon.store, 'store.json')), 'what the daemon knows is written anew');

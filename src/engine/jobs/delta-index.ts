@@ -1,7 +1,7 @@
 /** A delta's own blocks and their slots, as its committed records say: an index for long jobs. */
 import { closeSync } from 'node:fs';
 import { BLOCK_SIZE, divCeil, GiB } from '../../common/units.js';
-import { openStored } from '../../storage/stored-file.js';
+import { requireStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import { readHeaderFrom } from '../delta/delta-header.js';
 import { type DeltaHeader, MAX_RECORD_BLOCKS, RECORD_ZERO } from '../delta/delta-layout.js';
@@ -40,7 +40,7 @@ export interface SlotExtent {
 /** Hands every committed record to `apply`. @throws DiskError `damaged` as `scanTuples`. */
 export function scanCommitted(files: DeltaFiles, id: DeltaId, apply: ApplyRecord): ScanResult {
   const path = files.tuplesPath(id);
-  const fd = openStored(path, 'r');
+  const fd = requireStored(path, 'r');
   try {
     return scanTuples(fd, path, readHeaderFrom(fd, path, id), NO_EPOCH, apply);
   } finally {

@@ -16,7 +16,7 @@ import { DiskError } from '../../common/errors.js';
 import { BLOCK_SIZE, divCeil, GiB, MiB } from '../../common/units.js';
 import { readPadded, writeExact } from '../../storage/exact-io.js';
 import { reflink } from '../../storage/reflink.js';
-import { openStored } from '../../storage/stored-file.js';
+import { requireStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import { readHeaderFrom } from '../delta/delta-header.js';
 import {
@@ -113,7 +113,7 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
   let firstAddress = 2;
   for (const header of headers) {
     const path = files.tuplesPath(header.id);
-    const tuples = openStored(path, 'r');
+    const tuples = requireStored(path, 'r');
     let endAddress = firstAddress;
     try {
       scanTuples(tuples, path, readHeaderFrom(tuples, path, header.id), NO_EPOCH, (record) => {
@@ -128,7 +128,7 @@ function mapRow(files: DeltaFiles, headers: readonly DeltaHeader[], sources: Sou
     if (endAddress > MAX_ADDRESS) {
       throw new DiskError('not-supported', 'the deltas of a row hold more than 16 TiB together');
     }
-    const fd = openStored(files.dataPath(header.id, header.dataGeneration), 'r');
+    const fd = requireStored(files.dataPath(header.id, header.dataGeneration), 'r');
     const { id } = header;
     // In the list first: whatever happens next, it is closed.
     const source = { id, fd, firstAddress, endAddress, sums: undefined as SumsReader | undefined };

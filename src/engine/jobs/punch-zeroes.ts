@@ -14,7 +14,7 @@ import { isZero, MOST_ZEROES } from '../../common/zeroes.js';
 import { readPadded } from '../../storage/exact-io.js';
 import { seekData, seekHole } from '../../storage/sparse-file.js';
 import { punchHole } from '../../storage/sparse-space.js';
-import { openStored } from '../../storage/stored-file.js';
+import { requireStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import type { DeltaId } from '../delta-id.js';
 import type { Compacted, JobWork } from '../engine.js';
@@ -64,7 +64,14 @@ function openDynamic(files: DeltaFiles, id: DeltaId): { path: string; bytes: num
 
 /** @returns what could not be read, which stays as it is. */
 async function punchFile(path: string, run: Run): Promise<string | undefined> {
-  const data = openStored(path, 'r+');
+  let data: number;
+  try {
+    data = requireStored(path, 'r+');
+  } catch (error) {
+    // As a bad sector below: one file that is gone is no reason to leave all the others.
+    if (error instanceof DiskError) return error.message;
+    throw error;
+  }
   let problem: string | undefined;
   try {
     const { size } = fstatSync(data);

@@ -16,7 +16,7 @@ import { closeSync } from 'node:fs';
 import { BLOCK_SIZE, MiB } from '../../common/units.js';
 import { dataBytes } from '../../storage/sparse-file.js';
 import { punchHole } from '../../storage/sparse-space.js';
-import { openStored } from '../../storage/stored-file.js';
+import { requireStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import { SlotSet } from '../delta/slot-set.js';
 import { hasSums, uncoverSlots } from '../delta/sums-file.js';
@@ -58,7 +58,7 @@ export async function reclaimDelta(
   const { urgent, pressing } = job;
   const pace = new Pace(urgent === true ? { signal } : { ...work, pressing });
   let settled = false;
-  const data = openStored(files.dataPath(job.delta, header.dataGeneration), 'r+');
+  const data = requireStored(files.dataPath(job.delta, header.dataGeneration), 'r+');
   let freed = 0;
   try {
     for (const { slot, count } of hidden.runs(MOST_SLOTS)) {

@@ -36,7 +36,8 @@ const LONG_ROW = 4;
 const SMALL_ROW = 256 * MiB;
 
 /**
- * What is wrong with a row that cannot be merged: it has rotted, or takes more slots than one may.
+ * What is wrong with a delta or a row that is left as it is: it has rotted, lost a file, or takes
+ * more slots than one may.
  */
 const LEFT_ALONE: ReadonlySet<string> = new Set(['damaged', 'not-supported']);
 
@@ -158,7 +159,7 @@ export class Reclaimer {
 
   /** Gives back what the child overrides. @returns bytes. */
   async #punch(delta: DeltaId, child: DeltaId, { pressing, signal }: How): Promise<number> {
-    const { files, volumes, run, room } = this.#parts;
+    const { files, volumes, run, room, onError } = this.#parts;
     // What a sync failed for looks committed, and is not.
     if (volumes.isSuspect(child)) return 0;
     // What was discarded a moment ago gives its space back only when that is durable.
@@ -171,7 +172,15 @@ export class Reclaimer {
     volumes.settleReaders();
     const { folder, epoch } = files;
     const job = { kind: 'reclaim', delta, child, childRecords, urgent, pressing } as const;
-    const { bytes } = await run({ folder, epoch, job }, { signal });
+    let bytes: number;
+    try {
+      ({ bytes } = await run({ folder, epoch, job }, { signal }));
+    } catch (error) {
+      // All the others do not wait for one that has lost a file or rotted.
+      if (!(error instanceof DiskError) || !LEFT_ALONE.has(error.code)) throw error;
+      onError('the blocks of a delta are not given back', error);
+      return 0;
+    }
     this.#done.set(delta, { child, childRecords });
     return bytes;
   }

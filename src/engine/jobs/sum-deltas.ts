@@ -8,8 +8,8 @@
 import { closeSync, fstatSync } from 'node:fs';
 import { DiskError, errnoName } from '../../common/errors.js';
 import { BLOCK_SIZE, MiB } from '../../common/units.js';
-import { hostError, readPadded } from '../../storage/exact-io.js';
-import { openStored } from '../../storage/stored-file.js';
+import { readPadded } from '../../storage/exact-io.js';
+import { requireStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import type { DeltaHeader } from '../delta/delta-layout.js';
 import { settleCopies } from '../delta/header-copies.js';
@@ -72,7 +72,7 @@ function isThere(files: DeltaFiles, id: DeltaId): boolean {
 async function sumDelta(files: DeltaFiles, header: DeltaHeader, pace: Pace): Promise<boolean> {
   const slots = DeltaIndex.read(files, header).slotsInUse();
   const path = files.dataPath(header.id, header.dataGeneration);
-  const data = openData(path);
+  const data = requireStored(path, 'r');
   let writer: SumsWriter | undefined;
   try {
     writer = new SumsWriter(files, { ...header, slots: slots.slots });
@@ -98,14 +98,6 @@ async function sumDelta(files: DeltaFiles, header: DeltaHeader, pace: Pace): Pro
     throw error;
   } finally {
     closeSync(data);
-  }
-}
-
-function openData(path: string): number {
-  try {
-    return openStored(path, 'r');
-  } catch (error) {
-    throw hostError(`cannot open ${path}`, error);
   }
 }
 

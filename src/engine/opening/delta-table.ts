@@ -4,12 +4,12 @@
  */
 import { closeSync, fstatSync } from 'node:fs';
 import { invariant } from '../../common/assert.js';
-import { DiskError, errnoName } from '../../common/errors.js';
+import { DiskError } from '../../common/errors.js';
 import { BLOCK_SIZE } from '../../common/units.js';
 import { DescriptorReserve } from '../../storage/descriptor-reserve.js';
-import { hostError, orHostError } from '../../storage/exact-io.js';
+import { orHostError } from '../../storage/exact-io.js';
 import { hostCalls } from '../../storage/host-calls.js';
-import { openStored } from '../../storage/stored-file.js';
+import { requireStored } from '../../storage/stored-file.js';
 import type { DeltaFiles } from '../delta/delta-files.js';
 import { readHeaderFrom, type SealedDelta, writeHeader } from '../delta/delta-header.js';
 import type { DeltaHeader, TupleRecord } from '../delta/delta-layout.js';
@@ -233,16 +233,6 @@ export class DeltaTable {
   }
 
   #openFile(path: string): number {
-    try {
-      return this.reserve.leave(openStored(path, 'r+'));
-    } catch (error) {
-      if (errnoName(error) === 'ENOENT') {
-        throw new DiskError('damaged', `${path}: this file of the store is missing`, {
-          errno: 'EIO',
-          hint: 'restore it from a backup of the store',
-        });
-      }
-      throw hostError(`cannot open ${path}`, error);
-    }
+    return orHostError(`cannot open ${path}`, () => this.reserve.leave(requireStored(path, 'r+')));
   }
 }
