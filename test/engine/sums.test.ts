@@ -4,6 +4,7 @@
  */
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
+import { crc32cOf } from '../../src/common/checksum.js';
 import { BLOCK_SIZE, MiB } from '../../src/common/units.js';
 import { DeltaFiles } from '../../src/engine/delta/delta-files.js';
 import {
@@ -16,6 +17,7 @@ import { SUMS_PAGE, SUMS_PER_PAGE } from '../../src/engine/delta/sums-layout.js'
 import type { DeltaId } from '../../src/engine/delta-id.js';
 import { answeredBlocks } from '../../src/engine/jobs/answered-blocks.js';
 import { mergeRow } from '../../src/engine/jobs/merge.js';
+import { punchZeroes } from '../../src/engine/jobs/punch-zeroes.js';
 import { reclaimDelta } from '../../src/engine/jobs/reclaim.js';
 import { sumDeltas } from '../../src/engine/jobs/sum-deltas.js';
 import { ScratchEngine } from '../support/engine.js';
@@ -138,6 +140,20 @@ t.test('flipped bits in tuples, headers and the checksums themselves are found',
     flip(file, at);
   }
   t.same((await chain.findings()).findings, []);
+
+  t.comment('what else may be wrong with checksums is said as it is');
+  const whole = readFileSync(sums);
+  writeFileSync(sums, whole.subarray(0, SUMS_PAGE));
+  const short = { part: 'sums', file: sums, message: 'its checksums have the wrong length' };
+  t.match((await chain.findings()).findings, [short]);
+  const newer = Buffer.from(whole);
+  newer.writeUInt32LE(2, 8);
+  newer.writeUInt32LE(crc32cOf(newer.subarray(0, SUMS_PAGE - 4)), SUMS_PAGE - 4);
+  writeFileSync(sums, newer);
+  const hint = 'upgrade layerdisk to check this store';
+  const [found] = (await chain.findings()).findings;
+  t.match(found, { part: 'sums', message: 'checksums of version 2 are not known', hint });
+  t.equal(found?.offset, undefined, 'which is no damage to any byte');
 });
 
 t.test(
@@ -235,6 +251,27 @@ t.test('reclaiming takes what it punches out of the checksums', async (t) => {
   const before = readFileSync(chain.files.sumsPath(second));
   t.equal(await reclaimDelta(chain.files, { delta: second, child: third, childRecords: 1 }), 0);
   t.same(readFileSync(chain.files.sumsPath(second)), before);
+});
+
+t.test('a file that is gone is damage to all who look for it, and no bug', async (t) => {
+  const chain = new Chain(t);
+  for (let count = 0; count < 3; count += 1) await chain.push([0, 4]);
+  await chain.push();
+  const [first, second, third] = chain.deltas;
+  const path = chain.files.dataPath(first!, 1);
+  rmSync(path);
+  const gone = { code: 'damaged', message: `${path}: this file of the store is missing` };
+  const job = { delta: first!, child: second!, childRecords: 1 };
+  await t.rejects(reclaimDelta(chain.files, job), gone);
+  await t.rejects(mergeRow(chain.files, { row: [first!, second!, third!] }), gone);
+  const { problems } = await punchZeroes(chain.files, { deltas: [first!, second!] });
+  t.same(problems, [gone.message], 'the other one is compacted');
+  const { engine, errors } = chain.scratch;
+  const reached = new Set(chain.deltas);
+  const labelled = new Set([chain.deltas.at(-1)!]);
+  const { bytes } = await engine.reclaim({ reached, labelled });
+  t.ok(bytes >= 4 * BLOCK_SIZE, 'the others give back what is hidden');
+  t.match(errors, [gone, gone], 'and of that one it is said that it does not');
 });
 
 t.test('checksums that are made while blocks are given back cover none of them', async (t) => {

@@ -5,7 +5,7 @@
 import { closeSync, existsSync, fstatSync, readSync } from 'node:fs';
 import { DiskError, errnoName } from '../../common/errors.js';
 import { divCeil } from '../../common/units.js';
-import { hostError, writeExact } from '../../storage/exact-io.js';
+import { hostError, orHostError, writeExact } from '../../storage/exact-io.js';
 import { hostCalls } from '../../storage/host-calls.js';
 import { openStored } from '../../storage/stored-file.js';
 import type { DeltaId } from '../delta-id.js';
@@ -130,7 +130,7 @@ export class SumsReader {
     let keep = false;
     try {
       const page = Buffer.alloc(SUMS_PAGE);
-      readSync(fd, page, 0, SUMS_PAGE, 0);
+      orHostError(`cannot read ${path}`, () => readSync(fd, page, 0, SUMS_PAGE, 0));
       const header = decodeSumsHeader(page, path);
       if (header === undefined || header.id !== id) {
         throw damagedSums(path, 'the header of its checksums is damaged');

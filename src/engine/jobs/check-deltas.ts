@@ -13,6 +13,7 @@ import type { DeltaFiles } from '../delta/delta-files.js';
 import { type DeltaHeader, HEADER_SIZE } from '../delta/delta-layout.js';
 import { type HeaderCopy, readCopies } from '../delta/header-copies.js';
 import { SumsReader } from '../delta/sums-file.js';
+import { SUMS_PAGE } from '../delta/sums-layout.js';
 import type { DeltaId } from '../delta-id.js';
 import type { CheckedDeltas, JobWork } from '../engine.js';
 import { checkData, checkSums } from './check-data.js';
@@ -135,8 +136,14 @@ async function openSums(run: CheckRun, header: DeltaHeader): Promise<SumsReader 
   } catch (error) {
     if (!(error instanceof DiskError)) throw error;
     const file = run.files.sumsPath(header.id);
-    const message = 'the header of its checksums is damaged';
-    run.found({ delta: header.id, part: 'sums', file, offset: 0, length: 4096, message });
+    const { hint } = error;
+    run.found({
+      ...{ delta: header.id, part: 'sums', file },
+      ...(error.code === 'damaged' ? { offset: 0, length: SUMS_PAGE } : {}),
+      message: error.message.replace(`${file}: `, ''),
+      // What only a newer version knows is not damaged, and must not be removed as such.
+      ...(error.code === 'not-supported' && hint !== undefined ? { hint } : {}),
+    });
     return undefined;
   }
   if (sums === undefined) run.notSummed.push(header.id);
