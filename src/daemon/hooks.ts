@@ -56,8 +56,13 @@ export class DaemonHooks implements VmHooks {
     const letGo = () => hold?.release() ?? Promise.resolve();
     try {
       const flushed = await this.#flushing.run(async () => users()?.flush(vm, open));
+      // Once: a second time could meet the next one that holds the guest still.
       const release = async () => {
-        (await flushed?.release().finally(letGo)) ?? letGo();
+        try {
+          await flushed?.release();
+        } finally {
+          await letGo();
+        }
       };
       const consistency = describeBoth(hold?.consistency, flushed?.consistency);
       return { consistency, release, ...(saved === undefined ? {} : { guest: saved.setup }) };
