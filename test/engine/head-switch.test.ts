@@ -198,3 +198,22 @@ t.test('the head on a static one is not static: what it discards takes no space'
   t.ok(statSync(path).blocks * 512 < SIZE / 4, 'its blocks are holes');
   t.equal(firstByte(volume), 0);
 });
+
+t.test(
+  'a head that is about to be opened when it moves is opened as what it is then',
+  async (t) => {
+    // Between any two steps of the opening, that is.
+    for (let steps = 0; steps < 8; steps += 1) {
+      const scratch = new ScratchEngine();
+      t.teardown(() => scratch.close());
+      const { volumes } = scratch.engine;
+      const head = await makeHead(scratch);
+      const next = await makeHead(scratch, head);
+      const opening = volumes.acquire(head, { writable: true });
+      for (let step = 0; step < steps; step += 1) await undefined;
+      await volumes.switchHeads([{ from: head, to: next }], () => {});
+      const opened = await opening;
+      t.equal(volumes.chainOf(opened).deltas[0], next, `after ${steps} steps`);
+    }
+  },
+);

@@ -267,7 +267,7 @@ export class DeltaFiles {
     this.#discard({ id, dataGeneration });
   }
 
-  /** The same, at once. */
+  /** Makes names in the folder durable before it returns. @throws DiskError from the host. */
   syncFolderNow(): void {
     syncFolderNow(this.folder, 'sums.sync-folder');
   }

@@ -77,8 +77,7 @@ export class OpenVolumes implements Volumes {
     await this.#bases.verify(this.#byTop.get(present())?.chain.base);
     let entry: OpenEntry;
     do {
-      await this.#stillness(present);
-      entry = await this.#entry(present(), options.writable);
+      entry = await this.#entryAtRest(present, options.writable);
       // Others may have needed the room meanwhile.
     } while (this.#byHandle.get(entry.index) !== entry);
     invariant(entry.chain.writable || !options.writable, `head ${top} was opened as a snapshot`);
@@ -91,12 +90,13 @@ export class OpenVolumes implements Volumes {
    * A closed disk whose head moves is opened afterwards, as what it is then: the switch has decided
    * by what it found. One that is open moves with its users.
    */
-  async #stillness(present: () => DeltaId): Promise<void> {
+  async #entryAtRest(present: () => DeltaId, writable: boolean): Promise<OpenEntry> {
     for (;;) {
       const top = present();
       const isThere = this.#byTop.has(top) || this.#opening.has(top);
       const moving = isThere ? undefined : this.#heads.moving(top);
-      if (moving === undefined) return;
+      // In the same step as the look: a switch that begins right after it finds it being opened.
+      if (moving === undefined) return await this.#entry(top, writable);
       await moving;
     }
   }
@@ -334,7 +334,7 @@ export class OpenVolumes implements Volumes {
     }
   }
 
-  /** The instant at which heads move: inside all gates, right after the commit point. */
+  /** Right after the commit point, in the same tick: who asks for a disk from here on means `to`. */
   #rename(switches: readonly HeadSwitch[]): void {
     for (const { from, to } of switches) {
       const entry = this.#byTop.get(from);
