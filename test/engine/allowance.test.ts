@@ -1,7 +1,7 @@
 /** The store's allowance: never more than there was, whatever is under way when somebody looks. */
 import t from 'tap';
 import { DiskError } from '../../src/common/errors.js';
-import { BLOCK_SIZE } from '../../src/common/units.js';
+import { BLOCK_SIZE, TiB } from '../../src/common/units.js';
 import { Allowance } from '../../src/engine/shared/allowance.js';
 import { ALLOWANCE_WORDS } from '../../src/engine/shared/shared-memory.js';
 import { createRandom, newSeed } from '../support/random.js';
@@ -44,6 +44,19 @@ t.test('refused takes leave nothing behind', async (t) => {
   t.equal(allowance.left, 0);
   allowance.publish(() => BLOCK_SIZE, 2 * BLOCK_SIZE);
   t.equal(allowance.left, 0, 'less free than the reserve');
+});
+
+t.test('a large store has room for all that is free in it', async (t) => {
+  for (const start of [0, 2 ** 31 - 500]) {
+    const allowance = makeAllowance(start);
+    allowance.publish(() => 10 * TiB, TiB);
+    t.equal(allowance.left, 9 * TiB);
+    t.notOk(isRefused(allowance, 1024));
+    t.equal(allowance.left, 9 * TiB - 1024 * BLOCK_SIZE);
+    allowance.settle(1024);
+    allowance.publish(() => 2 * TiB, TiB);
+    t.equal(allowance.left, TiB, 'and of what was more nothing is left when it is gone');
+  }
 });
 
 t.test('many writers and looks at any moment: the reserve is never touched', async (t) => {

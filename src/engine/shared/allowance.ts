@@ -26,9 +26,14 @@ const KNOWN = 3;
 /** Whether `take` refuses what goes past the limit. */
 const ENFORCED = 4;
 const REFUSED = 5;
+/** What was free beyond the limit at the last look, in units of MORE_BLOCKS. */
+const MORE = 6;
 
 /** 4 TiB a look: the counters wrap at twice that. */
 const MOST_BLOCKS = 2 ** 30;
+/** 4 MiB: so the word lasts for 8 PiB. */
+const MORE_BLOCKS = 2 ** 10;
+const MOST_MORE = 2 ** 31 - 1;
 
 export class Allowance {
   readonly #words: Int32Array;
@@ -69,17 +74,23 @@ export class Allowance {
     const words = this.#words;
     const settled = Atomics.load(words, SETTLED);
     const blocks = Math.floor(Math.max(0, free() - reserve) / BLOCK_SIZE);
-    Atomics.store(words, LIMIT, (settled + Math.min(blocks, MOST_BLOCKS)) | 0);
+    const allowed = Math.min(blocks, MOST_BLOCKS);
+    Atomics.store(words, LIMIT, (settled + allowed) | 0);
+    Atomics.store(words, MORE, Math.min(Math.floor((blocks - allowed) / MORE_BLOCKS), MOST_MORE));
     Atomics.store(words, ENFORCED, reserve > 0 ? 1 : 0);
     Atomics.store(words, KNOWN, 1);
   }
 
-  /** Bytes that may be taken, as of the last look; Infinity before the first one. */
+  /**
+   * Bytes that there is room for, as of the last look; Infinity before the first one. Of more than
+   * 4 TiB the next look allows the rest.
+   */
   get left(): number {
     const words = this.#words;
     if (Atomics.load(words, KNOWN) === 0) return Number.POSITIVE_INFINITY;
     const blocks = (Atomics.load(words, LIMIT) - Atomics.load(words, TAKEN)) | 0;
-    return Math.max(0, blocks) * BLOCK_SIZE;
+    const more = Atomics.load(words, MORE) * MORE_BLOCKS;
+    return (Math.max(0, blocks) + more) * BLOCK_SIZE;
   }
 
   /** Writes that were refused so far. */
