@@ -1,5 +1,5 @@
 /** One open volume's row in shared memory, by name. */
-import { BLOCK_SIZE } from '../../common/units.js';
+import { alignUp, BLOCK_SIZE } from '../../common/units.js';
 import type { OpenVolume } from '../engine.js';
 import {
   DELTA,
@@ -55,6 +55,12 @@ export class VolumeRow {
     this.set(VOLUME.baseAllocatedHigh, Math.floor(bytes / 2 ** 32));
   }
 
+  /** Bytes that take space. What a delta holds may hide as much of the base: no more than it has. */
+  get allocated(): number {
+    const bytes = this.get(VOLUME.mappedBlocks) * BLOCK_SIZE + this.baseAllocated;
+    return Math.min(bytes, alignUp(this.size, BLOCK_SIZE));
+  }
+
   get readOnly(): boolean {
     return (this.get(VOLUME.flags) & VOLUME_READ_ONLY) !== 0;
   }
@@ -98,7 +104,7 @@ export function describeVolume(views: SharedViews, index: number): OpenVolume {
     size: row.size,
     readOnly: row.readOnly,
     get allocatedSize(): number {
-      return row.get(VOLUME.mappedBlocks) * BLOCK_SIZE + row.baseAllocated;
+      return row.allocated;
     },
   };
 }

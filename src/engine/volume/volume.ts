@@ -109,8 +109,7 @@ export class Volume implements BlockDevice, RunSources {
   }
 
   get allocatedSize(): number {
-    const bytes = this.row.get(VOLUME.mappedBlocks) * BLOCK_SIZE + this.row.baseAllocated;
-    return Math.min(bytes, Math.ceil(this.#size / BLOCK_SIZE) * BLOCK_SIZE);
+    return this.row.allocated;
   }
 
   /**
