@@ -274,6 +274,10 @@ t.test('repairs', async (t) => {
     t.match(await check(world), { damaged: 1, findings: [{ part: 'file', file }] });
     t.match(await check(world, { repair: true }), { damaged: 0, repaired: 1 });
     t.match(await check(world), { damaged: 0 });
+    rmSync(join(root, file));
+    t.match(await check(world), { damaged: 1, findings: [{ part: 'file', file }] }, 'gone');
+    t.match(await check(world, { repair: true }), { damaged: 0, repaired: 1 });
+    t.match(await check(world), { damaged: 0 });
   }
 
   t.comment('found at the start: the VM is refused, and comes back without a restart');

@@ -145,7 +145,11 @@ export class VmStore {
       },
       {
         path: layout.numbers,
-        read: () => VmNumbers.read(layout.numbers),
+        read: () => {
+          // A store has none before its first VM. What was there is missed where it is known.
+          const isGone = VmNumbers.read(layout.numbers) === undefined;
+          if (isGone && numbers !== undefined) throw missing(layout.numbers);
+        },
         rewrite: numbers === undefined ? undefined : () => numbers.rewrite(),
       },
     ];
