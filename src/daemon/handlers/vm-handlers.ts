@@ -9,10 +9,11 @@ import type {
   Result,
   SnapshotView,
   TreeNode,
-  VmView,
 } from '../../control/protocol.js';
 import { chooseWriting } from '../../formats/choose-writing.js';
+import { diskSerial } from '../../guest/disk-serial.js';
 import type { HardwareRequest } from '../../vm/hardware.js';
+import { findSnapshot } from '../../vm/snapshot-tree.js';
 import type { SnapshotRecord } from '../../vm/store/manifest.js';
 import type { VmService } from '../../vm/vm-service.js';
 import { Precedence } from '../urgency.js';
@@ -223,7 +224,7 @@ async function clone(
     hardware: hardwareOf(change),
     ...(snapshot === undefined ? {} : { snapshot }),
     ...(mac === undefined ? {} : { mac }),
-    ...(serials === 'new' ? {} : { serials: serialsOf(viewVm(sources, vm)) }),
+    ...(serials === 'new' ? {} : { serials: serialsOf(sources, vm, snapshot) }),
   };
   const { tookSnapshot, leftOut } = await sources.service.clone(
     request,
@@ -238,9 +239,26 @@ async function clone(
   };
 }
 
-/** They are a disk's for life, so those of today are those of every snapshot. */
-function serialsOf({ disks }: VmView): Record<string, string> {
-  return Object.fromEntries(disks.map(({ name, serial }) => [name, serial]));
+/**
+ * They are a disk's for life, so those of today are those of every snapshot; of a disk that was
+ * removed since, that with which a restore would bring it back.
+ */
+function serialsOf(
+  sources: ViewSources,
+  vm: string,
+  snapshot: string | undefined,
+): Record<string, string> {
+  const manifest = sources.service.read(vm);
+  const today = new Map(viewVm(sources, vm).disks.map(({ name, serial }) => [name, serial]));
+  if (snapshot === undefined) return Object.fromEntries(today);
+  const { disks } = findSnapshot(vm, manifest, snapshot);
+  return Object.fromEntries(
+    disks.flatMap(({ name, serial, headNode }) => {
+      const own = headNode === undefined ? undefined : diskSerial(manifest.id, headNode);
+      const kept = today.get(name) ?? serial ?? own;
+      return kept === undefined ? [] : [[name, kept]];
+    }),
+  );
 }
 
 async function exportDisk(

@@ -135,6 +135,22 @@ t.test('restore, clone and gc', async (t) => {
   t.same(await calls.gc({ dryRun: true }), { dryRun: true, files: [], bytes: 0 });
 });
 
+t.test('a clone keeps the serials of disks, of one that was removed since, too', async (t) => {
+  const { world, calls } = await open(t);
+  const serialsOf = (vm: string) => calls.info({ vm }).then(({ disks }) => serials(disks));
+  const serials = (all: readonly { name: string; serial: string }[]) =>
+    Object.fromEntries(all.map(({ name, serial }) => [name, serial]));
+  const before = await serialsOf('web');
+  await world.removeDisk('web', 'data');
+  await calls['disk.add']({ vm: 'web', disk: { name: 'later', size: 4096 } });
+  const how = { mode: 'linked', serials: 'keep' } as const;
+  await calls.clone({ vm: 'web', snapshot: 'first', name: 'like-then', ...how });
+  t.same(await serialsOf('like-then'), before);
+  t.same(world.manifest('like-then').serials, before, 'and no others');
+  await calls.clone({ vm: 'web', name: 'like-now', ...how });
+  t.same(await serialsOf('like-now'), await serialsOf('web'));
+});
+
 const long = 'n'.repeat(65);
 const disks = [{ size: 4096 }];
 
