@@ -66,6 +66,15 @@ export class VmNumbers {
     }
   }
 
+  /**
+   * @param isKnown whether there was one: a store has none before its first VM.
+   * @throws DiskError `damaged`.
+   */
+  static check(path: string, isKnown: boolean): void {
+    if (VmNumbers.read(path) !== undefined || !isKnown) return;
+    throw new DiskError('damaged', `${path} is gone`, { hint: 'layerdisk check --repair' });
+  }
+
   /** Writes the file anew, with what is known since it was read whole. */
   async rewrite(): Promise<void> {
     await this.#mutex.run(() => this.#write(this.#reserved));

@@ -145,11 +145,7 @@ export class VmStore {
       },
       {
         path: layout.numbers,
-        read: () => {
-          // A store has none before its first VM. What was there is missed where it is known.
-          const isGone = VmNumbers.read(layout.numbers) === undefined;
-          if (isGone && numbers !== undefined) throw missing(layout.numbers);
-        },
+        read: () => VmNumbers.check(layout.numbers, numbers !== undefined),
         rewrite: numbers === undefined ? undefined : () => numbers.rewrite(),
       },
     ];
