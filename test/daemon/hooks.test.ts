@@ -1,4 +1,4 @@
-/** What the daemon does above the disks of a VM around a snapshot: each thing once, and to its end. */
+/** What the daemon does above a VM's disks around a snapshot: each thing once, and to its end. */
 import t from 'tap';
 import { DaemonHooks, type HookParts } from '../../src/daemon/hooks.js';
 

@@ -334,7 +334,7 @@ export class OpenVolumes implements Volumes {
     }
   }
 
-  /** Right after the commit point, in the same tick: who asks for a disk from here on means `to`. */
+  /** Right after the commit point, in the same tick: whoever asks from here on means `to`. */
   #rename(switches: readonly HeadSwitch[]): void {
     for (const { from, to } of switches) {
       const entry = this.#byTop.get(from);

@@ -55,7 +55,7 @@ export class VolumeRow {
     this.set(VOLUME.baseAllocatedHigh, Math.floor(bytes / 2 ** 32));
   }
 
-  /** Bytes that take space. What a delta holds may hide as much of the base: no more than it has. */
+  /** Bytes that take space: no more than the disk has, as deltas hide some of the base. */
   get allocated(): number {
     const bytes = this.get(VOLUME.mappedBlocks) * BLOCK_SIZE + this.baseAllocated;
     return Math.min(bytes, alignUp(this.size, BLOCK_SIZE));
