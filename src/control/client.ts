@@ -1,5 +1,6 @@
 /**
- * A client's end of the control socket. Loads this room and `common` alone, for commands to start fast.
+ * A client's end of the control socket. Loads this room and `common` alone, so that commands start
+ * fast.
  */
 import { lstatSync, type Stats } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
