@@ -5,6 +5,8 @@
 
 /** What a spare is to those who keep it: a `DaemonLife`. */
 interface Waiting {
+  /** Whether its program could be loaded. */
+  readonly warm: Promise<boolean>;
   /** Resolves when it has ended. */
   readonly over: Promise<unknown>;
   /** Has it go before others until it is loaded. */
@@ -63,10 +65,17 @@ export class Spares<Life extends Waiting> {
     }, this.#alertMs);
   }
 
-  /** One with the program as it is now, instead of those that are there. */
+  /**
+   * One with the program as it is now. It takes the place of those that are there once it is
+   * loaded: if the program cannot be, they are all that can go on after a death. Until then it is
+   * one of them, so that a `discard` meanwhile ends it, too.
+   */
   async renew(): Promise<Life> {
-    await this.#discard(0);
-    return this.#add();
+    const life = this.#add();
+    const isWarm = await life.warm;
+    const before = this.#lives.indexOf(life);
+    if (isWarm && before > 0) await end(this.#lives.splice(0, before));
+    return life;
   }
 
   /** Ends all of them, and with them what they have open. */
@@ -77,6 +86,10 @@ export class Spares<Life extends Waiting> {
   }
 
   async #discard(from: number): Promise<void> {
-    await Promise.all(this.#lives.splice(from).map((life) => life.discard()));
+    await end(this.#lives.splice(from));
   }
+}
+
+async function end(lives: readonly Waiting[]): Promise<void> {
+  await Promise.all(lives.map((life) => life.discard()));
 }

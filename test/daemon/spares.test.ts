@@ -9,6 +9,14 @@ class Life {
   hurried = 0;
   readonly #end = new AbortController();
   readonly over = once(this.#end.signal, 'abort');
+  #resolveWarm: (isWarm: boolean) => void = () => undefined;
+  readonly warm = new Promise<boolean>((resolve) => {
+    this.#resolveWarm = resolve;
+  });
+
+  load(): void {
+    this.#resolveWarm(true);
+  }
 
   hurryUp(): void {
     this.hurried += 1;
@@ -17,6 +25,7 @@ class Life {
   async discard(): Promise<void> {
     this.ended = true;
     this.#end.abort();
+    this.#resolveWarm(false);
     await this.over;
   }
 }
@@ -81,12 +90,53 @@ t.test('only after a death the next one hurries', async (t) => {
   await spares.discard();
 });
 
-t.test('renewed, it is another one', async (t) => {
+t.test('renewed, it is another one once that is loaded', async (t) => {
   const { loaded, spares } = makeSpares();
   spares.fill();
-  const renewed = await spares.renew();
+  const renewed = spares.renew();
+  t.equal(loaded[0]?.ended, false);
+  loaded[1]?.load();
+  t.equal(await renewed, loaded[1]);
   t.equal(loaded[0]?.ended, true);
-  t.equal(spares.take(), renewed);
+  t.equal(spares.take(), loaded[1]);
+});
+
+t.test('one that cannot be loaded takes no place', async (t) => {
+  const { loaded, spares } = makeSpares();
+  spares.fill();
+  const renewed = spares.renew();
+  await loaded[1]?.discard();
+  await renewed;
+  t.equal(loaded[0]?.ended, false);
+  t.equal(spares.take(), loaded[0]);
+});
+
+t.test('a death while another one is loaded', async (t) => {
+  const { loaded, spares } = makeSpares();
+  spares.fill();
+  const renewed = spares.renew();
+  t.equal(spares.take(), loaded[0]);
+  t.equal(spares.take(), loaded[1]);
+  spares.fill();
+  loaded[1]?.load();
+  await renewed;
+  t.same(
+    loaded.map(({ ended }) => ended),
+    [false, false, false],
+    'whoever was put to work is no spare any more',
+  );
+});
+
+t.test('discarded while another one is loaded, none stays', async (t) => {
+  const { loaded, spares } = makeSpares();
+  spares.fill();
+  const renewed = spares.renew();
+  await spares.discard();
+  await renewed;
+  t.ok(loaded.every(({ ended }) => ended));
+  spares.fill();
+  t.equal(loaded.length, 3, 'and none is added');
+  await spares.discard();
 });
 
 t.test('discarded, none waits and nothing is awaited', async (t) => {

@@ -107,3 +107,23 @@ t.test('told to end while a restart hands over', limits, async (t) => {
   await asked;
   await checkPatience(t, daemon, file);
 });
+
+t.test('stopped while a restart is asked for, and nothing stays', limits, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  const { pid } = await ask(daemon, 'daemon.status', {});
+  await eventually('a spare', async () =>
+    (await childrenOf(daemon.pid)).length > 1 ? true : undefined,
+  );
+  // It hears of the restart and of the end of the daemon at once.
+  process.kill(daemon.pid, 'SIGSTOP');
+  const restarted = askOnce(daemon, 'daemon.restart', {}).catch(() => undefined);
+  await ask(daemon, 'daemon.status', {});
+  await askOnce(daemon, 'daemon.stop', {});
+  await eventually('the end', () =>
+    / Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8')) ? true : undefined,
+  );
+  process.kill(daemon.pid, 'SIGCONT');
+  await restarted;
+  t.equal(await daemon.ended(), 0, 'the supervisor ends, too');
+  t.notMatch(daemon.log, /the test had to kill it/);
+});

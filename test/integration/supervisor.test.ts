@@ -17,7 +17,14 @@ import { elsewhere } from '../support/mount-namespace.js';
 import { checkPrefix, readNumbers, startWriter } from '../support/numbered-writer.js';
 import { checkRefusal, EXIT } from '../support/refusal.js';
 import { cleanEnvironment, runProgram, tool } from '../support/run-program.js';
-import { ask, askOnce, cannotTakeOver, eventually, successor } from '../support/takeover.js';
+import {
+  ask,
+  askOnce,
+  cannotTakeOver,
+  eventually,
+  spareWaits,
+  successor,
+} from '../support/takeover.js';
 
 /** A mount that nobody serves would hold a test up for ever: what the daemon said is told then. */
 const limits = { skip: cannotTakeOver(), timeout: 240_000 };
@@ -329,6 +336,7 @@ t.test('a program that cannot go on with the mount says why', limits, async (t) 
   const { daemon, program } = await daemonOfCopy(t, ['--transport', 'auto']);
   await daemon.start();
   const former = daemon.servingPid;
+  await spareWaits(daemon);
   // It stands for an older program, which does not know how open files are noted today.
   change(join(program, 'dist/transport/kernel/handle-log.js'), 'VERSION = 2', 'VERSION = 1');
   const restarted = await daemon.cli(['daemon', 'restart']);
@@ -336,6 +344,9 @@ t.test('a program that cannot go on with the mount says why', limits, async (t) 
   const { pid } = await ask(daemon, 'daemon.status', {});
   t.equal(pid, former, 'the running one goes on');
   process.kill(pid, 'SIGKILL');
+  const next = await eventually('the spare that it had', () => successor(daemon, pid));
+  await ask(daemon, 'daemon.status', {});
+  process.kill(next, 'SIGKILL');
   t.equal(await daemon.ended(), 1, 'the supervisor gives up');
   t.match(daemon.log, /the daemon died \(the running mount belongs to another version\)/);
   t.notMatch(daemon.log, /does not answer|fuse-native/, 'and nothing else is tried in its place');

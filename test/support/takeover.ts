@@ -7,8 +7,11 @@ import type { MethodName, Params, Result } from '../../src/control/protocol.js';
 import type { TestDaemon } from './daemon.js';
 import { cannotServe } from './mount-guard.js';
 import type { Random } from './random.js';
+import { runProgram } from './run-program.js';
 
 const POLL_MS = 10;
+/** A process that loads its program uses some CPU in this time, however busy the host is. */
+const SURELY_WAITS_MS = 1000;
 /** Longest wait for a daemon that is not there yet. */
 const PATIENCE_MS = 60_000;
 
@@ -48,6 +51,33 @@ export function successor(daemon: TestDaemon, former: number): number | undefine
     // It is writing that down just now.
     return undefined;
   }
+}
+
+/** Clock ticks that a process has used; -1 where it is not there. */
+function usedTicks(pid: number): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ');
+    return Number(fields[11]) + Number(fields[12]);
+  } catch {
+    return -1;
+  }
+}
+
+/** Resolves when a spare has nothing to load any more. */
+export async function spareWaits(daemon: TestDaemon): Promise<void> {
+  await eventually('a spare that waits', async () => {
+    const { stdout } = await runProgram('pgrep', ['-P', String(daemon.pid)]);
+    const spare = stdout
+      .split('\n')
+      .map(Number)
+      .find((pid) => pid > 0 && pid !== daemon.servingPid);
+    if (spare === undefined) return undefined;
+    const before = usedTicks(spare);
+    await sleep(SURELY_WAITS_MS);
+    return before !== -1 && usedTicks(spare) === before ? true : undefined;
+  });
 }
 
 export interface Kills {
