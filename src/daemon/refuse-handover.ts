@@ -2,21 +2,24 @@
  * What a daemon that is loaded ahead looks at before it says that it is: whether it could go on
  * with what the running one has. After a downgrade it may not, and that one must not hand over.
  */
-import { readlinkSync } from 'node:fs';
+import { fstatSync, readlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { DiskError } from '../common/errors.js';
+import { requireHeldFolder } from '../storage/file-lock.js';
 import { requireReadableLog } from '../transport/kernel/handle-log.js';
 import { layoutOf, readIdentity } from '../vm/store/store-layout.js';
 import { FIRST_KEPT_FD, KEPT, keptFileName } from './supervision.js';
 
 /**
  * @throws DiskError `not-supported` when this program does not know the version of the store, or
- * how the open files are noted.
+ * how the open files are noted; `failed` when the store is not where it was.
  */
 export function refuseHandover(store: string): void {
-  const log = inheritedLog();
+  const log = inherited(isLog);
   if (log === undefined) return;
   requireReadableLog(log);
+  const folder = inherited((fd) => fstatSync(fd).isDirectory());
+  if (folder !== undefined) requireHeldFolder(store, folder);
   try {
     readIdentity(layoutOf(resolve(store)));
   } catch (error) {
@@ -25,12 +28,16 @@ export function refuseHandover(store: string): void {
   }
 }
 
-/** Which descriptor is which is told with the handover: until then it is known by its name. */
-function inheritedLog(): number | undefined {
+function isLog(fd: number): boolean {
+  return readlinkSync(`/proc/self/fd/${fd}`).startsWith(`/memfd:${keptFileName('handles')} `);
+}
+
+/** Which descriptor is which is told with the handover: until then it is known by what it is. */
+function inherited(isIt: (fd: number) => boolean): number | undefined {
   const numbers = KEPT.map((_, index) => FIRST_KEPT_FD + index);
   return numbers.find((fd) => {
     try {
-      return readlinkSync(`/proc/self/fd/${fd}`).startsWith(`/memfd:${keptFileName('handles')} `);
+      return isIt(fd);
     } catch {
       // Not every daemon inherits as many.
       return false;

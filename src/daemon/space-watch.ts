@@ -7,6 +7,7 @@ import { Periodic } from '../common/periodic.js';
 import { formatSize, GiB, MiB } from '../common/units.js';
 import type { SpaceState } from '../control/protocol.js';
 import type { Allowance } from '../engine/shared/allowance.js';
+import { orHostError } from '../storage/exact-io.js';
 import { freeSpace } from '../storage/free-space.js';
 import type { HeldWrites } from '../transport/transport.js';
 import type { Room, StoreRoom } from '../vm/room.js';
@@ -86,7 +87,7 @@ export class SpaceWatch implements StoreRoom {
   #lastCollection = 0;
   #held: HeldWrites | undefined;
 
-  /** Looks at once: no write is let through before. @throws the host's error. */
+  /** Looks at once: no write is let through before. @throws DiskError as `look`. */
   constructor(options: SpaceWatchOptions) {
     this.#options = options;
     this.look();
@@ -132,11 +133,14 @@ export class SpaceWatch implements StoreRoom {
     return { ...this.#marks, free: this.#free, total: this.#total };
   }
 
+  /** @throws DiskError when the host does not say. */
   look(): Room {
     const { store, reserve, allowance } = this.#options;
     // The file system may have been enlarged since.
     const measure = (): number => {
-      const { total, free } = freeSpace(store);
+      const { total, free } = orHostError(`cannot see how much room ${store} has`, () =>
+        freeSpace(store),
+      );
       this.#total = total;
       this.#free = free;
       return free;

@@ -2,7 +2,7 @@
  * A folder that one process holds as long as it lives, and a lock file in it that says which one,
  * and whether it let go in order.
  */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DiskError, errnoName } from '../common/errors.js';
 import { OWNER_HINT, writeExact } from './exact-io.js';
@@ -149,6 +149,21 @@ function lockFolder(path: string, what: string): number | undefined {
   closeSync(fd);
   throw new DiskError('busy', `${what} is in use by another process`, {
     hint: `its lock file was removed; this names that process: fuser -v ${path}`,
+  });
+}
+
+/**
+ * A path may lead to another folder by now than the one that is locked, or nowhere.
+ * @param folder a descriptor of the one that is locked.
+ * @throws DiskError `failed`.
+ */
+export function requireHeldFolder(path: string, folder: number): void {
+  const held = fstatSync(folder);
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found?.ino === held.ino && found.dev === held.dev) return;
+  const what = found === undefined ? 'is not there any more' : 'is another folder than before';
+  throw new DiskError('failed', `${path} ${what}`, {
+    hint: 'somebody moved it, or mounted or unmounted a file system there: put it back',
   });
 }
 

@@ -1,12 +1,20 @@
 /** What a supervisor does when the host fails it, and what is asked of it at odd moments. */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { mountsBelow } from '../support/mount-guard.js';
+import { checkRefusal, EXIT } from '../support/refusal.js';
 import { cleanEnvironment, runProgram } from '../support/run-program.js';
-import { ask, askOnce, cannotTakeOver, eventually, successor } from '../support/takeover.js';
+import {
+  ask,
+  askOnce,
+  cannotTakeOver,
+  eventually,
+  spareWaits,
+  successor,
+} from '../support/takeover.js';
 
 /** A mount that nobody serves would hold a test up for ever. */
 const limits = { skip: cannotTakeOver(), timeout: 240_000 };
@@ -126,4 +134,24 @@ t.test('stopped while a restart is asked for, and nothing stays', limits, async 
   await restarted;
   t.equal(await daemon.ended(), 0, 'the supervisor ends, too');
   t.notMatch(daemon.log, /the test had to kill it/);
+});
+
+t.test('the store is moved away and comes back', limits, async (t) => {
+  const { daemon, file } = await daemonInUse(t);
+  const { pid } = await ask(daemon, 'daemon.status', {});
+  await spareWaits(daemon);
+  const away = `${daemon.store}.away`;
+  renameSync(daemon.store, away);
+  t.equal((await ask(daemon, 'daemon.status', {})).pid, pid, 'the daemon answers');
+  const refused = await daemon.cli(['create', 'other', '--disk', '4M']);
+  checkRefusal(t, refused, [EXIT.failed], /cannot see how much room .*store has: ENOENT/);
+  const restarted = await daemon.cli(['daemon', 'restart']);
+  checkRefusal(t, restarted, [EXIT.failed], /store is not there any more/);
+  process.kill(pid, 'SIGKILL');
+  await eventually('a try', () =>
+    /store is not there any more\)/.test(daemon.log) ? true : undefined,
+  );
+  t.notOk(existsSync(daemon.store), 'none is made in its place');
+  renameSync(away, daemon.store);
+  t.equal((await file.read(Buffer.alloc(1), 0, 1, 0)).bytesRead, 1, 'whoever waited goes on');
 });

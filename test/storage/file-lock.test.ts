@@ -1,11 +1,19 @@
 /** The lock file: one process at a time, named to the next, free when it dies. */
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { FileLock } from '../../src/storage/file-lock.js';
+import { FileLock, requireHeldFolder } from '../../src/storage/file-lock.js';
 
 t.test('a second holder is refused by name, until the first lets go', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'layerdisk-lock-'));
@@ -79,4 +87,20 @@ t.test('another process', async (t) => {
     message: 'the store is in use by another process',
   });
   t.throws(() => FileLock.acquire(join(folder, 'no', 'lock'), 'the store'), { code: 'failed' });
+});
+
+t.test('a folder that is moved away, and another one in its place', async (t) => {
+  const above = mkdtempSync(join(tmpdir(), 'layerdisk-lock-'));
+  t.teardown(() => rmSync(above, { recursive: true }));
+  const folder = join(above, 'store');
+  mkdirSync(folder);
+  const lock = FileLock.acquire(join(folder, 'lock'), 'the store');
+  t.teardown(() => lock.release());
+  const held = lock.descriptors.folder ?? -1;
+  requireHeldFolder(folder, held);
+  renameSync(folder, `${folder}.away`);
+  t.throws(() => requireHeldFolder(folder, held), { code: 'failed', message: /not there/ });
+  mkdirSync(folder);
+  t.throws(() => requireHeldFolder(folder, held), { code: 'failed', message: /another folder/ });
+  requireHeldFolder(`${folder}.away`, held);
 });

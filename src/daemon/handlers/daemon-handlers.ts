@@ -10,6 +10,7 @@ import type {
 } from '../../control/protocol.js';
 import type { LocalEngine } from '../../engine/local-engine.js';
 import { STAT } from '../../engine/shared/shared-memory.js';
+import { orHostError } from '../../storage/exact-io.js';
 import { freeSpace } from '../../storage/free-space.js';
 import type { Transport } from '../../transport/transport.js';
 import type { VmService } from '../../vm/vm-service.js';
@@ -102,7 +103,12 @@ function statusOf(parts: DaemonParts): DaemonStatus {
 }
 
 function viewSpace({ space, engine }: DaemonParts): SpaceView {
-  space.look();
+  try {
+    space.look();
+  } catch (error) {
+    // Without its store, too, a daemon says who it is and can be stopped. This is the last look's.
+    if (!(error instanceof DiskError)) throw error;
+  }
   const { total, free, reserve, warnBelow } = space.facts;
   return {
     state: space.state,
@@ -119,7 +125,9 @@ function viewSpace({ space, engine }: DaemonParts): SpaceView {
 
 function statsOf(parts: DaemonParts, vm?: string): StatsView {
   const { service, engine, store, startedAt } = parts;
-  const { used, free } = freeSpace(store);
+  const { used, free } = orHostError(`cannot see how much room ${store} has`, () =>
+    freeSpace(store),
+  );
   return {
     uptimeSeconds: (Date.now() - startedAt.getTime()) / 1000,
     rssBytes: process.memoryUsage.rss(),
