@@ -26,6 +26,8 @@ async function run(args: readonly string[]): Promise<number> {
   return await new Supervisor({ program, args, readyFd: options.readyFd }).run();
 }
 
+// Else Node.js opens its debugger, to whoever is on this host.
+process.on('SIGUSR1', () => undefined);
 void run(process.argv.slice(2)).then((code) => {
   process.exitCode = code;
 });

@@ -172,6 +172,14 @@ t.test('a supervisor that is killed', limits, async (t) => {
   await checkNothingLeft(t, daemon);
 });
 
+t.test('no signal opens a debugger', limits, async (t) => {
+  const daemon = await startDaemon(t, { supervise: true });
+  for (const pid of [daemon.pid, daemon.servingPid]) process.kill(pid, 'SIGUSR1');
+  await daemon.ok('list');
+  t.notMatch(daemon.log, /debugger/i);
+  await daemon.stop();
+});
+
 t.test('signals to either end both', limits, async (t) => {
   const daemon = await startDaemon(t, { supervise: true });
   process.kill(daemon.servingPid, 'SIGTERM');
