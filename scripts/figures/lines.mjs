@@ -83,7 +83,7 @@ export const LINES = [
     id: 'R7',
     title: 'states of a store that a power cut may leave, of every control operation',
     tries: 20_000,
-    file: 'test/vm/crash-states.test.ts',
+    file: 'test/torture/crash-states.test.ts',
   },
   {
     id: 'R8',

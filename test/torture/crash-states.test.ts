@@ -23,7 +23,7 @@ import { HostTape, type TapeOp } from '../support/host-tape.js';
 import { createRandom, newSeed, type Random } from '../support/random.js';
 import { scratchParent } from '../support/vm-operations.js';
 import { digestContents, VmWorld } from '../support/vm-world.js';
-import { Tally, triesOr } from '../torture/tally.js';
+import { Tally, triesOr } from './tally.js';
 
 const STATES = triesOr(20_000);
 /** States of one piece of work, and its steps. */
