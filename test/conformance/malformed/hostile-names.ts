@@ -2,15 +2,15 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { between, type Scene } from './kind.js';
+import { between, type Kind, type Scene, type Specimen } from './kind.js';
 
-export interface HostileName {
+interface HostileName {
   readonly title: string;
   /** @param secret a file outside that would do, were it not outside. */
   name(scene: Scene, secret: string): string;
 }
 
-export const HOSTILE_NAMES: readonly HostileName[] = [
+const HOSTILE_NAMES: readonly HostileName[] = [
   { title: 'an absolute path', name: (_, secret) => secret },
   {
     title: 'a way up',
@@ -73,3 +73,19 @@ export const HOSTILE_NAMES: readonly HostileName[] = [
   },
   { title: 'a very long name', name: ({ random }) => 'n'.repeat(between(random, 256, 1000)) },
 ];
+
+/**
+ * Images that name each of them.
+ * @param what the image says of such a file.
+ * @param make gets what makes the name of a file outside that would do.
+ */
+export function hostileKinds(
+  what: string,
+  make: (scene: Scene, nameOf: (secret: string) => string) => Specimen,
+): Kind[] {
+  return HOSTILE_NAMES.map(({ title, name }) => ({
+    name: `${what}: ${title}`,
+    expect: 'refuse',
+    make: (scene) => make(scene, (secret) => name(scene, secret)),
+  }));
+}

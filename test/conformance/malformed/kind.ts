@@ -31,6 +31,10 @@ export interface Kind {
   make(scene: Scene): Specimen;
 }
 
+export function specimenOf({ path, model }: Made<unknown>): Specimen {
+  return { path, content: model.content };
+}
+
 /** Changes the bytes of a file in place; a buffer that it returns takes the place of all. */
 export type Damage<Layout> = (file: Buffer, made: Made<Layout>, random: Random) => unknown;
 
@@ -57,7 +61,7 @@ export function damaged<Layout>(make: (scene: Scene) => Made<Layout>, table: Row
       const file = readFileSync(made.path);
       const changed = damage(file, made, scene.random);
       writeFileSync(made.path, Buffer.isBuffer(changed) ? changed : file);
-      return { path: made.path, content: made.model.content };
+      return specimenOf(made);
     },
   }));
 }
@@ -69,6 +73,11 @@ export function fieldOf<T, Layout>(type: Field<T>) {
       type.write(file, offset, value(random, made));
     };
   };
+}
+
+/** Changes one bit of a byte. */
+export function flip(file: Buffer, where: number, random: Random): void {
+  file[where] = file[where]! ^ (1 << random.below(8));
 }
 
 /** From `low` to `high`, both included. */

@@ -51,6 +51,7 @@ function badTable(value: (layout: Layout, random: Random) => bigint): Damage<Lay
 
 const u32 = fieldOf<number, Layout>(u32be);
 const u64 = fieldOf<bigint, Layout>(u64be);
+
 function setBit(offset: number, low: number, high: number): Damage<Layout> {
   return (file, _, random) => {
     const bit = 1n << BigInt(between(random, low, high));

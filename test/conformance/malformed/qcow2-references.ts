@@ -1,8 +1,8 @@
 /** qcow2 images that name files which are not to be opened, or each other. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { HOSTILE_NAMES } from './hostile-names.js';
-import type { Kind, Scene } from './kind.js';
+import { hostileKinds } from './hostile-names.js';
+import { type Kind, type Scene, specimenOf } from './kind.js';
 import { MOST_BYTES, makeQcow2 } from './qcow2-specimen.js';
 
 /** A file outside that would do as a parent. */
@@ -10,30 +10,18 @@ function secretOf({ outside, random }: Scene): string {
   return makeQcow2({ folder: outside, random }, { name: 'secret.qcow2' }).path;
 }
 
-const BACKING: readonly Kind[] = HOSTILE_NAMES.map(({ title, name }) => ({
-  name: `backing file: ${title}`,
-  expect: 'refuse',
-  make(scene) {
-    const format = scene.random.pick(['qcow2', 'raw']);
-    const { path, model } = makeQcow2(scene, {
-      clusterBits: 12,
-      backing: { name: name(scene, secretOf(scene)), format },
-    });
-    return { path, content: model.content };
-  },
-}));
+const BACKING = hostileKinds('backing file', (scene, nameOf) => {
+  const format = scene.random.pick(['qcow2', 'raw']);
+  const backing = { name: nameOf(secretOf(scene)), format };
+  return specimenOf(makeQcow2(scene, { clusterBits: 12, backing }));
+});
 
-const DATA_FILES: readonly Kind[] = HOSTILE_NAMES.map(({ title, name }) => ({
-  name: `data file: ${title}`,
-  expect: 'refuse',
-  make(scene) {
-    const secret = join(scene.outside, 'secret.raw');
-    writeFileSync(secret, Buffer.alloc(2 * MOST_BYTES, 's'));
-    const dataFile = { name: name(scene, secret), path: join(scene.outside, 'real.raw') };
-    const { path, model } = makeQcow2(scene, { clusterBits: 12, dataFile });
-    return { path, content: model.content };
-  },
-}));
+const DATA_FILES = hostileKinds('data file', (scene, nameOf) => {
+  const secret = join(scene.outside, 'secret.raw');
+  writeFileSync(secret, Buffer.alloc(2 * MOST_BYTES, 's'));
+  const dataFile = { name: nameOf(secret), path: join(scene.outside, 'real.raw') };
+  return specimenOf(makeQcow2(scene, { clusterBits: 12, dataFile }));
+});
 
 const RINGS: readonly Kind[] = [1, 2, 3].map((length) => ({
   name: `a ring of ${length}`,
@@ -45,7 +33,7 @@ const RINGS: readonly Kind[] = [1, 2, 3].map((length) => ({
         backing: { name: `${(index + 1) % length}.qcow2`, format: 'qcow2' },
       }),
     );
-    return { path: made[0]!.path, content: made[0]!.model.content };
+    return specimenOf(made[0]!);
   },
 }));
 

@@ -1,6 +1,6 @@
 /** VDIs with one thing wrong. */
 import { join } from 'node:path';
-import { u32le } from '../../../src/common/struct.js';
+import { u32le, u64le } from '../../../src/common/struct.js';
 import { KiB } from '../../../src/common/units.js';
 import type { Random } from '../../support/random.js';
 import { writeVdi } from '../../support/vdi-writer.js';
@@ -33,6 +33,8 @@ function make({ folder, random }: Scene): Made<Layout> {
 }
 
 const u32 = fieldOf<number, Layout>(u32le);
+const u64 = fieldOf<bigint, Layout>(u64le);
+
 function badEntry(value: (random: Random, made: Made<Layout>) => number): Damage<Layout> {
   return (file, made, random) => {
     const block = someDataUnit(made.model, random);
@@ -53,17 +55,12 @@ const TABLE: Rows<Layout> = [
   ['data past 2^31', 'careful', u32(344, (random) => between(random, 2 ** 31, 2 ** 32 - 1))],
   ['data in the map', 'refuse', u32(344, (_, { layout }) => layout.mapOffset)],
   ['sectors of 4 KiB', 'refuse', u32(360, (random) => random.pick([0, 256, 4096]))],
-  [
-    'a size above 2^47',
-    'refuse',
-    (file, _, random) => file.writeBigUInt64LE(bigWithBit(random, 47, 63), 368),
-  ],
-  ['no size', 'refuse', (file) => file.writeBigUInt64LE(0n, 368)],
+  ['a size above 2^47', 'refuse', u64(368, (random) => bigWithBit(random, 47, 63))],
+  ['no size', 'refuse', u64(368, () => 0n)],
   [
     'a size that the map is too short for',
     'refuse',
-    (file, { model }, random) =>
-      file.writeBigUInt64LE(BigInt(model.size + between(random, 1, 2 ** 30)), 368),
+    u64(368, (random, { model }) => BigInt(model.size + between(random, 1, 2 ** 30))),
   ],
   ['blocks of no bytes', 'refuse', u32(376, () => 0)],
   [

@@ -12,17 +12,20 @@ import {
   type VhdPlan,
   writeVhd,
 } from '../../support/vhd-writer.js';
-import { HOSTILE_NAMES } from './hostile-names.js';
+import { hostileKinds } from './hostile-names.js';
 import {
   between,
   bigWithBit,
   type Damage,
   damaged,
+  flip,
   type Kind,
   type Made,
   type Rows,
   type Scene,
+  type Specimen,
   someModel,
+  specimenOf,
 } from './kind.js';
 
 interface Layout extends VhdLayout {
@@ -137,7 +140,7 @@ const DYNAMIC: Rows<Layout> = [
     'refuse',
     (file, _, random) => {
       const where = HEADER_OFFSET + between(random, 100, DYNAMIC_HEADER.size - 1);
-      file[where] = file[where]! ^ (1 << random.below(8));
+      flip(file, where, random);
     },
   ],
   ['blocks of no bytes', 'refuse', header((b) => b.writeUInt32BE(0, inHeader.blockSize))],
@@ -201,7 +204,7 @@ const DYNAMIC: Rows<Layout> = [
     'careful',
     (file, _, random) => {
       const where = random.pick([0, file.length - FOOTER.size]) + between(random, 8, 90);
-      file[where] = file[where]! ^ (1 << random.below(8));
+      flip(file, where, random);
     },
   ],
   [
@@ -235,7 +238,7 @@ const FIXED: Rows<Layout> = [
     'refuse',
     (file, { model }, random) => {
       const where = model.size + between(random, 8, 80);
-      file[where] = file[where]! ^ (1 << random.below(8));
+      flip(file, where, random);
     },
   ],
   [
@@ -256,29 +259,20 @@ const FIXED: Rows<Layout> = [
   ],
 ];
 
-function utf16(text: string): Buffer {
-  return Buffer.from(text, 'utf16le');
+function child(scene: Scene, name: string, plan: Partial<VhdPlan> = {}): Specimen {
+  const locators = [{ code: LOCATOR_RELATIVE, data: Buffer.from(name, 'utf16le') }];
+  const parent = { uuid: PARENT_UUID, name: name.slice(0, 255), locators };
+  return specimenOf(make(scene, { type: 'differencing', parent, ...plan }));
 }
 
-function child(scene: Scene, name: string, parentName = name, uuid = PARENT_UUID): Made<Layout> {
-  const locators = [{ code: LOCATOR_RELATIVE, data: utf16(name) }];
-  const parent = { uuid, name: parentName.slice(0, 255), locators };
-  return make(scene, { type: 'differencing', parent });
-}
-
-const PARENTS: readonly Kind[] = HOSTILE_NAMES.map(({ title, name }) => ({
-  name: `parent: ${title}`,
-  expect: 'refuse',
-  make(scene) {
-    const { path: secret } = make(
-      { ...scene, folder: scene.outside },
-      { name: 'secret.vhd', uuid: PARENT_UUID },
-    );
-    const named = name(scene, secret);
-    const { path, model } = child(scene, scene.random.pick([named, named.replaceAll('/', '\\')]));
-    return { path, content: model.content };
-  },
-}));
+const PARENTS = hostileKinds('parent', (scene, nameOf) => {
+  const { path: secret } = make(
+    { ...scene, folder: scene.outside },
+    { name: 'secret.vhd', uuid: PARENT_UUID },
+  );
+  const named = nameOf(secret);
+  return child(scene, scene.random.pick([named, named.replaceAll('/', '\\')]));
+});
 
 const WRONG_PARENTS: readonly Kind[] = [
   {
@@ -286,8 +280,7 @@ const WRONG_PARENTS: readonly Kind[] = [
     expect: 'refuse',
     make(scene) {
       make(scene, { name: 'base.vhd', uuid: 'bbbbbbbb-0000-4000-8000-000000000001' });
-      const { path, model } = child(scene, 'base.vhd');
-      return { path, content: model.content };
+      return child(scene, 'base.vhd');
     },
   },
   {
@@ -295,27 +288,18 @@ const WRONG_PARENTS: readonly Kind[] = [
     expect: 'refuse',
     make(scene) {
       writeFileSync(join(scene.folder, 'base.vhd'), scene.random.bytes(MiB));
-      const { path, model } = child(scene, 'base.vhd');
-      return { path, content: model.content };
+      return child(scene, 'base.vhd');
     },
   },
   {
     name: 'parent: itself',
     expect: 'refuse',
-    make(scene) {
-      const locators = [{ code: LOCATOR_RELATIVE, data: utf16('disk.vhd') }];
-      const parent = { uuid: PARENT_UUID, name: 'disk.vhd', locators };
-      const { path, model } = make(scene, { type: 'differencing', uuid: PARENT_UUID, parent });
-      return { path, content: model.content };
-    },
+    make: (scene) => child(scene, 'disk.vhd', { uuid: PARENT_UUID }),
   },
   {
     name: 'parent: none named',
     expect: 'refuse',
-    make(scene) {
-      const { path, model } = make(scene, { type: 'differencing', parent: { uuid: PARENT_UUID } });
-      return { path, content: model.content };
-    },
+    make: (scene) => child(scene, '', { parent: { uuid: PARENT_UUID } }),
   },
 ];
 

@@ -3,8 +3,16 @@ import { join } from 'node:path';
 import { MiB } from '../../../src/common/units.js';
 import type { Random } from '../../support/random.js';
 import { BAT_OFFSET, type VhdxLayout, writeVhdx } from '../../support/vhdx-writer.js';
-import { HOSTILE_NAMES } from './hostile-names.js';
-import { between, damaged, type Kind, type Made, type Rows, type Scene } from './kind.js';
+import { hostileKinds } from './hostile-names.js';
+import {
+  between,
+  damaged,
+  type Kind,
+  type Made,
+  type Rows,
+  type Scene,
+  specimenOf,
+} from './kind.js';
 import { makeVhdx, UNKNOWN } from './vhdx-specimen.js';
 
 const PARENT_GUID = 'aaaaaaaa-0000-4000-8000-000000000001';
@@ -40,24 +48,17 @@ function childOfNothing(scene: Scene): Made<VhdxLayout> {
   return made;
 }
 
-const PARENTS: readonly Kind[] = HOSTILE_NAMES.map(({ title, name }) => ({
-  name: `parent: ${title}`,
-  expect: 'refuse',
-  make(scene) {
-    const { path: secret } = makeVhdx(
-      { ...scene, folder: scene.outside },
-      { name: 'secret.vhdx', dataWriteGuid: PARENT_GUID },
-    );
-    const { random } = scene;
-    const named = random.pick([
-      (text: string) => text,
-      (text: string) => text.replaceAll('/', '\\'),
-    ])(name(scene, secret));
-    const key = random.pick(['relative_path', 'absolute_win32_path', 'volume_path']);
-    const { path, model } = child(scene, { [key]: named });
-    return { path, content: model.content };
-  },
-}));
+const PARENTS = hostileKinds('parent', (scene, nameOf) => {
+  const { path: secret } = makeVhdx(
+    { ...scene, folder: scene.outside },
+    { name: 'secret.vhdx', dataWriteGuid: PARENT_GUID },
+  );
+  const { random } = scene;
+  const named = nameOf(secret);
+  const written = random.pick([named, named.replaceAll('/', '\\')]);
+  const key = random.pick(['relative_path', 'absolute_win32_path', 'volume_path']);
+  return specimenOf(child(scene, { [key]: written }));
+});
 
 const WRONG_PARENTS: readonly Kind[] = [
   {
@@ -65,8 +66,7 @@ const WRONG_PARENTS: readonly Kind[] = [
     expect: 'refuse',
     make(scene) {
       makeVhdx(scene, { name: 'base.vhdx', dataWriteGuid: UNKNOWN });
-      const { path, model } = child(scene, { relative_path: 'base.vhdx' });
-      return { path, content: model.content };
+      return specimenOf(child(scene, { relative_path: 'base.vhdx' }));
     },
   },
   {
@@ -74,16 +74,14 @@ const WRONG_PARENTS: readonly Kind[] = [
     expect: 'refuse',
     make(scene) {
       const parent = { parent_linkage: `{${PARENT_GUID}}`, relative_path: '.\\disk.vhdx' };
-      const { path, model } = makeVhdx(scene, { parent, dataWriteGuid: PARENT_GUID });
-      return { path, content: model.content };
+      return specimenOf(makeVhdx(scene, { parent, dataWriteGuid: PARENT_GUID }));
     },
   },
   {
     name: 'parent: none named',
     expect: 'refuse',
     make(scene) {
-      const { path, model } = child(scene, {});
-      return { path, content: model.content };
+      return specimenOf(child(scene, {}));
     },
   },
 ];

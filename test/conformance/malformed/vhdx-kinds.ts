@@ -25,9 +25,11 @@ import {
   bigWithBit,
   type Damage,
   damaged,
+  flip,
   type Kind,
   type Made,
   type Rows,
+  specimenOf,
 } from './kind.js';
 import { makeVhdx, UNKNOWN } from './vhdx-specimen.js';
 
@@ -70,10 +72,6 @@ function badEntry(
     const value = (BigInt(offsetMib(random, made)) << 20n) | BigInt(state?.(random) ?? 6);
     file.writeBigUInt64LE(value, BAT_OFFSET + block * 8);
   };
-}
-
-function flip(file: Buffer, where: number, random: Random): void {
-  file[where] = file[where]! ^ (1 << random.below(8));
 }
 
 const STRUCTURES: Rows<VhdxLayout> = [
@@ -312,10 +310,7 @@ const UNKNOWNS: readonly Kind[] = (
 ).map(([name, expect, plan]) => ({
   name,
   expect,
-  make(scene) {
-    const { path, model } = makeVhdx(scene, plan);
-    return { path, content: model.content };
-  },
+  make: (scene) => specimenOf(makeVhdx(scene, plan)),
 }));
 
 export const VHDX_KINDS: readonly Kind[] = [...damaged(makeVhdx, STRUCTURES), ...UNKNOWNS];

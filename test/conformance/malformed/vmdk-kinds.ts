@@ -33,22 +33,19 @@ const at = {
   compression: 77,
 } as const;
 
-function stream({ folder, random }: Scene): Made<undefined> {
-  const model = modelOf(random);
-  const path = join(folder, 'disk.vmdk');
-  writeMonolithic(path, model, { stream: random.pick(['start', 'end'] as const) });
-  return { path, model, layout: undefined };
-}
-
-function footed({ folder, random }: Scene): Made<undefined> {
-  const model = modelOf(random);
-  const path = join(folder, 'disk.vmdk');
-  writeMonolithic(path, model, { stream: 'end' });
-  return { path, model, layout: undefined };
+/** @param places where the directory may lie. */
+function streamed(...places: ('start' | 'end')[]): (scene: Scene) => Made<undefined> {
+  return ({ folder, random }) => {
+    const model = modelOf(random);
+    const path = join(folder, 'disk.vmdk');
+    writeMonolithic(path, model, { stream: random.pick(places) });
+    return { path, model, layout: undefined };
+  };
 }
 
 const u32 = fieldOf<number, undefined>(u32le);
 const u64 = fieldOf<bigint, undefined>(u64le);
+
 /** Where the directory lies: at the end of a stream only its footer says so. */
 function directoryOf(file: Buffer): number {
   const stated = file.readBigUInt64LE(at.directory);
@@ -238,6 +235,6 @@ const FOOTED: Rows<undefined> = [
 
 export const VMDK_KINDS: readonly Kind[] = [
   ...damaged(monolithic, SPARSE),
-  ...damaged(stream, STREAM),
-  ...damaged(footed, FOOTED),
+  ...damaged(streamed('start', 'end'), STREAM),
+  ...damaged(streamed('end'), FOOTED),
 ];
