@@ -7,7 +7,6 @@ import { Periodic } from '../common/periodic.js';
 import { formatSize, GiB, MiB } from '../common/units.js';
 import type { SpaceState } from '../control/protocol.js';
 import type { Allowance } from '../engine/shared/allowance.js';
-import { orHostError } from '../storage/exact-io.js';
 import { freeSpace } from '../storage/free-space.js';
 import type { HeldWrites } from '../transport/transport.js';
 import type { Room, StoreRoom } from '../vm/room.js';
@@ -138,9 +137,7 @@ export class SpaceWatch implements StoreRoom {
     const { store, reserve, allowance } = this.#options;
     // The file system may have been enlarged since.
     const measure = (): number => {
-      const { total, free } = orHostError(`cannot see how much room ${store} has`, () =>
-        freeSpace(store),
-      );
+      const { total, free } = freeSpace(store);
       this.#total = total;
       this.#free = free;
       return free;

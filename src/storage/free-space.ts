@@ -1,5 +1,6 @@
 /** How much room a file system has. */
 import { statfsSync, statSync } from 'node:fs';
+import { orHostError } from './exact-io.js';
 
 export interface FreeSpace {
   /** Bytes. */
@@ -12,10 +13,11 @@ export interface FreeSpace {
 /**
  * Of the file system that `path` lies in. Synchronous: the answer is of this instant, and the
  * question costs microseconds.
- * @throws the host's error.
+ * @throws DiskError when the host does not say.
  */
 export function freeSpace(path: string): FreeSpace {
-  const { bsize, blocks, bfree, bavail } = statfsSync(path);
+  const what = `cannot see how much room ${path} has`;
+  const { bsize, blocks, bfree, bavail } = orHostError(what, () => statfsSync(path));
   return { total: blocks * bsize, used: (blocks - bfree) * bsize, free: bavail * bsize };
 }
 

@@ -188,6 +188,11 @@ function refuseForeignContent(layout: StoreLayout): void {
   }
 }
 
+/** What is wrong with a file of the store that `check --repair` can write again. */
+export function goneError(path: string): DiskError {
+  return new DiskError('damaged', `${path} is gone`, { hint: 'layerdisk check --repair' });
+}
+
 /** @returns undefined when there is no such folder. @throws DiskError for what is no folder. */
 function look(folder: string): string[] | undefined {
   try {

@@ -8,6 +8,7 @@ import { Mutex } from '../../common/mutex.js';
 import { formatSealed, parseSealed } from '../../common/sealed-json.js';
 import { type DurableFiles, replaceFile } from '../../storage/atomic-write.js';
 import { readText } from '../../storage/small-files.js';
+import { goneError } from './store-layout.js';
 
 /** Numbers that are set aside at once, so that not every new VM costs a write. */
 const RESERVE = 1024;
@@ -72,7 +73,7 @@ export class VmNumbers {
    */
   static check(path: string, isKnown: boolean): void {
     if (VmNumbers.read(path) !== undefined || !isKnown) return;
-    throw new DiskError('damaged', `${path} is gone`, { hint: 'layerdisk check --repair' });
+    throw goneError(path);
   }
 
   /** Writes the file anew, with what is known since it was read whole. */

@@ -26,6 +26,7 @@ import { ManifestCopies } from './manifest-copies.js';
 import { isName } from './names.js';
 import {
   establish,
+  goneError,
   layoutOf,
   makeRoot,
   manifestPath,
@@ -139,7 +140,7 @@ export class VmStore {
       {
         path: layout.identity,
         read: () => {
-          if (readIdentity(layout) === undefined) throw missing(layout.identity);
+          if (readIdentity(layout) === undefined) throw goneError(layout.identity);
         },
         rewrite: () => writeIdentity(layout, files, identity),
       },
@@ -381,10 +382,6 @@ function copiedInUse({ root }: StoreLayout): DiskError {
       'stop that daemon and copy again; if none ran while it was copied, or it is a snapshot of ' +
       'the host: daemon start --accept-copy, then check --deep',
   });
-}
-
-function missing(path: string): DiskError {
-  return new DiskError('damaged', `${path} is gone`, { hint: 'layerdisk check --repair' });
 }
 
 function unreadable(name: string, error: unknown): DiskError {
