@@ -70,7 +70,7 @@ export function orHostError<T>(what: string, calls: () => T): T {
   try {
     return calls();
   } catch (error) {
-    throw error instanceof DiskError ? error : hostError(what, error);
+    throw hostError(what, error);
   }
 }
 

@@ -94,7 +94,7 @@ export class DeltaFiles {
       await this.#writeTuples(header, records);
     } catch (error) {
       this.#discard(header);
-      throw error instanceof DiskError ? error : hostError(`cannot make delta ${id}`, error);
+      throw hostError(`cannot make delta ${id}`, error);
     }
     this.#inherited.add(id);
     return header;
@@ -130,7 +130,7 @@ export class DeltaFiles {
       await this.#writeTuples(header, encodeRecords(id, records));
     } catch (error) {
       this.#discard(partial);
-      throw error instanceof DiskError ? error : hostError(`cannot make delta ${id}`, error);
+      throw hostError(`cannot make delta ${id}`, error);
     }
   }
 

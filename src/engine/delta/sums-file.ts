@@ -81,7 +81,7 @@ export class SumsWriter {
     } catch (error) {
       this.abandon();
       const what = `cannot write the checksums of delta ${this.#header.id}`;
-      throw error instanceof DiskError ? error : hostError(what, error);
+      throw hostError(what, error);
     }
   }
 

@@ -42,7 +42,7 @@ export function flushVolume(views: SharedViews, row: VolumeRow): void {
       }
     } catch (error) {
       row.markFailed();
-      throw error instanceof DiskError ? error : hostError('cannot make the disk durable', error);
+      throw hostError('cannot make the disk durable', error);
     }
   } finally {
     unlockMutex(views.volumeWords, row.word(VOLUME.commitLock));

@@ -3,7 +3,6 @@
  * switch.
  */
 import { closeSync, fstatSync } from 'node:fs';
-import { DiskError } from '../../common/errors.js';
 import { hostError, orHostError } from '../../storage/exact-io.js';
 import { hostCalls } from '../../storage/host-calls.js';
 import { openStored } from '../../storage/stored-file.js';
@@ -50,7 +49,7 @@ async function flushLocked(views: SharedViews, row: VolumeRow): Promise<void> {
     mirrorHeader(row.headTuplesFd, header, 'head.mirror');
   } catch (error) {
     row.markFailed();
-    throw error instanceof DiskError ? error : hostError('cannot make the disk durable', error);
+    throw hostError('cannot make the disk durable', error);
   }
 }
 
